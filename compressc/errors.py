@@ -1,0 +1,90 @@
+"""Every error a user can cause: its code, what was wanted, what was got, where, and a hint.
+
+The CLI prints these without a traceback and exits with the code of their family (`EXIT_CODES`).
+"""
+
+from __future__ import annotations
+
+#: One line per code. `docs/reference/errors.md` is generated from this table and a test holds them equal.
+CODES: dict[str, str] = {
+    # CC1xx: the command line and the pass list
+    "CC100": "the command line or an argument is not understood",
+    "CC101": "no pass of that name is installed",
+    "CC102": "a pass option is unknown or out of bounds",
+    "CC103": "the pass list cannot be parsed",
+    "CC104": "the passes are in an order that cannot work",
+    "CC105": "a pass needs something the run does not have (data, labels)",
+    "CC106": "a plugin is broken (duplicate name, failing import, wrong type)",
+    "CC107": "no back end, data set or objective of that name is installed",
+    # CC2xx: the model
+    "CC200": "the file is no model that compressc can read",
+    "CC201": "the file would run code when loaded",
+    "CC202": "the model cannot be traced",
+    "CC203": "example inputs are missing",
+    "CC204": "an input has the wrong shape or dtype",
+    "CC205": "the weights hold NaN or infinity",
+    # CC3xx: the data
+    "CC300": "the data set cannot be read",
+    "CC301": "the data set does not fit the model",
+    # CC4xx: the IR
+    "CC400": "the graph is not well formed",
+    "CC401": "a recorded type is not the derived one",
+    "CC402": "graph text cannot be parsed",
+    "CC403": "a bundle is damaged",
+    # CC5xx: passes and back ends at work
+    "CC500": "a pass broke the graph",
+    "CC501": "a pass that declares itself exact changed the outputs",
+    "CC502": "training diverged",
+    "CC503": "no back end could write a file",
+    "CC504": "an emitted file does not compute what the graph computes",
+    "CC505": "a quality gate was missed",
+    # CC6xx: the machine
+    "CC600": "the output folder cannot be written",
+    "CC601": "a pass failed inside a library",
+}
+
+#: Exit code of the CLI by family. 2 is what click and argparse use for a bad command line.
+EXIT_CODES: dict[str, int] = {"1": 2, "2": 3, "3": 4, "4": 5, "5": 6, "6": 7}
+
+
+class CompresscError(Exception):
+    """An error a user can understand and mend.
+
+    Args:
+        code: a key of `CODES`.
+        wanted: what is wrong, in terms of what was wanted.
+        got: what was found instead.
+        where: the op, file, option or character the error points at.
+        hint: what to do about it.
+    """
+
+    def __init__(
+        self, code: str, wanted: str, *, got: str = "", where: str = "", hint: str = ""
+    ) -> None:
+        if code not in CODES:
+            raise KeyError(f"unknown error code {code}")
+        self.code, self.wanted, self.got, self.where, self.hint = code, wanted, got, where, hint
+        super().__init__(str(self))
+
+    @property
+    def exit_code(self) -> int:
+        """The process exit code of this error's family."""
+        return EXIT_CODES[self.code[2]]
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (self.code, self.wanted, self.got, self.where, self.hint))
+
+    def __str__(self) -> str:
+        """`[CC102] wanted (got ...) at where; hint: ...`, on one line."""
+        text = f"[{self.code}] {self.wanted}"
+        if self.got:
+            text += f" (got {self.got})"
+        if self.where:
+            text += f" at {self.where}"
+        if self.hint:
+            text += f"; hint: {self.hint}"
+        return " ".join(text.split())
+
+
+def _rebuild(code: str, wanted: str, got: str, where: str, hint: str) -> CompresscError:
+    return CompresscError(code, wanted, got=got, where=where, hint=hint)

@@ -1,0 +1,41 @@
+"""The graph IR: one ordered DAG of ops, its text form, its verifier and its files."""
+
+from compressc.ir.bundle import graph_hash, load_bundle, save_bundle
+from compressc.ir.graph import Graph, dimension_symbols, layer_tensors
+from compressc.ir.lowering import lower, module_names
+from compressc.ir.ops import LAYERS, LayerKind, Op, Ref, Tensor, layer_attributes, register_layer
+from compressc.ir.parser import parse_graph
+from compressc.ir.printer import op_text, print_graph
+from compressc.ir.types import TensorType, TupleType, evaluate, parse_type, symbol
+from compressc.ir.verify import check_finite, check_structure, derive_types, retype, verify
+
+__all__ = [
+    "LAYERS",
+    "Graph",
+    "LayerKind",
+    "Op",
+    "Ref",
+    "Tensor",
+    "TensorType",
+    "TupleType",
+    "check_finite",
+    "check_structure",
+    "derive_types",
+    "dimension_symbols",
+    "evaluate",
+    "graph_hash",
+    "layer_attributes",
+    "layer_tensors",
+    "load_bundle",
+    "lower",
+    "module_names",
+    "op_text",
+    "parse_graph",
+    "parse_type",
+    "print_graph",
+    "register_layer",
+    "retype",
+    "save_bundle",
+    "symbol",
+    "verify",
+]

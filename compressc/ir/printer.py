@@ -1,0 +1,102 @@
+"""Graph -> text: one op per line, typed, stable order; `parser` reads it back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import sympy
+import torch
+
+from compressc.errors import CompresscError
+from compressc.ir.ops import Arg, Op, Ref, layer_attributes
+from compressc.ir.types import DTYPE_NAMES, size_text
+
+if TYPE_CHECKING:
+    from compressc.ir.graph import Graph
+
+_LAYOUTS = {torch.strided: "layout.strided"}
+_FORMATS = {
+    torch.contiguous_format: "memory.contiguous",
+    torch.preserve_format: "memory.preserve",
+    torch.channels_last: "memory.channels_last",
+}
+
+
+def print_graph(graph: Graph) -> str:
+    """The whole graph; `parse_graph(print_graph(g), g.tensors())` prints the same again."""
+    names = graph.tensor_names()
+    inputs = ", ".join(f"%{op.name}: {op.type}" for op in graph.inputs)
+    lines = [f"graph {graph.name}({inputs}) {{"]
+    if graph.widths:
+        lines.append("  width " + ", ".join(f"{k} = {v}" for k, v in graph.widths.items()))
+    body = [(op_text(op, names), origin_text(op)) for op in graph if op.kind != "input"]
+    margin = min(max((len(text) for text, _ in body), default=0), 110)
+    lines += [f"  {text:<{margin}}   {origin}".rstrip() for text, origin in body]
+    return "\n".join([*lines, f"  return {arg_text(graph.outputs)}", "}", ""])
+
+
+def op_text(op: Op, names: dict[int, str]) -> str:
+    """`%conv1 = conv2d(%x) {in=1, out=32, kernel=3} @conv1.weight @conv1.bias : f32[b,32,8,8]`."""
+    operands = [arg_text(arg) for arg in op.args]
+    operands += [f"{key}={arg_text(arg)}" for key, arg in op.kwargs.items()]
+    text = f"%{op.name} = {op.kind}({', '.join(operands)})"
+    if op.layer is not None:
+        from compressc.ir.graph import layer_tensors
+
+        if attributes := layer_attributes(op):
+            pairs = ", ".join(f"{key}={arg_text(value)}" for key, value in attributes.items())
+            text += f" {{{pairs}}}"
+        for _, tensor in layer_tensors(op.layer):
+            text += f" @{names[id(tensor)]}"
+    return f"{text} : {op.type}"
+
+
+def origin_text(op: Op) -> str:
+    """`# from conv1, bn1 kept 1:0-3,7`: the lineage, and the teacher indices that are left."""
+    text = f"# from {', '.join(op.lineage)}" if op.lineage else ""
+    for dim, kept in op.kept.items():
+        text += f"{'' if text else '#'} kept {dim}:{ranges_text(kept)}"
+    return text
+
+
+def ranges_text(indices: Iterable[int]) -> str:
+    """`0-3,7`: ascending runs joined; order is kept."""
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def arg_text(arg: Arg) -> str:
+    """Text of one argument; `parser.parse_arg` reads it back."""
+    if isinstance(arg, Ref):
+        return f"%{arg.name}"
+    if isinstance(arg, tuple | list):
+        return f"[{', '.join(map(arg_text, arg))}]"
+    if isinstance(arg, dict):
+        return "{" + ", ".join(f"{json.dumps(k)}: {arg_text(v)}" for k, v in arg.items()) + "}"
+    return _constant_text(arg)
+
+
+def _constant_text(arg: Any) -> str:
+    if arg is None or isinstance(arg, bool):
+        return str(arg).lower()
+    if isinstance(arg, int | float):
+        return repr(arg)
+    if isinstance(arg, str):
+        return json.dumps(arg)
+    if isinstance(arg, sympy.Expr):
+        return size_text(arg)
+    if isinstance(arg, torch.dtype):
+        return f"dtype.{DTYPE_NAMES[arg]}"
+    if isinstance(arg, torch.device):
+        return f"device.{arg.type}"
+    found = _LAYOUTS.get(arg) or _FORMATS.get(arg)
+    if found is None:
+        raise CompresscError("CC400", "an argument of this kind has no text form", got=repr(arg))
+    return found

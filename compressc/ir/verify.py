@@ -1,0 +1,220 @@
+"""Is this graph well formed, and are its types true?
+
+Types are re-derived by running each op on fake tensors with symbolic sizes: no data is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import networkx as nx
+import sympy
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import (
+    DimDynamic,
+    ShapeEnv,
+    StatelessSymbolicContext,
+)
+
+from compressc.errors import CompresscError
+from compressc.ir.graph import Graph, layer_tensors
+from compressc.ir.ops import LAYERS, Arg, Op, Ref, layer_attributes, map_arg, overload
+from compressc.ir.printer import op_text
+from compressc.ir.types import Size, TensorType, TupleType, ValueType, evaluate, simplify_size, symbol
+
+
+def verify(graph: Graph, *, like: Graph | None = None) -> None:
+    """Check everything that must hold for a graph.
+
+    Args:
+        graph: the graph to check.
+        like: where given, inputs and outputs must have this graph's types.
+
+    Raises:
+        CompresscError: CC400 (structure), CC401 (types), CC205 (weights that are not finite), each
+            with the line of graph text at fault.
+    """
+    check_structure(graph)
+    for op in graph:
+        if op.layer is not None:
+            _check_layer(graph, op)
+    for name, derived in derive_types(graph).items():
+        recorded = graph[name].type
+        if recorded != derived:
+            raise _at(graph, graph[name], "CC401", f"the type of '%{name}' is {derived}", str(recorded))
+    if like is not None:
+        _check_interface(graph, like)
+
+
+def check_structure(graph: Graph) -> None:
+    """Order, acyclicity, edges that equal the operands, outputs that exist.
+
+    Raises:
+        CompresscError: CC400.
+    """
+    seen: set[str] = set()
+    for op in graph:
+        for position, source in enumerate(op.inputs):
+            if source not in seen:
+                raise _at(graph, op, "CC400", f"'%{op.name}' reads '%{source}' before it is computed")
+            if not graph.dag.has_edge(source, op.name, key=position):
+                raise _at(graph, op, "CC400", f"operand {position} of '%{op.name}' has no edge")
+        if graph.dag.in_degree(op.name) != len(op.inputs):
+            raise _at(graph, op, "CC400", f"'%{op.name}' has edges that are no operands")
+        if (op.kind in LAYERS) != (op.layer is not None):
+            raise _at(graph, op, "CC400", f"'%{op.name}' must hold a layer exactly if its kind does")
+        seen.add(op.name)
+    if len(seen) != len(graph.dag) or not nx.is_directed_acyclic_graph(graph.dag):
+        raise CompresscError("CC400", "the graph has a cycle or an op outside the order")
+    for name in graph.output_names:
+        if name not in seen:
+            raise CompresscError("CC400", f"the output '%{name}' is not computed")
+    if not graph.output_names:
+        raise CompresscError("CC400", "the graph returns nothing")
+
+
+def _check_layer(graph: Graph, op: Op) -> None:
+    """The tensors of a layer have the shapes its attributes imply, and hold finite numbers."""
+    assert op.layer is not None
+    if op.kind not in ("parameter", "constant"):
+        from compressc.ir.ops import build_layer
+
+        wanted = layer_tensors(build_layer(op.kind, layer_attributes(op)))
+        got = layer_tensors(op.layer)
+        for (name, want), (_, have) in zip(wanted, got, strict=True):
+            if want.shape != have.shape:
+                text = f"'{name}' of '%{op.name}' is {tuple(want.shape)} by its attributes"
+                raise _at(graph, op, "CC400", text, str(tuple(have.shape)))
+
+
+def check_finite(graph: Graph) -> None:
+    """No weight is NaN or infinite.
+
+    Raises:
+        CompresscError: CC205 naming the tensor and how many of its numbers are at fault.
+    """
+    for name, tensor in graph.tensors().items():
+        if tensor.is_floating_point() and not tensor.is_meta:
+            bad = int((~torch.isfinite(tensor)).sum())
+            if bad and not _may_be_infinite(graph, name):
+                raise CompresscError(
+                    "CC205",
+                    "every weight must be a finite number",
+                    got=f"{bad} of {tensor.numel()} are NaN or infinite",
+                    where=f"@{name}",
+                    hint="train again or load another checkpoint",
+                )
+
+
+def _may_be_infinite(graph: Graph, tensor_name: str) -> bool:
+    """Constants may be: masks are written with -inf."""
+    return graph[tensor_name.rpartition(".")[0]].kind == "constant"
+
+
+def _check_interface(graph: Graph, like: Graph) -> None:
+    def signature(g: Graph) -> tuple[list[str], list[str]]:
+        return [str(op.type) for op in g.inputs], [str(g[name].type) for name in g.output_names]
+
+    for what, got, want in zip(("inputs", "outputs"), signature(graph), signature(like), strict=True):
+        if got != want:
+            raise CompresscError(
+                "CC401", f"the {what} must stay {', '.join(want)}", got=", ".join(got)
+            )
+
+
+def derive_types(graph: Graph) -> dict[str, ValueType]:
+    """The type of every value, derived from the inputs' types and the layers alone.
+
+    Raises:
+        CompresscError: CC401 where an op cannot be applied to its operands.
+    """
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    names: dict[Any, Size] = {}
+    env: dict[str, Any] = dict(graph.widths)
+    values: dict[str, Any] = {}
+    types: dict[str, ValueType] = {}
+    with mode, torch.no_grad():
+        for op in graph:
+            try:
+                values[op.name] = (
+                    _fake_input(op, mode, names, env)
+                    if op.kind == "input"
+                    else _fake_call(op, values, env)
+                )
+                types[op.name] = _type_of(values[op.name], names)
+            except CompresscError:
+                raise
+            except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise _at(graph, op, "CC401", f"'%{op.name}' cannot be computed", reason) from error
+    return types
+
+
+def _fake_input(op: Op, mode: FakeTensorMode, names: dict[Any, Size], env: dict[str, Any]) -> Any:
+    """A fake tensor whose open dimensions are fresh symbols of the shape environment."""
+    assert isinstance(op.type, TensorType)
+    hints = [size if isinstance(size, int) else _hint(str(size)) for size in op.type.shape]
+    dynamic = [
+        DimDynamic.STATIC if isinstance(size, int) else DimDynamic.DYNAMIC for size in op.type.shape
+    ]
+    blank = torch.empty(hints, dtype=op.type.dtype, device="meta")
+    context: Any = StatelessSymbolicContext(dynamic_sizes=dynamic)  # type: ignore[no-untyped-call]
+    from torch._dynamo.source import ConstantSource
+
+    fake = mode.from_tensor(blank, source=ConstantSource(f"input_{op.name}"), symbolic_context=context)
+    fake = torch.empty(fake.shape, dtype=op.type.dtype, device="cpu")
+    for size, got in zip(op.type.shape, fake.shape, strict=True):
+        if isinstance(got, torch.SymInt):
+            known = env.setdefault(str(size), got)
+            names[got.node.expr] = size
+            torch._check(known == got)
+    return fake
+
+
+def _hint(name: str) -> int:
+    """A size to test with: large, prime, and another one for each dimension name."""
+    return sympy.prime(500 + sum(map(ord, name)) % 500)
+
+
+def _fake_call(op: Op, values: Mapping[str, Any], env: Mapping[str, Any]) -> Any:
+    def leaf(arg: Arg) -> Any:
+        if isinstance(arg, Ref):
+            return values[arg.name]
+        return evaluate(arg, env) if isinstance(arg, sympy.Expr) else arg
+
+    args, kwargs = map_arg(op.args, leaf), map_arg(op.kwargs, leaf)
+    return op.layer(*args) if op.layer is not None else overload(op.kind)(*args, **kwargs)
+
+
+def _type_of(value: Any, names: Mapping[Any, Size]) -> ValueType:
+    if isinstance(value, tuple | list):
+        items = [_type_of(item, names) for item in value]
+        return TupleType(tuple(item for item in items if isinstance(item, TensorType)))
+    shape = tuple(
+        simplify_size(size.node.expr.xreplace(names)) if isinstance(size, torch.SymInt) else size
+        for size in value.shape
+    )
+    return TensorType(value.dtype, shape)
+
+
+def retype(graph: Graph) -> None:
+    """Record the derived type of every value; a pass calls this after changing widths.
+
+    Raises:
+        CompresscError: CC401 where an op cannot be applied to its operands.
+    """
+    for name, type_ in derive_types(graph).items():
+        graph.set_type(name, type_)
+
+
+def _at(graph: Graph, op: Op, code: str, wanted: str, got: str = "") -> CompresscError:
+    try:
+        line = op_text(op, graph.tensor_names())
+    except (CompresscError, KeyError, AttributeError):
+        line = f"%{op.name}"
+    return CompresscError(code, wanted, got=got, where=line)
+
+
+__all__ = ["check_finite", "check_structure", "derive_types", "retype", "symbol", "verify"]

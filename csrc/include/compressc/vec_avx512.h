@@ -1,0 +1,86 @@
+// AVX-512 (F, BW, DQ, VL). Included by vec.h alone.
+#pragma once
+
+#include <immintrin.h>
+
+#include "compressc/dtype.h"
+
+namespace compressc::COMPRESSC_ISA {
+
+struct Vec {
+  static constexpr int width = 16;
+  __m512 v;
+};
+
+inline __mmask16 lanes_below(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
+inline __m512 widen(__m256i bits, bf16) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+inline __m512 widen(__m256i bits, f16) { return _mm512_cvtph_ps(bits); }
+// Round to nearest even; the added constant would turn some NaN into infinity, so those are kept.
+inline __m256i narrow(__m512 x, bf16) {
+  const __m512i bits = _mm512_castps_si512(x);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
+  const __m512i kept = _mm512_mask_blend_epi32(_mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), rounded,
+                                               _mm512_set1_epi32(0x7fc00000));
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16));
+}
+inline __m256i narrow(__m512 x, f16) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
+
+inline Vec set1(float x) { return {_mm512_set1_ps(x)}; }
+inline Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+template <typename T>
+inline Vec load(const T* p) {
+  return {widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), T{})};
+}
+// The first n lanes; the others hold `fill`.
+inline Vec load_partial(const float* p, int n, float fill) {
+  return {_mm512_mask_loadu_ps(_mm512_set1_ps(fill), lanes_below(n), p)};
+}
+template <typename T>
+inline Vec load_partial(const T* p, int n, float fill) {
+  const __m512 x = widen(_mm256_maskz_loadu_epi16(lanes_below(n), p), T{});
+  return {_mm512_mask_blend_ps(lanes_below(n), _mm512_set1_ps(fill), x)};
+}
+inline void store(float* p, Vec x) { _mm512_storeu_ps(p, x.v); }
+template <typename T>
+inline void store(T* p, Vec x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), narrow(x.v, T{}));
+}
+inline void store_partial(float* p, Vec x, int n) { _mm512_mask_storeu_ps(p, lanes_below(n), x.v); }
+template <typename T>
+inline void store_partial(T* p, Vec x, int n) {
+  _mm256_mask_storeu_epi16(p, lanes_below(n), narrow(x.v, T{}));
+}
+// Past the caches: for results too large to be read from them again. p must be vector-aligned.
+inline void stream(float* p, Vec x) { _mm512_stream_ps(p, x.v); }
+template <typename T>
+inline void stream(T* p, Vec x) {
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), narrow(x.v, T{}));
+}
+inline void stream_fence() { _mm_sfence(); }
+
+inline Vec add(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Vec sub(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Vec mul(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+// max(a, b) is b where either is NaN.
+inline Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+// p > 0 ? p * x + c : c. Where a probability is 0, x may be infinite and must not matter.
+inline Vec fma_where_positive(Vec p, Vec x, Vec c) {
+  const __mmask16 positive = _mm512_cmp_ps_mask(p.v, _mm512_setzero_ps(), _CMP_GT_OQ);
+  return {_mm512_mask3_fmadd_ps(p.v, x.v, c.v, positive)};
+}
+inline Vec round_to_int(Vec x) {
+  return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+// 2^n for an integral n in [-127, 0]; -127 gives 0.
+inline Vec power_of_two(Vec n) {
+  const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};
+}
+inline float reduce_add(Vec x) { return _mm512_reduce_add_ps(x.v); }
+inline float reduce_max(Vec x) { return _mm512_reduce_max_ps(x.v); }
+
+}  // namespace compressc::COMPRESSC_ISA

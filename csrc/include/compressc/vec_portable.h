@@ -1,0 +1,131 @@
+// Plain C++ for any processor: loops of eight that the compiler may vectorise. Included by vec.h alone.
+#pragma once
+
+#include <cmath>
+
+#include "compressc/dtype.h"
+
+namespace compressc::COMPRESSC_ISA {
+
+struct Vec {
+  static constexpr int width = 8;
+  float v[8];
+};
+
+inline float bits_to_float(std::uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+inline std::uint32_t float_to_bits(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+inline float widen(float x) { return x; }
+inline float widen(bf16 x) { return bits_to_float(std::uint32_t{x.bits} << 16); }
+inline float widen(f16 x) {
+  const std::uint32_t sign = std::uint32_t{x.bits & 0x8000u} << 16;
+  const std::uint32_t exponent = (x.bits >> 10) & 31u, fraction = x.bits & 0x3ffu;
+  if (exponent == 31) return bits_to_float(sign | 0x7f800000u | (fraction << 13));
+  if (exponent != 0) return bits_to_float(sign | ((exponent + 112) << 23) | (fraction << 13));
+  const float magnitude = static_cast<float>(fraction) * 5.9604645e-8f;  // 2^-24 per unit
+  return sign != 0 ? -magnitude : magnitude;
+}
+inline void narrow(float x, float& out) { out = x; }
+// Round to nearest even; the added constant would turn some NaN into infinity, so those are kept.
+inline void narrow(float x, bf16& out) {
+  const std::uint32_t bits = float_to_bits(x);
+  out.bits = static_cast<std::uint16_t>(
+      x != x ? 0x7fc0u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+inline void narrow(float x, f16& out) {
+  const std::uint32_t bits = float_to_bits(x), sign = (bits >> 16) & 0x8000u;
+  const float magnitude = x < 0 ? -x : x;
+  std::uint32_t half;
+  if (x != x) {
+    half = 0x7e00u;
+  } else if (magnitude >= 65520.0f) {  // halfway to the first value that has no f16
+    half = 0x7c00u;
+  } else if (magnitude < 6.1035156e-5f) {  // subnormal: a multiple of 2^-24
+    half = static_cast<std::uint32_t>(std::nearbyintf(magnitude * 16777216.0f));
+  } else {
+    const std::uint32_t m = bits & 0x7fffffffu;
+    half = (m - (112u << 23) + 0xfffu + ((m >> 13) & 1u)) >> 13;
+  }
+  out.bits = static_cast<std::uint16_t>(sign | half);
+}
+
+template <typename F>
+inline Vec each(F f) {
+  Vec out;
+  for (int i = 0; i < Vec::width; ++i) out.v[i] = f(i);
+  return out;
+}
+inline Vec set1(float x) {
+  return each([=](int) { return x; });
+}
+template <typename T>
+inline Vec load(const T* p) {
+  return each([=](int i) { return widen(p[i]); });
+}
+// The first n lanes; the others hold `fill`.
+template <typename T>
+inline Vec load_partial(const T* p, int n, float fill) {
+  return each([=](int i) { return i < n ? widen(p[i]) : fill; });
+}
+template <typename T>
+inline void store_partial(T* p, Vec x, int n) {
+  for (int i = 0; i < n; ++i) narrow(x.v[i], p[i]);
+}
+template <typename T>
+inline void store(T* p, Vec x) {
+  store_partial(p, x, Vec::width);
+}
+template <typename T>
+inline void stream(T* p, Vec x) {
+  store(p, x);
+}
+inline void stream_fence() {}
+
+inline Vec add(Vec a, Vec b) {
+  return each([&](int i) { return a.v[i] + b.v[i]; });
+}
+inline Vec sub(Vec a, Vec b) {
+  return each([&](int i) { return a.v[i] - b.v[i]; });
+}
+inline Vec mul(Vec a, Vec b) {
+  return each([&](int i) { return a.v[i] * b.v[i]; });
+}
+inline Vec fma(Vec a, Vec b, Vec c) {
+  return each([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
+}
+// max(a, b) is b where either is NaN.
+inline Vec max(Vec a, Vec b) {
+  return each([&](int i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+// p > 0 ? p * x + c : c. Where a probability is 0, x may be infinite and must not matter.
+inline Vec fma_where_positive(Vec p, Vec x, Vec c) {
+  return each([&](int i) { return p.v[i] > 0 ? p.v[i] * x.v[i] + c.v[i] : c.v[i]; });
+}
+// By adding and taking away 1.5 * 2^23: exact for |x| < 2^22, and it vectorises everywhere.
+inline Vec round_to_int(Vec x) {
+  return each([&](int i) { return (x.v[i] + 12582912.0f) - 12582912.0f; });
+}
+// 2^n for an integral n in [-127, 0]; -127 and NaN give 0 (NaN must not reach the conversion).
+inline Vec power_of_two(Vec n) {
+  return each([&](int i) {
+    const float biased = n.v[i] >= -127.0f ? n.v[i] + 127.0f : 0.0f;
+    return bits_to_float(static_cast<std::uint32_t>(biased) << 23);
+  });
+}
+inline float reduce_add(Vec x) {
+  return ((x.v[0] + x.v[4]) + (x.v[1] + x.v[5])) + ((x.v[2] + x.v[6]) + (x.v[3] + x.v[7]));
+}
+inline float reduce_max(Vec x) {
+  float m = x.v[0];
+  for (int i = 1; i < Vec::width; ++i) m = x.v[i] > m ? x.v[i] : m;
+  return m;
+}
+
+}  // namespace compressc::COMPRESSC_ISA
