@@ -7,6 +7,7 @@ the module again from its text.
 
 from __future__ import annotations
 
+import importlib
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -269,7 +270,7 @@ def overload(kind: str) -> Callable[..., Any]:
     namespace, _, rest = kind.partition(".")
     packet, _, name = rest.partition(".")
     if namespace == "quantized_decomposed":
-        import torch.ao.quantization.fx._decomposed  # noqa: F401  (registers the library)
+        importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers the library
     if namespace in NAMESPACES:
         library = getattr(torch.ops, namespace)
         found = getattr(getattr(library, packet, None), name or "default", None)

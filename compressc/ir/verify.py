@@ -12,11 +12,8 @@ import networkx as nx
 import sympy
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.symbolic_shapes import (
-    DimDynamic,
-    ShapeEnv,
-    StatelessSymbolicContext,
-)
+from torch._dynamo.source import ConstantSource
+from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
 from compressc.errors import CompresscError
 from compressc.ir.graph import Graph, layer_tensors
@@ -130,7 +127,8 @@ def derive_types(graph: Graph) -> dict[str, ValueType]:
     Raises:
         CompresscError: CC401 where an op cannot be applied to its operands.
     """
-    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+    shapes = ShapeEnv()
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=shapes)
     names: dict[Any, Size] = {}
     env: dict[str, Any] = dict(graph.widths)
     values: dict[str, Any] = {}
@@ -139,7 +137,7 @@ def derive_types(graph: Graph) -> dict[str, ValueType]:
         for op in graph:
             try:
                 values[op.name] = (
-                    _fake_input(op, mode, names, env)
+                    _fake_input(op, shapes, names, env)
                     if op.kind == "input"
                     else _fake_call(op, values, env)
                 )
@@ -152,30 +150,22 @@ def derive_types(graph: Graph) -> dict[str, ValueType]:
     return types
 
 
-def _fake_input(op: Op, mode: FakeTensorMode, names: dict[Any, Size], env: dict[str, Any]) -> Any:
-    """A fake tensor whose open dimensions are fresh symbols of the shape environment."""
+def _fake_input(op: Op, shapes: ShapeEnv, names: dict[Any, Size], env: dict[str, Any]) -> Any:
+    """A fake tensor; each open dimension is one symbol of the shape environment, whoever has it."""
     assert isinstance(op.type, TensorType)
-    hints = [size if isinstance(size, int) else _hint(str(size)) for size in op.type.shape]
-    dynamic = [
-        DimDynamic.STATIC if isinstance(size, int) else DimDynamic.DYNAMIC for size in op.type.shape
-    ]
-    blank = torch.empty(hints, dtype=op.type.dtype, device="meta")
-    context: Any = StatelessSymbolicContext(dynamic_sizes=dynamic)  # type: ignore[no-untyped-call]
-    from torch._dynamo.source import ConstantSource
-
-    fake = mode.from_tensor(blank, source=ConstantSource(f"input_{op.name}"), symbolic_context=context)
-    fake = torch.empty(fake.shape, dtype=op.type.dtype, device="cpu")
-    for size, got in zip(op.type.shape, fake.shape, strict=True):
-        if isinstance(got, torch.SymInt):
-            known = env.setdefault(str(size), got)
-            names[got.node.expr] = size
-            torch._check(known == got)
-    return fake
+    for size in op.type.shape:
+        if not isinstance(size, int) and size.is_Symbol and str(size) not in env:
+            fresh = shapes.create_symbol(
+                _hint(str(size)), ConstantSource(str(size)), dynamic_dim=DimDynamic.DYNAMIC
+            )
+            env[str(size)] = shapes.create_symintnode(fresh, hint=_hint(str(size)))
+            names[fresh] = size
+    return torch.empty([evaluate(size, env) for size in op.type.shape], dtype=op.type.dtype)
 
 
 def _hint(name: str) -> int:
     """A size to test with: large, prime, and another one for each dimension name."""
-    return sympy.prime(500 + sum(map(ord, name)) % 500)
+    return int(sympy.prime(500 + sum(map(ord, name)) % 500))
 
 
 def _fake_call(op: Op, values: Mapping[str, Any], env: Mapping[str, Any]) -> Any:
