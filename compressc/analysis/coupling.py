@@ -1,0 +1,293 @@
+"""Which dimensions of which tensors are one width: the facts that structured pruning stands on.
+
+Every dimension of every value and weight gets an `Axis`; each op's rule says which of them are the
+same. What the rules find without a pattern list: residual streams, heads and head widths (from the
+reshapes), grouped and depthwise channels, gate/up/down projections, fused qkv, concatenations.
+An op without a rule freezes what it touches, and says so.
+
+`symbolize_widths` uses the same facts to un-bake reshape sizes: torch.export writes `32` where the
+model meant "heads times head width", and a pruned model must not keep a stale number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import sympy
+
+from compressc.analysis.axes import Axis, find, freeze, leaves
+from compressc.analysis.coupling_rules import RULES, Rule, Values, rule_for
+from compressc.ir import Graph, Op, Ref, TensorType, TupleType, evaluate, symbol
+from compressc.ir.ops import map_arg
+from compressc.ir.types import Size
+
+#: A size that no real width has stands for each open dimension, so that sizes are plain integers.
+_OPEN_DIMENSIONS = (10007, 10009, 10037, 10039, 10061, 10067)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One dimension of one tensor of one layer op."""
+
+    op: str
+    tensor: str
+    dim: int
+    axis: Axis
+
+
+@dataclass(frozen=True)
+class Width:
+    """A leaf axis with every place that must be cut together.
+
+    Attributes:
+        axis: the representative leaf.
+        slots: the tensor dimensions that contain it.
+        producers: layer ops whose output dimension it is made in (linear, conv, embedding).
+        symbol: the width symbol that sizes are written with, where one is.
+    """
+
+    axis: Axis
+    slots: tuple[Slot, ...]
+    producers: tuple[str, ...]
+    symbol: str | None
+
+    @property
+    def size(self) -> int:
+        """How many indices it has."""
+        return self.axis.size
+
+
+@dataclass
+class Coupling:
+    """The axes of a graph.
+
+    Attributes:
+        values: op name -> axes of its result (a tuple of tuples for several results).
+        slots: every tensor dimension of every layer.
+        groups: (conv op, axis of its channel groups).
+        symbols: representative leaf -> width symbol.
+        reasons: op name -> why its dimensions are frozen.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    slots: list[Slot] = field(default_factory=list)
+    groups: list[tuple[str, Axis]] = field(default_factory=list)
+    produced: list[tuple[str, Axis]] = field(default_factory=list)
+    symbols: dict[Axis, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    def widths(self) -> list[Width]:
+        """All leaf axes that some weight has, in the order of their first slot."""
+        places: dict[Axis, list[Slot]] = {}
+        for slot in self.slots:
+            for leaf in dict.fromkeys(leaves(slot.axis)):
+                if leaf.size > 1:
+                    places.setdefault(leaf, []).append(slot)
+        producers: dict[Axis, dict[str, None]] = {}
+        for name, axis in self.produced:
+            for leaf in leaves(axis):
+                producers.setdefault(leaf, {})[name] = None
+        return [
+            Width(leaf, tuple(slots), tuple(producers.get(leaf, ())), self.symbols.get(leaf))
+            for leaf, slots in places.items()
+        ]
+
+
+def couple(graph: Graph) -> Coupling:
+    """Analyse a typed graph.
+
+    Raises:
+        CompresscError: CC400 where an op has no type.
+    """
+    return _Analysis(graph).run()
+
+
+class _Analysis:
+    """One walk over the graph; rules call back for axes, sizes and slots."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.found = Coupling()
+        self.env: dict[str, int] = dict(graph.widths)
+        for name in _open_dimensions(graph):
+            self.env[name] = _OPEN_DIMENSIONS[len(self.env) - len(graph.widths)]
+
+    def run(self) -> Coupling:
+        pending: list[tuple[str, Axis]] = []
+        for op in self.graph:
+            self.found.values[op.name] = self._axes_of(op)
+            pending += self._written_symbols(op)
+        for name in self.graph.output_names:
+            for axis in self.found.values[name]:
+                freeze(axis, "width of the model's output")
+        for name, axis in pending:
+            self.found.symbols[find(axis)] = name
+        return self.found
+
+    def _axes_of(self, op: Op) -> Any:
+        if op.kind == "input":
+            return tuple(Axis(size, frozen="width of the model's input") for size in self.sizes(op))
+        if op.kind == "getitem":
+            return self.found.values[op.args[0].name][op.args[1]]
+        rule: Rule | None = rule_for(op)
+        axes: Values | None = rule(self, op) if rule is not None else None
+        return axes if axes is not None else self._freeze_all(op)
+
+    def _freeze_all(self, op: Op) -> Any:
+        reason = f"{op.kind} has no coupling rule for this call"
+        self.found.reasons[op.name] = reason
+        for name in op.inputs:
+            value = self.found.values[name]
+            for axis in value if value and isinstance(value[0], Axis) else sum(value, ()):
+                freeze(axis, reason)
+        if isinstance(op.type, TupleType):
+            return tuple(
+                tuple(Axis(self.size(s), frozen=reason) for s in t.shape) for t in op.type.items
+            )
+        return tuple(Axis(size, frozen=reason) for size in self.sizes(op))
+
+    # ---- what rules use ------------------------------------------------------------------------
+
+    def axes(self, ref: Any) -> tuple[Axis, ...]:
+        """Axes of an operand."""
+        assert isinstance(ref, Ref)
+        axes: tuple[Axis, ...] = self.found.values[ref.name]
+        return axes
+
+    def size(self, size: Size) -> int:
+        """A size as a number, open dimensions at their stand-ins."""
+        return int(evaluate(size, self.env))
+
+    def sizes(self, op: Op) -> list[int]:
+        """The result's shape as numbers."""
+        assert isinstance(op.type, TensorType)
+        return [self.size(size) for size in op.type.shape]
+
+    def slot(self, op: Op, tensor: str, *axes: Axis | None) -> None:
+        """Declare the axes of a layer's tensor; a missing tensor (no bias) is passed over."""
+        if getattr(op.layer, tensor, None) is not None:
+            for dim, axis in enumerate(axes):
+                if axis is not None:
+                    self.found.slots.append(Slot(op.name, tensor, dim, axis))
+
+    def produce(self, op: Op, size: int) -> Axis:
+        """A fresh axis that an op's weight makes."""
+        axis = Axis(size)
+        self.found.produced.append((op.name, axis))
+        return axis
+
+    def group(self, op: Op, axis: Axis) -> None:
+        """Declare the axis of a convolution's channel groups."""
+        self.found.groups.append((op.name, axis))
+
+    def _written_symbols(self, op: Op) -> Iterator[tuple[str, Axis]]:
+        for size, axis in _written_sizes(op, self.found):
+            name = str(size)
+            if name in self.graph.widths and axis is not None:
+                yield name, axis
+
+
+def _open_dimensions(graph: Graph) -> list[str]:
+    names = {
+        str(name)
+        for op in graph.inputs
+        if isinstance(op.type, TensorType)
+        for size in op.type.shape
+        if not isinstance(size, int)
+        for name in size.free_symbols
+    }
+    return sorted(names)
+
+
+# ---- un-baking ----------------------------------------------------------------------------------
+
+#: Ops that are written with sizes -> position of the size argument.
+SIZED = {
+    "aten.reshape": 1,
+    "aten.view": 1,
+    "aten._unsafe_view": 1,
+    "aten.expand": 1,
+    "aten.unflatten.int": 2,
+    "aten.split_with_sizes": 1,
+}
+#: Ops whose equal pieces may become unequal: written as `split_with_sizes` instead.
+_PIECES = ("aten.chunk", "aten.split.Tensor")
+
+
+def _written_sizes(op: Op, found: Coupling) -> Iterator[tuple[Any, Axis | None]]:
+    """Each size an op is written with, and the axis it is the size of."""
+    if op.kind not in SIZED:
+        return
+    written = op.args[SIZED[op.kind]]
+    axes = found.values[op.name]
+    if op.kind == "aten.split_with_sizes":
+        dim = op.args[2] if len(op.args) > 2 else op.kwargs.get("dim", 0)
+        axes = tuple(piece[dim] for piece in axes)
+    elif op.kind == "aten.unflatten.int":
+        dim = op.args[1] % (len(axes) - len(written) + 1)
+        axes = axes[dim : dim + len(written)]
+    yield from zip(written, axes, strict=True)
+
+
+def symbolize_widths(graph: Graph) -> None:
+    """Write every size that depends on a width as an expression over width symbols.
+
+    The graph computes the same; `Graph.widths` then holds the value of each symbol used.
+    """
+    _split_pieces(graph)
+    found = couple(graph)
+    for op in graph:
+        sizes = list(_written_sizes(op, found))
+        if not sizes:
+            continue
+        new = tuple(_size_expression(graph, found, op, i, *pair) for i, pair in enumerate(sizes))
+        args = list(op.args)
+        args[SIZED[op.kind]] = new
+        op.args = tuple(args)
+
+
+def _split_pieces(graph: Graph) -> None:
+    for op in graph:
+        if op.kind in _PIECES and isinstance(op.type, TupleType):
+            dim = op.args[2] if len(op.args) > 2 else op.kwargs.get("dim", 0)
+            sizes = tuple(item.shape[dim] for item in op.type.items)
+            op.kind, op.args, op.kwargs = "aten.split_with_sizes", (op.args[0], sizes, dim), {}
+
+
+def _size_expression(
+    graph: Graph, found: Coupling, op: Op, position: int, written: Any, axis: Axis | None
+) -> Any:
+    if axis is None or (op.kind == "aten.expand" and written == -1):
+        return written
+    if isinstance(written, sympy.Expr):
+        return written
+    if all(leaf.frozen or leaf.size == 1 for leaf in leaves(axis)):
+        return _explicit(op, position, written)
+    return _expression(graph, found, axis)
+
+
+def _explicit(op: Op, position: int, written: Any) -> Any:
+    """`-1` in a reshape means whatever is left: write what is meant."""
+    if written == -1 and isinstance(op.type, TensorType) and op.kind != "aten.unflatten.int":
+        return op.type.shape[position]
+    return written
+
+
+def _expression(graph: Graph, found: Coupling, axis: Axis) -> Any:
+    root = find(axis)
+    if root.parts:
+        terms = [_expression(graph, found, part) for part in root.parts]
+        return sum(terms) if root.how == "concat" else prod(terms)
+    if root.frozen or root.size == 1:
+        return root.size
+    if root not in found.symbols:
+        name = f"w{len(graph.widths)}"
+        found.symbols[root] = name
+        graph.widths[name] = root.size
+    return symbol(found.symbols[root])
+
+
+__all__ = ["RULES", "Coupling", "Slot", "Width", "couple", "map_arg", "symbolize_widths"]
