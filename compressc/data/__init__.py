@@ -1,0 +1,10 @@
+"""Transfer sets: the data a run trains on, calibrates with and is judged by.
+
+`open_dataset` turns what a user writes (`digits`, `file.npz`, `file.py:function`, or an object)
+into a `Dataset` of three `Split`s. What the protocol asks of a foreign object is in `as_dataset`.
+"""
+
+from compressc.data.dataset import Dataset, Split, as_dataset
+from compressc.data.registry import dataset_names, open_dataset
+
+__all__ = ["Dataset", "Split", "as_dataset", "dataset_names", "open_dataset"]

@@ -1,0 +1,75 @@
+"""What the tensors of a split must be, and the errors where they are not (all CC300)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from compressc.data.arrays import bad
+from compressc.errors import CompresscError
+
+#: Label that `torch.nn.functional.cross_entropy` leaves out by default; measurements do the same.
+IGNORED = -100
+
+
+def check_inputs(inputs: object, where: str) -> None:
+    """Inputs are a non-empty tuple of tensors of one length, at least 1."""
+    if not isinstance(inputs, tuple) or not inputs:
+        got = type(inputs).__name__ if inputs != () else "an empty tuple"
+        raise bad("the inputs of a split are a tuple of tensors", got, where, "write (x,)")
+    for index, tensor in enumerate(inputs):
+        if not isinstance(tensor, Tensor):
+            got = f"{type(tensor).__name__} as input {index}"
+            raise bad("the inputs of a split are tensors", got, where, "use torch.as_tensor")
+    lengths = [int(x.shape[0]) if x.ndim else 0 for x in inputs]
+    if min(lengths) < 1:
+        raise bad("a split holds at least one sample", shapes(inputs), where, "")
+    if len(set(lengths)) > 1:
+        raise _unequal(f"inputs of {' and '.join(map(str, lengths))} samples", where)
+
+
+def check_labels(labels: Tensor, samples: int, where: str) -> None:
+    """There is a label for each sample."""
+    count = int(labels.shape[0]) if labels.ndim else 0
+    if count != samples:
+        raise _unequal(f"{count} labels for {samples} samples", where)
+
+
+def _unequal(got: str, where: str) -> CompresscError:
+    wanted = "inputs and labels have the same number of samples"
+    return bad(wanted, got, where, "the first dimension of every array counts the samples")
+
+
+def check_values(inputs: tuple[Tensor, ...], labels: Tensor | None, where: str) -> None:
+    """Inputs are finite and labels are class indices."""
+    for index, x in enumerate(inputs):
+        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+            wrong = int((~torch.isfinite(x)).sum())
+            raise bad(
+                "the inputs are finite numbers",
+                f"{wrong} NaN or infinite values of {x.numel()}",
+                f"{where}, input {index}",
+                "drop or fill these samples",
+            )
+    if labels is None:
+        return
+    negative = labels[(labels < 0) & (labels != IGNORED)]
+    if len(negative):
+        wanted = f"a label is a class index from 0 on ({IGNORED} for no label)"
+        raise bad(wanted, f"{int(negative[0])}", where, "number the classes 0, 1, 2, ...")
+
+
+def check_alike(inputs: tuple[Tensor, ...], train: tuple[Tensor, ...], where: str) -> None:
+    """Sizes may differ between splits (padded sequences), dtypes and ranks may not."""
+    if [(x.dtype, x.ndim) for x in inputs] != [(x.dtype, x.ndim) for x in train]:
+        raise bad(
+            "all splits have the same inputs",
+            f"{shapes(inputs)} and, in train, {shapes(train)}",
+            where,
+            "give the same number, dtype and rank of inputs in every split",
+        )
+
+
+def shapes(inputs: tuple[Tensor, ...]) -> str:
+    """Dtypes and shapes for an error message: `float32[4, 1, 8, 8], int64[4]`."""
+    return ", ".join(f"{str(x.dtype).removeprefix('torch.')}{list(x.shape)}" for x in inputs)

@@ -1,0 +1,80 @@
+"""Run one function of a user's Python file, with errors that point into that file."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from compressc.data.arrays import bad
+from compressc.errors import CompresscError
+
+
+def run_function(path: Path, function: str) -> object:
+    """Import the file and call its function without arguments.
+
+    Raises:
+        CompresscError: CC300 where the file or the function is missing, or either raises.
+    """
+    if not path.is_file():
+        raise bad("the data file exists", "no such file", str(path), "check the path")
+    with _importable(path.resolve().parent):
+        try:
+            module = _load(path)
+            entry = getattr(module, function, None)
+            if not callable(entry):
+                raise _no_function(path, function, module)
+            return entry()
+        except CompresscError:
+            raise
+        # SystemExit too: a script that ends itself must not end the compiler without a word
+        except (Exception, SystemExit) as error:
+            raise bad(
+                f"{function}() of the data file returns a data set",
+                f"{type(error).__name__}: {error}",
+                _line(error, path),
+                "run the file by itself to see the whole traceback",
+            ) from error
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _load(path: Path) -> ModuleType:
+    # a name of its own: `data.py` must not shadow, nor be, an installed module `data`
+    spec = importlib.util.spec_from_file_location(f"_compressc_data_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def _no_function(path: Path, function: str, module: ModuleType) -> CompresscError:
+    names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+    near = difflib.get_close_matches(function, names, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names[:8]) or 'none'}"
+    return bad(f"the data file has a function {function!r}", "none of that name", str(path), hint)
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """`file.py:12`, the innermost line of the user's file that was running."""
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f"{path}:{error.lineno}"
+    resolved = str(path.resolve())
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if str(Path(frame.filename).resolve()) == resolved:
+            return f"{path}:{frame.lineno}"
+    return str(path)

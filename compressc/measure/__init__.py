@@ -1,0 +1,21 @@
+"""Measurements: quality, size and time. None of them knows the graph: they take callables."""
+
+from compressc.measure.accuracy import Runner, accuracy, agreement, balanced_accuracy, predict
+from compressc.measure.fidelity import Fidelity, fidelity
+from compressc.measure.latency import Speedup, Spread, measure_latency, speedup
+from compressc.measure.size import bytes_on_disk
+
+__all__ = [
+    "Fidelity",
+    "Runner",
+    "Speedup",
+    "Spread",
+    "accuracy",
+    "agreement",
+    "balanced_accuracy",
+    "bytes_on_disk",
+    "fidelity",
+    "measure_latency",
+    "predict",
+    "speedup",
+]

@@ -1,0 +1,81 @@
+"""How closely one model's outputs follow another's, number by number."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from compressc.errors import CompresscError
+from compressc.measure.accuracy import agreement
+
+
+class Fidelity(BaseModel):
+    """Distance between two models' outputs on the same samples.
+
+    Where either output holds NaN, or an infinity that the other does not, the errors are infinite
+    and the cosine is 0, so that every threshold, whichever way it is written, is missed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+    #: Largest absolute difference of two entries.
+    max_abs_error: float
+    #: Root mean square of the difference over that of the wanted outputs.
+    relative_rms_error: float
+    #: Cosine of the angle between the outputs, taken as two long vectors.
+    cosine: float
+    #: Share of positions with the same largest entry; see `compressc.measure.agreement`.
+    agreement: float
+    #: Number of samples compared.
+    samples: int
+
+
+def fidelity(got: Tensor, want: Tensor) -> Fidelity:
+    """Compare outputs `[n, ...]` of one shape, in float64.
+
+    Infinities of the same sign at the same place (masked logits) are equal and count for nothing.
+
+    Raises:
+        CompresscError: CC301 where the shapes differ or there is no sample.
+    """
+    if got.shape != want.shape or not got.ndim or not got.numel():
+        raise CompresscError(
+            "CC301",
+            "outputs to compare have the same shape and at least one sample",
+            got=f"{list(got.shape)} and {list(want.shape)}",
+        )
+    a, b = (x.detach().cpu().double().reshape(-1) for x in (got, want))
+    masked = torch.isinf(a) & (a == b)
+    a, b = a[~masked], b[~masked]
+    share, samples = agreement(got, want), int(got.shape[0])
+    if not bool((torch.isfinite(a) & torch.isfinite(b)).all()):
+        return Fidelity(
+            max_abs_error=math.inf,
+            relative_rms_error=math.inf,
+            cosine=0.0,
+            agreement=share,
+            samples=samples,
+        )
+    return Fidelity(
+        max_abs_error=float((a - b).abs().max()) if len(a) else 0.0,
+        relative_rms_error=_ratio(float((a - b).norm()), float(b.norm())),
+        cosine=_cosine(a, b),
+        agreement=share,
+        samples=samples,
+    )
+
+
+def _ratio(error: float, size: float) -> float:
+    if size > 0.0:
+        return error / size
+    return 0.0 if error == 0.0 else math.inf
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    lengths = float(a.norm()) * float(b.norm())
+    if lengths == 0.0:
+        return 1.0 if bool((a == b).all()) else 0.0
+    return max(-1.0, min(1.0, float(a @ b) / lengths))
