@@ -10,13 +10,14 @@ from __future__ import annotations
 import importlib
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 from compressc.errors import CompresscError
+from compressc.ir.quantized import QUANTIZED
 from compressc.ir.types import ValueType
 
 
@@ -198,6 +199,9 @@ LAYERS: dict[str, LayerKind] = {
     "parameter": LayerKind(Tensor),
     "constant": LayerKind(Tensor),
 }
+
+#: A quantized layer has the attributes of its float form.
+LAYERS |= {f"quantized_{kind}": replace(LAYERS[kind], module=QUANTIZED[kind]) for kind in QUANTIZED}
 
 
 def register_layer(kind: str, layer: LayerKind) -> None:
