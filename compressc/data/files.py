@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from compressc.data.arrays import bad, to_labels, to_tensor
+from compressc.data.checks import check_inputs, check_labels
 from compressc.data.dataset import Dataset, Split, as_dataset
 from compressc.data.splitting import assemble, divide
 
@@ -109,15 +110,12 @@ def _check_keys(arrays: dict[str, np.ndarray[Any, Any]], path: Path) -> None:
 def _part(arrays: dict[str, np.ndarray[Any, Any]], part: str, path: Path) -> Split:
     keys = _input_keys(arrays, part, path)
     inputs: tuple[Tensor, ...] = tuple(to_tensor(arrays[key], f"{path}, {key}") for key in keys)
+    check_inputs(inputs, f"{path}, {' and '.join(keys)}")
     label_key = f"y{part}"
     if label_key not in arrays:
         return Split(inputs)
     labels = to_labels(arrays[label_key], f"{path}, {label_key}")
-    for key, tensor in zip((*keys, label_key), (*inputs, labels), strict=True):
-        count = len(tensor) if tensor.ndim else 0
-        if count != (len(inputs[0]) if inputs[0].ndim else 0):
-            got = f"{len(inputs[0])} samples in {keys[0]}, {count} in {key}"
-            raise bad("all arrays of a part have the same length", got, str(path), "")
+    check_labels(labels, len(inputs[0]), f"{path}, {label_key}")
     return Split(inputs, labels)
 
 

@@ -75,7 +75,8 @@ def _ratio(error: float, size: float) -> float:
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:
-    lengths = float(a.norm()) * float(b.norm())
+    # one root of the product, so that equal outputs give 1 and not the float before it
+    lengths = math.sqrt(float(a @ a) * float(b @ b))
     if lengths == 0.0:
         return 1.0 if bool((a == b).all()) else 0.0
     return max(-1.0, min(1.0, float(a @ b) / lengths))

@@ -1,0 +1,180 @@
+"""Split, Dataset and the protocol for data from elsewhere."""
+
+import hashlib
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from compressc.data import Dataset, Split, as_dataset
+from compressc.errors import CompresscError
+
+
+def split(n: int = 6, labels: bool = True, dtype: torch.dtype = torch.float32) -> Split:
+    x = torch.arange(n * 2).reshape(n, 2).to(dtype)
+    return Split((x,), torch.arange(n) % 3 if labels else None)
+
+
+def error_of(call, *args) -> CompresscError:
+    with pytest.raises(CompresscError) as caught:
+        call(*args)
+    assert caught.value.code == "CC300"
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+def test_split_counts_takes_and_keeps_pairs():
+    whole = split(6)
+    first = whole.take(4)
+    assert (len(whole), len(first), len(whole.take(99))) == (6, 4, 6)
+    assert first.inputs[0].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert first.labels.tolist() == [0, 1, 2, 0]
+
+
+def test_labels_of_any_integer_dtype_become_int64():
+    for dtype in (torch.int32, torch.uint8, torch.bool):
+        assert Split((torch.zeros(2, 1),), torch.tensor([0, 1], dtype=dtype)).labels.tolist() == [
+            0,
+            1,
+        ]
+
+
+def test_batches_in_order():
+    batches = list(split(7).batches(3))
+    assert [len(b) for b in batches] == [3, 3, 1]
+    assert torch.cat([b.inputs[0] for b in batches]).equal(split(7).inputs[0])
+    assert [len(b) for b in split(7).batches(3, drop_last=True)] == [3, 3]
+    assert list(split(2).batches(3, drop_last=True)) == []
+
+
+def test_batches_shuffled_by_a_generator_keep_inputs_with_their_labels():
+    def order(seed: int) -> list[int]:
+        generator = torch.Generator().manual_seed(seed)
+        batches = list(split(30).batches(4, generator))
+        rows = torch.cat([b.inputs[0][:, 0] for b in batches]).long() // 2
+        assert torch.cat([b.labels for b in batches]).equal(rows % 3)
+        return rows.tolist()
+
+    assert sorted(order(1)) == list(range(30))
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+    assert order(1) != list(range(30))
+
+
+def test_batch_of_nothing_is_a_mistake_of_the_caller():
+    with pytest.raises(ValueError, match="at least one"):
+        list(split().batches(0))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels", "got"),
+    [
+        ((), None, "empty tuple"),
+        (torch.zeros(3), None, "Tensor"),
+        (([1, 2],), None, "list as input 0"),
+        ((torch.zeros(3), torch.zeros(4)), None, "3 and 4"),
+        ((torch.zeros(3),), torch.zeros(2, dtype=torch.int64), "2 labels for 3"),
+        ((torch.zeros(3),), torch.zeros(3), "float32"),
+        ((torch.zeros(0, 2),), None, "[0, 2]"),
+        ((torch.tensor(1.0),), None, "float32[]"),
+    ],
+)
+def test_split_says_what_does_not_fit(inputs, labels, got):
+    assert got in error_of(Split, inputs, labels).got
+
+
+def test_fingerprint_is_the_documented_hash_and_sees_every_byte():
+    s = Split((torch.tensor([[1.0], [2.0]]),), torch.tensor([0, 1]))
+    data = Dataset("a", s, s, s)
+    digest = hashlib.sha256()
+    for part in ("train", "calibration", "test"):
+        digest.update(f"{part}:1:1;".encode())
+        digest.update(b"torch.float32(2, 1)" + np.array([1, 2], "<f4").tobytes())
+        digest.update(b"torch.int64(2,)" + np.array([0, 1], "<i8").tobytes())
+    assert data.fingerprint == digest.hexdigest()
+    assert Dataset("other name", s, s, s).fingerprint == data.fingerprint
+
+    changed = Split((torch.tensor([[1.0], [2.0000002]]),), torch.tensor([0, 1]))
+    reshaped = Split((torch.tensor([[[1.0]], [[2.0]]]),), torch.tensor([0, 1]))
+    unlabelled = Split(s.inputs)
+    others = {
+        data.fingerprint,
+        Dataset("a", s, s, changed).fingerprint,
+        Dataset("a", changed, s, s).fingerprint,
+        Dataset("a", reshaped, reshaped, reshaped).fingerprint,
+        Dataset("a", s, unlabelled, s).fingerprint,
+    }
+    assert len(others) == 5
+
+
+def test_fingerprint_of_other_dtypes_and_of_views():
+    for dtype in (torch.bfloat16, torch.bool, torch.uint8, torch.int64):
+        s = split(4, dtype=dtype)
+        assert len(Dataset("a", s, s, s).fingerprint) == 64
+    wide = torch.arange(12.0).reshape(3, 4)
+    view, copy = Split((wide.t(),)), Split((wide.t().contiguous(),))
+    assert Dataset("v", *[view] * 3).fingerprint == Dataset("c", *[copy] * 3).fingerprint
+
+
+def test_has_labels_needs_train_and_test():
+    with_, without = split(), split(labels=False)
+    assert Dataset("a", with_, without, with_).has_labels
+    assert not Dataset("a", without, with_, with_).has_labels
+    assert not Dataset("a", with_, with_, without).has_labels
+
+
+def test_dataset_refuses_nan_and_says_where():
+    x = torch.zeros(3, 2)
+    x[1, 1] = float("nan")
+    error = error_of(Dataset, "mine", split(), split(), Split((x,)))
+    assert "mine.test, input 0" in error.where
+    assert error.got == "1 NaN or infinite values of 6"
+
+
+def test_dataset_refuses_negative_classes_but_not_the_ignored_label():
+    ok = Split((torch.zeros(2, 2),), torch.tensor([-100, 1]))
+    Dataset("a", ok, ok, ok)
+    wrong = Split((torch.zeros(2, 2),), torch.tensor([-1, 1]))
+    assert error_of(Dataset, "a", ok, ok, wrong).got == "-1"
+
+
+def test_dataset_refuses_splits_unlike_each_other():
+    image = Split((torch.zeros(2, 1, 8, 8),))
+    other = Split((torch.zeros(2, 1, 9, 9),))
+    Dataset("a", image, image, other)  # sizes may differ
+    assert "float64" in error_of(Dataset, "a", image, image, Split((image.inputs[0].double(),))).got
+    error_of(Dataset, "a", image, Split((torch.zeros(2, 64),)), image)
+    error_of(Dataset, "a", image, Split((image.inputs[0],) * 2), image)
+
+
+def test_as_dataset_takes_pairs_of_arrays():
+    x, y = np.zeros((5, 3)), np.arange(5, dtype=np.uint8)
+    obj = SimpleNamespace(
+        train=((torch.zeros(5, 3), x), y), calibration=([x, x], None), test=Split((x_ := t(x), x_))
+    )
+    data = as_dataset(obj, "mine")
+    assert (data.name, len(data.train.inputs), data.has_labels) == ("mine", 2, False)
+    assert data.train.inputs[1].dtype == torch.float32
+    assert data.train.labels.tolist() == [0, 1, 2, 3, 4]
+    assert as_dataset(data, "renamed") is data
+
+
+def t(x: np.ndarray) -> torch.Tensor:
+    return torch.tensor(x, dtype=torch.float32)
+
+
+def test_as_dataset_says_what_is_missing_and_where():
+    s = split()
+    assert "without calibration" in error_of(as_dataset, SimpleNamespace(train=s, test=s), "m").got
+    obj = SimpleNamespace(train=s, calibration=s, test=(1, 2, 3))
+    error = error_of(as_dataset, obj, "m")
+    assert (error.got, error.where) == ("tuple of 3", "m.test")
+    obj.test = (np.zeros((4, 2), np.float32), np.zeros(3, int))
+    assert error_of(as_dataset, obj, "m").where == "m.test"
+    obj.test = (np.array(["a", "b"]), None)
+    assert "m.test, input 0" in error_of(as_dataset, obj, "m").where
+    obj.test = (np.zeros((2, 2), np.float32), np.array([0.0, 1.0]))
+    assert "labels of m.test" in error_of(as_dataset, obj, "m").where
+    obj.test = ("a path", None)
+    assert error_of(as_dataset, obj, "m").got == "str"
