@@ -24,6 +24,7 @@ class Axis:
         frozen: why no index may be removed, or empty.
         normalized: a statistic (layer norm, mean) runs over it, so that removing an index is not
             the same as zeroing it.
+        role: `heads` or `head width` where attention gives it one.
         target: the axis this one was unified with.
         parts: the axes it is made of, outermost first.
         how: whether the parts are a product (reshape) or a sum (concatenation).
@@ -32,6 +33,7 @@ class Axis:
     size: int
     frozen: str = ""
     normalized: bool = False
+    role: str = ""
     target: Axis | None = None
     parts: tuple[Axis, ...] = ()
     how: Literal["product", "concat"] = "product"
@@ -39,7 +41,7 @@ class Axis:
     def split(self, sizes: Sequence[int], how: Literal["product", "concat"]) -> tuple[Axis, ...]:
         """Refine a leaf into parts, which inherit what is known of it."""
         self.how = how
-        self.parts = tuple(Axis(size, self.frozen, self.normalized) for size in sizes)
+        self.parts = tuple(Axis(size, self.frozen, self.normalized, self.role) for size in sizes)
         return self.parts
 
 
@@ -67,6 +69,12 @@ def mark_normalized(axis: Axis) -> None:
     root.normalized = True
     for part in root.parts:
         mark_normalized(part)
+
+
+def set_role(axis: Axis, role: str) -> None:
+    """Say what attention uses the axis for."""
+    for leaf in leaves(axis):
+        leaf.role = leaf.role or role
 
 
 def leaves(axis: Axis) -> list[Axis]:
@@ -98,6 +106,7 @@ def unify(a: Axis, b: Axis) -> None:
             freeze(b, a.frozen)
         if a.normalized:
             mark_normalized(b)
+        b.role = b.role or a.role
         a.target = b
     elif a.how == b.how == "product":
         if align(factors(a), factors(b)):

@@ -18,7 +18,7 @@ from typing import Any
 
 import sympy
 
-from compressc.analysis.axes import Axis, find, freeze, leaves
+from compressc.analysis.axes import Axis, find, freeze, leaves, unify
 from compressc.analysis.coupling_rules import RULES, Rule, Values, rule_for
 from compressc.ir import Graph, Op, Ref, TensorType, TupleType, evaluate, symbol
 from compressc.ir.ops import map_arg
@@ -111,6 +111,7 @@ class _Analysis:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.found = Coupling()
+        self.tied: dict[int, tuple[Axis, ...]] = {}
         self.env: dict[str, int] = dict(graph.widths)
         for name in _open_dimensions(graph):
             self.env[name] = _OPEN_DIMENSIONS[len(self.env) - len(graph.widths)]
@@ -166,12 +167,16 @@ class _Analysis:
         assert isinstance(op.type, TensorType)
         return [self.size(size) for size in op.type.shape]
 
-    def slot(self, op: Op, tensor: str, *axes: Axis | None) -> None:
+    def slot(self, op: Op, tensor: str, *axes: Axis) -> None:
         """Declare the axes of a layer's tensor; a missing tensor (no bias) is passed over."""
-        if getattr(op.layer, tensor, None) is not None:
-            for dim, axis in enumerate(axes):
-                if axis is not None:
-                    self.found.slots.append(Slot(op.name, tensor, dim, axis))
+        held = getattr(op.layer, tensor, None)
+        if held is None:
+            return
+        tied = self.tied.setdefault(id(held), axes)
+        for dim, axis in enumerate(axes):
+            self.found.slots.append(Slot(op.name, tensor, dim, axis))
+            if tied[dim] is not axis:
+                unify(axis, tied[dim])  # one tensor in two layers is cut once
 
     def produce(self, op: Op, size: int) -> Axis:
         """A fresh axis that an op's weight makes."""

@@ -19,6 +19,7 @@ from compressc.analysis.axes import (
     freeze,
     mark_normalized,
     reshape_axes,
+    set_role,
     split_axis,
     unify,
 )
@@ -35,7 +36,7 @@ class Analysis(Protocol):
     def axes(self, ref: Any) -> Axes: ...
     def sizes(self, op: Op) -> list[int]: ...
     def size(self, size: Any) -> int: ...
-    def slot(self, op: Op, tensor: str, *axes: Axis | None) -> None: ...
+    def slot(self, op: Op, tensor: str, *axes: Axis) -> None: ...
     def produce(self, op: Op, size: int) -> Axis: ...
     def group(self, op: Op, axis: Axis) -> None: ...
 
@@ -249,6 +250,10 @@ def _matmul(c: Analysis, op: Op) -> Values | None:
     if len(a) < 2 or len(b) < 2:
         return None
     unify(a[-1], b[-2])
+    if len(a) == len(b) > 3:  # written-out attention: scores = q @ k.T, context = scores @ v
+        set_role(a[1], "heads")
+        for axis in (a[-1], b[-1]):
+            set_role(axis, "head width")
     batch = _broadcast([a[:-2], b[:-2]], c.sizes(op)[:-2])
     return (*batch, a[-2], b[-1])
 
@@ -268,6 +273,10 @@ def _attention(c: Analysis, op: Op) -> Values | None:
             groups, _ = factor_axis(left, right.size, left.size // right.size)
             unify(groups, right)
     freeze(k[-2], "a softmax runs over it")
+    for axis in q[1:-2]:
+        set_role(axis, "heads")
+    for axis in (q[-1], v[-1]):
+        set_role(axis, "head width")
     mask = op.args[3] if len(op.args) > 3 else op.kwargs.get("attn_mask")
     if isinstance(mask, Ref):
         _broadcast([c.axes(mask), (*q[:-1], k[-2])], [a.size for a in (*q[:-1], k[-2])])

@@ -1,0 +1,128 @@
+"""Scores for the indices of a width, by torch-pruning's importance criteria.
+
+torch-pruning scores a `Group`: a list of (layer, dimension, indices) that are cut together. Its own
+tracing gives wrong groups where attention reshapes a fused qkv, so the groups are built here from
+the IR's coupling, and the criteria see the right indices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import torch_pruning as tp
+from torch import nn
+from torch_pruning.dependency.dependency import Dependency
+from torch_pruning.dependency.group import Group
+from torch_pruning.dependency.node import Node
+
+from compressc.analysis import Axis, Coupling, Slot, Width
+from compressc.analysis.axes import find
+from compressc.ir import Graph, lower
+from compressc.pipeline import Context
+
+#: Gradients for `taylor` are summed over this many samples, in batches.
+_TAYLOR_SAMPLES, _TAYLOR_BATCH = 512, 64
+
+
+class Scorer:
+    """Scores widths of one graph.
+
+    Args:
+        graph: the graph to be pruned.
+        found: its coupling.
+        criterion: `magnitude` (Li et al. 2017) or `taylor` (Molchanov et al. 2019).
+        ctx: gives the calibration data that `taylor` needs.
+    """
+
+    def __init__(self, graph: Graph, found: Coupling, criterion: str, ctx: Context) -> None:
+        self.graph, self.found = graph, found
+        self.criterion: Any = (
+            tp.importance.GroupTaylorImportance(normalizer=None)
+            if criterion == "taylor"
+            else tp.importance.GroupMagnitudeImportance(p=2, normalizer=None)
+        )
+        if criterion == "taylor":
+            _accumulate_gradients(graph, ctx)
+
+    def score(self, width: Width) -> torch.Tensor:
+        """Importance f32[width.size], scaled to mean 1 so that widths can be compared."""
+        group = Group()
+        for slot in width.slots:
+            item = _group_item(self.graph[slot.op].layer, slot)
+            if item is not None:
+                indices, positions = _positions(slot.axis, width.axis)
+                group.add_dep(item, indices.tolist())
+                group.items[-1].root_idxs = positions.tolist()
+        score = self.criterion(group)
+        if score is None:
+            return torch.ones(width.size)
+        score = score[: width.size].float().abs()
+        return score / score.mean().clamp_min(1e-12)
+
+
+def _group_item(layer: nn.Module | None, slot: Slot) -> Dependency | None:
+    """The pruning function of torch-pruning that stands for a dimension of a layer's weight."""
+    functions = {
+        (nn.Linear, 0): tp.prune_linear_out_channels,
+        (nn.Linear, 1): tp.prune_linear_in_channels,
+        (nn.modules.conv._ConvNd, 0): tp.prune_conv_out_channels,
+        (nn.modules.conv._ConvNd, 1): tp.prune_conv_in_channels,
+        (nn.modules.batchnorm._BatchNorm, 0): tp.prune_batchnorm_out_channels,
+        (nn.LayerNorm, 0): tp.prune_layernorm_out_channels,
+    }
+    if slot.tensor != "weight" or layer is None:
+        return None
+    dim = slot.dim
+    if getattr(layer, "transposed", False):
+        dim = 1 - dim
+    if getattr(layer, "groups", 1) > 1 and dim == 1:
+        return None
+    for (kind, wanted), function in functions.items():
+        if isinstance(layer, kind) and dim == wanted:
+            node = Node(layer, None, slot.op)
+            return Dependency(function, function, node, node)
+    return None
+
+
+def _positions(axis: Axis, leaf: Axis) -> tuple[torch.Tensor, torch.Tensor]:
+    """Indices of a dimension that belong to a leaf axis, and their index within the leaf."""
+    root = find(axis)
+    if root is leaf:
+        return torch.arange(root.size), torch.arange(root.size)
+    found = _walk(root, leaf)
+    indices = (found >= 0).nonzero().flatten()
+    return indices, found[indices]
+
+
+def _walk(axis: Axis, leaf: Axis) -> torch.Tensor:
+    """For each index of an axis, the index within the leaf, or -1 where it is not of the leaf."""
+    root = find(axis)
+    if root is leaf:
+        return torch.arange(root.size)
+    if not root.parts:
+        return torch.full((root.size,), -1)
+    if root.how == "concat":
+        return torch.cat([_walk(part, leaf) for part in root.parts])
+    out = torch.full((1,), -1)
+    for part in root.parts:
+        inner = _walk(part, leaf)
+        out = torch.maximum(out[:, None], inner[None]).flatten()
+    return out
+
+
+def _accumulate_gradients(graph: Graph, ctx: Context) -> None:
+    """Gradients of the loss on calibration data; without labels, against the model's own answers."""
+    module = lower(graph)
+    module.zero_grad()
+    samples = ctx.require_data("prune(importance=taylor)").calibration
+    seen = 0
+    for batch in samples.batches(_TAYLOR_BATCH):
+        logits = module(*batch.inputs)
+        labels = batch.labels if batch.labels is not None else logits.detach().argmax(-1)
+        loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+        loss.backward()
+        seen += len(batch)
+        if seen >= _TAYLOR_SAMPLES:
+            break

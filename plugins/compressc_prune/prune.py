@@ -1,0 +1,121 @@
+"""The `prune` pass: which widths, how many indices of each, and the cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field
+
+from compressc.analysis import Coupling, Width, couple
+from compressc.ir import Graph
+from compressc.pipeline import Context, Pass
+from compressc_prune.crosscheck import disagreements
+from compressc_prune.cut import cut_widths
+from compressc_prune.importance import Scorer
+
+
+class Prune(Pass):
+    """Remove the least important channels, neurons and attention heads, and slice every tensor.
+
+    What must be cut together (residual streams, depthwise convolutions, fused qkv, heads) comes
+    from the graph's coupling analysis, so nothing has to be named. The model's inputs and outputs
+    keep their widths. Sources: Li et al. 2017 (magnitude), Molchanov et al. 2019 (taylor), Fang et
+    al. 2023 (DepGraph).
+
+    Legal where nothing reads single indices of a width. Cost: accuracy, until `distill` recovers it.
+    """
+
+    name: ClassVar[str] = "prune"
+    effect: ClassVar[Literal["exact", "lossy"]] = "lossy"
+    before: ClassVar[Mapping[str, str]] = {
+        "distill": "distillation recovers what pruning loses",
+        "quant": "int8 weights cannot be sliced without calibrating again",
+    }
+
+    ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Share of each width to remove; weights fall by about the square of what is left."""
+    importance: Literal["magnitude", "taylor"] = "magnitude"
+    """Score of an index: the norm of its weights, or weight times gradient on calibration data."""
+    round_to: Annotated[int, Field(ge=1, le=512)] = 8
+    """Keep a multiple of this many channels (never of heads): odd widths run slower."""
+    global_ranking: Annotated[bool, Field(alias="global")] = False
+    """Rank the indices of all widths together, so that important layers keep more."""
+    attention: Literal["heads", "head_width", "both", "none"] = "heads"
+    """What to cut of attention: whole heads, the width of every head, both, or nothing."""
+    normalized: bool = False
+    """Also cut widths that a layer norm or a mean runs over. Such a cut is not the same as zeroing,
+    and costs more accuracy before distillation."""
+
+    def run(self, graph: Graph, ctx: Context) -> None:
+        """Score, choose and cut."""
+        found = couple(graph)
+        chosen = self._candidates(found, graph, ctx)
+        scorer = Scorer(graph, found, self.importance, ctx)
+        scores = {width: scorer.score(width) for width in chosen}
+        kept = self._choose(scores)
+        for width, indices in kept.items():
+            ctx.note(_owner(width), f"kept {len(indices)} of {width.size} {_what(width)}")
+        cut_widths(graph, found, {width.axis: indices for width, indices in kept.items()})
+
+    def _candidates(self, found: Coupling, graph: Graph, ctx: Context) -> list[Width]:
+        """The widths that may be cut; for every other one a note says why not."""
+        refused = disagreements(graph, found, ctx)
+        chosen = []
+        for width in found.widths():
+            if not width.producers:
+                continue  # not made by any layer: tokens, spatial sizes
+            reason = self._refusal(width) or refused.get(width.axis, "")
+            if reason:
+                ctx.note(_owner(width), f"skipped {_what(width)}: {reason}")
+            else:
+                chosen.append(width)
+        return chosen
+
+    def _refusal(self, width: Width) -> str:
+        axis = width.axis
+        if axis.frozen:
+            return axis.frozen
+        if axis.normalized and not self.normalized:
+            return "a norm or mean runs over it (normalized=True cuts it)"
+        if axis.role == "heads" and self.attention not in ("heads", "both"):
+            return f"attention={self.attention} keeps heads"
+        if axis.role == "head width" and self.attention not in ("head_width", "both"):
+            return f"attention={self.attention} keeps head widths"
+        return ""
+
+    def _choose(self, scores: Mapping[Width, torch.Tensor]) -> dict[Width, torch.Tensor]:
+        """Width -> ascending indices that stay; widths that would lose nothing are left out."""
+        limit = self._global_limit(scores)
+        kept = {}
+        for width, score in scores.items():
+            wanted = width.size - int(width.size * self.ratio)
+            if limit is not None:
+                wanted = int((score > limit).sum())
+            count = self._rounded(wanted, width)
+            if count < width.size:
+                kept[width] = score.topk(count).indices.sort().values
+        return kept
+
+    def _global_limit(self, scores: Mapping[Width, torch.Tensor]) -> float | None:
+        if not self.global_ranking or not scores:
+            return None
+        everything = torch.cat(list(scores.values())).sort().values
+        return float(everything[int(len(everything) * self.ratio)])
+
+    def _rounded(self, wanted: int, width: Width) -> int:
+        """A legal number of indices near `wanted`: at least a tenth, a multiple of `round_to`."""
+        least = max(1, width.size // 10)
+        step = 1 if width.axis.role or width.size < 2 * self.round_to else self.round_to
+        return min(width.size, max(step, -(-max(wanted, least) // step) * step))
+
+
+def _what(width: Width) -> str:
+    return {"heads": "heads", "head width": "indices of the head width"}.get(
+        width.axis.role, "channels"
+    )
+
+
+def _owner(width: Width) -> str:
+    return ", ".join(width.producers)
