@@ -165,6 +165,14 @@ class Graph:
         self.edits["insert"] += 1
         return op
 
+    def insert_before(self, anchor: str, op: Op) -> Op:
+        """Insert an op in front of another; without a lineage of its own it takes the anchor's."""
+        if not op.lineage:
+            op.lineage = self[anchor].lineage
+        self._link(op, self._previous[anchor])
+        self.edits["insert"] += 1
+        return op
+
     def set_inputs(self, name: str, args: tuple[Arg, ...]) -> None:
         """Give an op other operands."""
         op = self[name]

@@ -1,0 +1,116 @@
+"""The `lowrank` pass: truncated singular value decomposition of linear layers and 1x1 convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from compressc.ir import Graph, Op, Ref, TensorType
+from compressc.pipeline import Context, Pass
+
+
+class LowRank(Pass):
+    """Replace a wide linear layer or 1x1 convolution by two thin ones.
+
+    W [out, in] becomes U [out, r] V [r, in] with the r largest singular values (Eckart and Young
+    1936), each factor carrying their square roots so that both train alike.
+
+    Legal where r < limit * in * out / (in + out): never where the result would not be smaller.
+    Cost: the discarded energy, which bounds the error of the layer.
+    """
+
+    name: ClassVar[str] = "lowrank"
+    effect: ClassVar[Literal["exact", "lossy"]] = "lossy"
+    before: ClassVar[Mapping[str, str]] = {
+        "distill": "distillation recovers what factorization loses",
+        "quant": "int8 weights cannot be factorized",
+    }
+    after: ClassVar[Mapping[str, str]] = {
+        "prune": "factors hide the channels that pruning scores",
+    }
+
+    energy: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Share of the squared singular values to keep; not used where `rank` is given."""
+    rank: Annotated[int | None, Field(ge=1)] = None
+    """The same rank for every layer."""
+    limit: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Factorize only below this share of the break-even rank: near it, two layers run slower."""
+
+    def run(self, graph: Graph, ctx: Context) -> None:
+        """Factorize layer by layer; every layer left alone gets a note."""
+        for op in graph:
+            if op.kind not in ("linear", "conv2d"):
+                continue
+            reason = _obstacle(graph, op)
+            if reason:
+                ctx.note(op.name, f"skipped: {reason}")
+                continue
+            self._factorize(graph, op, ctx)
+
+    def _factorize(self, graph: Graph, op: Op, ctx: Context) -> None:
+        layer: Any = op.layer
+        weight = layer.weight.detach().flatten(1)
+        left, values, right = torch.linalg.svd(weight.double(), full_matrices=False)
+        rank = self.rank or rank_for_energy(values, self.energy)
+        break_even = weight.numel() / sum(weight.shape)
+        if rank >= self.limit * break_even:
+            text = f"skipped: rank {rank} is not below {self.limit} of break-even {break_even:.1f}"
+            ctx.note(op.name, text)
+            return
+        roots = values[:rank].sqrt()
+        thin = _linear_like(layer, right[:rank] * roots[:, None], bias=None, first=True)
+        wide = _linear_like(layer, left[:, :rank] * roots, bias=layer.bias, first=False)
+        assert isinstance(op.type, TensorType)
+        channel = 1 if op.kind == "conv2d" else -1
+        shape = list(op.type.shape)
+        shape[channel] = rank
+        name = graph.fresh_name(f"{op.name}.v")
+        type_ = TensorType(op.type.dtype, tuple(shape))
+        first = Op(name, op.kind, op.args, layer=thin, type=type_)
+        graph.insert_before(op.name, first)
+        graph.set_layer(op.name, wide)
+        graph.set_inputs(op.name, (Ref(name),))
+        kept = float((values[:rank] ** 2).sum() / (values**2).sum())
+        ctx.note(op.name, f"rank {rank} of {len(values)} keeps {kept:.1%} of the energy")
+
+
+def rank_for_energy(values: torch.Tensor, energy: float) -> int:
+    """Least rank whose squared singular values f64[k] sum to at least that share."""
+    share = torch.cumsum(values**2, 0) / (values**2).sum()
+    return min(int((share < energy).sum()) + 1, len(values))
+
+
+def _obstacle(graph: Graph, op: Op) -> str:
+    layer: Any = op.layer
+    if op.kind == "conv2d" and (set(layer.kernel_size) != {1} or layer.groups != 1):
+        return "only 1x1 convolutions without groups are one matrix"
+    if op.kind == "conv2d" and layer.padding not in ((0, 0), "valid"):
+        return "a padded 1x1 convolution is not one matrix"
+    held = sum(
+        any(parameter is layer.weight for parameter in other.layer.parameters())
+        for other in graph
+        if other.layer is not None
+    )
+    return "its weight is tied to another layer" if held > 1 else ""
+
+
+def _linear_like(layer: Any, matrix: torch.Tensor, *, bias: Any, first: bool) -> nn.Module:
+    """A layer of the same kind with the given matrix [out, in]; strides stay with the first."""
+    out, in_ = matrix.shape
+    weight = matrix.to(layer.weight.dtype)
+    factor: Any
+    with torch.device("meta"):
+        if isinstance(layer, nn.Linear):
+            factor = nn.Linear(in_, out, bias=bias is not None)
+        else:
+            stride = layer.stride if first else 1
+            factor = nn.Conv2d(in_, out, 1, stride=stride, bias=bias is not None)
+            weight = weight[:, :, None, None]
+    factor.weight = nn.Parameter(weight.contiguous())
+    if bias is not None:
+        factor.bias = bias
+    return factor.eval()

@@ -1,0 +1,126 @@
+"""The `simplify` pass: fold batch norms, remove identities and dead code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from compressc.ir import Graph, Op, Ref
+from compressc.pipeline import Context, Pass
+
+
+class Simplify(Pass):
+    """Fold batch norms into the layer before them, remove identities and dead code.
+
+    Exact: outputs stay equal up to rounding, which the pipeline checks. For inference only: a
+    folded batch norm cannot be trained any more, so this runs after `distill`.
+
+    Legal where the layer's only reader is the batch norm.
+    """
+
+    name: ClassVar[str] = "simplify"
+    effect: ClassVar[Literal["exact", "lossy"]] = "exact"
+    after: ClassVar[Mapping[str, str]] = {
+        "distill": "training needs the batch norms and dropouts that simplify removes",
+    }
+    before: ClassVar[Mapping[str, str]] = {
+        "quant": "a batch norm behind an int8 layer cannot be folded",
+    }
+
+    fold: bool = True
+    """Fold batch norms."""
+
+    def run(self, graph: Graph, ctx: Context) -> None:
+        """Remove what computes nothing, then fold."""
+        remove_identities(graph)
+        if self.fold:
+            fold_batch_norms(graph, ctx)
+        remove_dead_code(graph)
+
+
+def remove_identities(graph: Graph) -> None:
+    """Erase ops that return their operand in inference: dropouts, reshapes to the same shape."""
+    for op in graph:
+        if op.kind == "dropout" or _keeps_shape(graph, op):
+            source = op.args[0].name
+            if graph[source].kind == "input" and op.name in graph.output_names:
+                continue  # an output that is an input has no op to stand for it
+            graph.redirect(op.name, source)
+            graph.erase(op.name)
+
+
+def _keeps_shape(graph: Graph, op: Op) -> bool:
+    kinds = ("aten.reshape", "aten.view", "aten.expand", "aten.flatten.using_ints")
+    return op.kind in kinds and graph[op.args[0].name].type == op.type
+
+
+def remove_dead_code(graph: Graph) -> None:
+    """Erase ops that no output depends on; inputs stay."""
+    for op in reversed(list(graph)):
+        used = graph.users(op.name) or op.name in graph.output_names or op.kind == "input"
+        if not used:
+            graph.erase(op.name)
+
+
+def fold_batch_norms(graph: Graph, ctx: Context) -> None:
+    """`bn(conv(x))` as one conv: w' = w * g / sqrt(var + eps), b' = (b - mean) * g / sqrt(..) + beta."""
+    for op in graph:
+        if not op.kind.startswith("batch_norm"):
+            continue
+        source = graph[op.args[0].name] if isinstance(op.args[0], Ref) else op
+        reason = _obstacle(graph, source)
+        if reason:
+            ctx.note(op.name, f"skipped folding: {reason}")
+            continue
+        graph.set_layer(source.name, _folded(source.layer, op.layer))
+        graph.replace(op.name, source.name)
+
+
+def _obstacle(graph: Graph, source: Op) -> str:
+    """Why a batch norm cannot be folded into the op it reads."""
+    if not isinstance(source.layer, nn.Linear | nn.modules.conv._ConvNd):
+        return f"it reads %{source.name}, which is no linear or convolution"
+    if len(graph.users(source.name)) != 1 or source.name in graph.output_names:
+        return f"%{source.name} is read elsewhere, too"
+    held = sum(op.layer is not None and _holds(op.layer, source.layer.weight) for op in graph)
+    return f"the weight of %{source.name} is tied to another layer" if held > 1 else ""
+
+
+def _holds(layer: nn.Module, tensor: torch.Tensor) -> bool:
+    return any(parameter is tensor for parameter in layer.parameters())
+
+
+@torch.no_grad()
+def _folded(layer: Any, norm: Any) -> nn.Module:
+    """A copy of `layer` with the batch norm in its weight and bias (computed in float64)."""
+    mean, variance = norm.running_mean.double(), norm.running_var.double()
+    gain = torch.ones_like(mean) if norm.weight is None else norm.weight.double()
+    shift = torch.zeros_like(mean) if norm.bias is None else norm.bias.double()
+    factor = gain / torch.sqrt(variance + norm.eps)
+    bias = torch.zeros_like(mean) if layer.bias is None else layer.bias.double()
+    weight, dtype = layer.weight.double(), layer.weight.dtype
+    shape = [1] * weight.dim()
+    if getattr(layer, "transposed", False):
+        # [in, out / groups, ...]: the output channels of group g are factor[g * out/groups : ...]
+        per_group = factor.reshape(layer.groups, -1).repeat_interleave(
+            weight.shape[0] // layer.groups, dim=0
+        )
+        scaled = weight * per_group.reshape(*weight.shape[:2], *shape[2:])
+    else:
+        scaled = weight * factor.reshape(-1, *shape[1:])
+    copy = _shallow_copy(layer)
+    copy.weight = nn.Parameter(scaled.to(dtype))
+    copy.bias = nn.Parameter(((bias - mean) * factor + shift).to(dtype))
+    return copy
+
+
+def _shallow_copy(layer: nn.Module) -> Any:
+    """The same kind of module with its own table of parameters."""
+    twin = layer.__class__.__new__(layer.__class__)
+    twin.__dict__.update(layer.__dict__)
+    twin._parameters = dict(layer._parameters)
+    twin._buffers = dict(layer._buffers)
+    return twin
