@@ -1,5 +1,48 @@
 """Running passes: what a pass is, how a list of them is read, ordered, checked, run and cached."""
 
+from compressc.pipeline.cache import PassCache, default_cache_folder
+from compressc.pipeline.options import make_pass, option_names, parse_pass, parse_passes
+from compressc.pipeline.ordering import Step, plan
 from compressc.pipeline.pass_ import Context, Pass, Progress, Samples, TransferSet
+from compressc.pipeline.pipeline import (
+    Observer,
+    PassResult,
+    Pipeline,
+    random_inputs,
+    write_snapshots,
+)
+from compressc.pipeline.registry import (
+    PASSES,
+    distribution_of,
+    find_plugins,
+    load_pass,
+    load_plugin,
+    nearest,
+)
 
-__all__ = ["Context", "Pass", "Progress", "Samples", "TransferSet"]
+__all__ = [
+    "PASSES",
+    "Context",
+    "Observer",
+    "Pass",
+    "PassCache",
+    "PassResult",
+    "Pipeline",
+    "Progress",
+    "Samples",
+    "Step",
+    "TransferSet",
+    "default_cache_folder",
+    "distribution_of",
+    "find_plugins",
+    "load_pass",
+    "load_plugin",
+    "make_pass",
+    "nearest",
+    "option_names",
+    "parse_pass",
+    "parse_passes",
+    "plan",
+    "random_inputs",
+    "write_snapshots",
+]

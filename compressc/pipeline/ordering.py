@@ -1,0 +1,62 @@
+"""Is this list of passes one that can work? Checked before any work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compressc.errors import CompresscError
+from compressc.pipeline.options import make_pass
+from compressc.pipeline.pass_ import Pass, TransferSet
+from compressc.pipeline.registry import load_pass
+
+
+@dataclass(frozen=True)
+class Step:
+    """A pass in its place; `inserted_for` names the pass that asked for it as its prelude."""
+
+    pass_: Pass
+    inserted_for: str | None = None
+
+
+def plan(passes: Sequence[Pass], data: TransferSet | None) -> list[Step]:
+    """The steps of a run: preludes put in, order and needs checked.
+
+    Raises:
+        CompresscError: CC104 for an order that cannot work, CC105 for missing data or labels.
+    """
+    _check_order(passes)
+    for pass_ in passes:
+        _check_needs(pass_, data)
+    steps: list[Step] = []
+    for pass_ in passes:
+        before = steps[-1].pass_.name if steps else ""
+        steps += [
+            Step(make_pass(load_pass(name), {}), inserted_for=pass_.name)
+            for name in pass_.prelude
+            if name != before
+        ]
+        steps.append(Step(pass_))
+    return steps
+
+
+def _check_order(passes: Sequence[Pass]) -> None:
+    for i, early in enumerate(passes):
+        for late in passes[i + 1 :]:
+            reason = early.after.get(late.name) or late.before.get(early.name)
+            if reason and early.name != late.name:
+                raise CompresscError(
+                    "CC104",
+                    f"'{late.name}' must come before '{early.name}'",
+                    got=f"{early.name},...,{late.name}",
+                    hint=reason,
+                )
+
+
+def _check_needs(pass_: Pass, data: TransferSet | None) -> None:
+    if "data" in pass_.needs and data is None:
+        raise CompresscError(
+            "CC105", f"pass '{pass_.name}' needs data", hint="give --data digits, or your own file"
+        )
+    if "labels" in pass_.needs and data is not None and data.train.labels is None:
+        raise CompresscError("CC105", f"pass '{pass_.name}' needs labels", got="a data set without")

@@ -1,0 +1,202 @@
+"""Running a list of passes: run, verify, check, record, store; then the next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from compressc.errors import CompresscError
+from compressc.ir import Graph, check_finite, graph_hash, lower, verify
+from compressc.pipeline.cache import PassCache
+from compressc.pipeline.ordering import Step, plan
+from compressc.pipeline.pass_ import Context, Pass, Progress, TransferSet
+
+#: An exact pass may change outputs by this share of their root mean square: what reassociating
+#: float32 sums costs, not more.
+EXACT_TOLERANCE = 1e-4
+
+
+@dataclass
+class PassResult:
+    """What one pass did.
+
+    Attributes:
+        step: the pass, and what it was inserted for.
+        graph: the graph after it.
+        seconds: how long it ran (when it ran first, where `cached`).
+        cached: whether the result came from the cache.
+        edits: editing method -> how often it was called.
+        notes: (op, text) that the pass reported.
+    """
+
+    step: Step
+    graph: Graph
+    seconds: float
+    cached: bool
+    edits: dict[str, int] = field(default_factory=dict)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+
+#: Called after every pass; see `observers`.
+Observer = Callable[[PassResult], None]
+
+
+@dataclass
+class Pipeline:
+    """A checked list of passes, ready to run.
+
+    Attributes:
+        passes: in order; preludes are put in by `plan`.
+        data: the transfer set, or None.
+        seed: of every random choice.
+        cache: where results are kept.
+        progress: told what is going on.
+        observers: called after each pass, in order.
+    """
+
+    passes: Sequence[Pass]
+    data: TransferSet | None = None
+    seed: int = 0
+    cache: PassCache = field(default_factory=lambda: PassCache(None))
+    progress: Progress = lambda what, done, total: None
+    observers: Sequence[Observer] = ()
+
+    def run(self, teacher: Graph) -> list[PassResult]:
+        """Run all passes on a copy of the teacher.
+
+        Raises:
+            CompresscError: before any work, for a list that cannot work; CC500 or CC501 naming the
+                pass that broke the graph; CC601 where a library failed inside a pass.
+        """
+        steps = plan(self.passes, self.data)
+        verify(teacher)
+        check_finite(teacher)
+        results: list[PassResult] = []
+        graph, origin = teacher, graph_hash(teacher)
+        for step in steps:
+            result = self._step(step, graph, teacher, origin)
+            for observer in self.observers:
+                observer(result)
+            results.append(result)
+            graph = result.graph
+        return results
+
+    def _step(self, step: Step, before: Graph, teacher: Graph, origin: str) -> PassResult:
+        key = self._key(step.pass_, before, origin)
+        stored = self.cache.load(key)
+        if stored is not None:
+            facts = stored.facts
+            notes = [(op, text) for op, text in facts["notes"]]
+            return PassResult(step, stored.graph, facts["seconds"], True, facts["edits"], notes)
+        graph = before.copy()
+        context = Context(teacher, self.data, self.seed, progress=self.progress)
+        start = time.perf_counter()
+        self._guarded_run(step.pass_, graph, context)
+        seconds = time.perf_counter() - start
+        self._check(step.pass_, before, graph)
+        edits = dict(graph.edits)
+        self.cache.store(key, graph, {"seconds": seconds, "edits": edits, "notes": context.notes})
+        return PassResult(step, graph, seconds, False, edits, context.notes)
+
+    def _key(self, pass_: Pass, before: Graph, origin: str) -> str:
+        return PassCache.key(
+            {
+                "graph": graph_hash(before),
+                "teacher": origin,
+                "data": self.data.fingerprint if self.data is not None else None,
+                "seed": self.seed,
+                "torch": torch.__version__,
+                **pass_.cache_key(),
+            }
+        )
+
+    def _guarded_run(self, pass_: Pass, graph: Graph, context: Context) -> None:
+        """Seed everything, keep the caller's generators, and say which pass failed."""
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(self.seed)
+                pass_.run(graph, context)
+        except CompresscError:
+            raise
+        except Exception as error:  # a stranger's pass may raise anything
+            raise CompresscError(
+                "CC601",
+                f"pass '{pass_.name}' failed",
+                got=f"{type(error).__name__}: {error}",
+                where=pass_.text,
+                hint="--traceback shows where",
+            ) from error
+
+    def _check(self, pass_: Pass, before: Graph, graph: Graph) -> None:
+        try:
+            verify(graph, like=before)
+            check_finite(graph)
+        except CompresscError as error:
+            raise CompresscError(
+                "CC500",
+                f"pass '{pass_.name}' must leave a well-formed graph",
+                got=f"{error.code}: {error.wanted}, {error.got}",
+                where=error.where,
+            ) from error
+        if pass_.effect == "exact":
+            self._check_exact(pass_, before, graph)
+
+    def _check_exact(self, pass_: Pass, before: Graph, graph: Graph) -> None:
+        inputs = self._probe(before)
+        with torch.no_grad():
+            want, got = (_flat(lower(g)(*inputs)) for g in (before, graph))
+        error = max(_relative_error(g, w) for g, w in zip(got, want, strict=True))
+        if not error <= EXACT_TOLERANCE:
+            raise CompresscError(
+                "CC501",
+                f"pass '{pass_.name}' declares itself exact: outputs must stay within "
+                f"{EXACT_TOLERANCE:g} of their root mean square",
+                got=f"{error:.3g}",
+            )
+
+    def _probe(self, graph: Graph) -> tuple[torch.Tensor, ...]:
+        """Real inputs where there are any, else random ones."""
+        if self.data is not None:
+            return next(iter(self.data.calibration.batches(16))).inputs
+        return random_inputs(graph, self.seed)
+
+
+def random_inputs(graph: Graph, seed: int = 0, batch: int = 4) -> tuple[torch.Tensor, ...]:
+    """Inputs of the right types: normal floats, zeros for integers; open dimensions are `batch`."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = []
+    for op in graph.inputs:
+        type_ = graph.type_of(op.name)
+        shape = [size if isinstance(size, int) else batch for size in type_.shape]
+        floating = type_.dtype.is_floating_point
+        value = torch.randn(shape, generator=generator) if floating else torch.zeros(shape)
+        inputs.append(value.to(type_.dtype))
+    return tuple(inputs)
+
+
+def _flat(outputs: object) -> list[torch.Tensor]:
+    leaves = torch.utils._pytree.tree_leaves(outputs)
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+
+def _relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
+    scale = want.double().pow(2).mean().sqrt().clamp_min(1e-12)
+    return float((got.double() - want.double()).abs().max() / scale)
+
+
+def write_snapshots(folder: Path) -> Observer:
+    """An observer that writes the graph text after each pass as `NN-name.txt`."""
+    count = 0
+
+    def observe(result: PassResult) -> None:
+        nonlocal count
+        count += 1
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{count:02d}-{result.step.pass_.name}.txt"
+        path.write_text(str(result.graph), encoding="utf-8")
+
+    return observe
