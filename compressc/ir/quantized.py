@@ -98,7 +98,7 @@ class QuantizedConvTranspose2d(_Int8Weight, nn.ConvTranspose2d):
             self.float_weight(),
             self.bias,
             self.stride,
-            self.padding,
+            cast(tuple[int, ...], self.padding),  # never a string in a transposed conv
             self.output_padding,
             self.groups,
             self.dilation,

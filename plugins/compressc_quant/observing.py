@@ -1,0 +1,74 @@
+"""Running nncf on a traced graph: telemetry off, no noise, its errors made ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from compressc.backend.quiet import quiet
+from compressc.backend.telemetry import block_telemetry
+from compressc.errors import CompresscError
+
+#: nncf would store the gains of these in int8: they get less accurate, and no runtime any faster.
+_NORMS = ("layer_norm", "rms_norm", "group_norm", "batch_norm")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What nncf is told; the options of the pass with `auto` decided."""
+
+    symmetric: bool
+    transformer: bool
+    smooth: bool
+    bias_correction: bool
+
+
+def observe(
+    module: fx.GraphModule, batches: Sequence[tuple[torch.Tensor, ...]], settings: Settings
+) -> fx.GraphModule:
+    """nncf's own quantized module: int8 weights, quantize/dequantize pairs on activations.
+
+    Args:
+        module: ATen calls at fixed sizes; not changed.
+        batches: calibration inputs of exactly these sizes.
+        settings: see `Settings`.
+
+    Raises:
+        CompresscError: CC601 where nncf fails.
+    """
+    block_telemetry()
+    with quiet():
+        import nncf
+
+        preset = nncf.QuantizationPreset
+        advanced: dict[str, Any] = {}
+        if not settings.smooth:  # a negative alpha turns it off
+            advanced["smooth_quant_alphas"] = nncf.AdvancedSmoothQuantParameters(-1, -1)
+        items = [batch[0] if len(batch) == 1 else batch for batch in batches]
+        try:
+            result = nncf.quantize(
+                module,
+                nncf.Dataset(items),
+                preset=preset.PERFORMANCE if settings.symmetric else preset.MIXED,
+                target_device=nncf.TargetDevice.CPU,
+                subset_size=len(items),
+                fast_bias_correction=True,
+                model_type=nncf.ModelType.TRANSFORMER if settings.transformer else None,
+                ignored_scope=nncf.IgnoredScope(types=list(_NORMS), validate=False),
+                advanced_parameters=nncf.AdvancedQuantizationParameters(
+                    disable_bias_correction=not settings.bias_correction, **advanced
+                ),
+            )
+        except Exception as error:  # a library's failure, of whatever type, named as its own
+            raise CompresscError(
+                "CC601",
+                "nncf could not quantize the graph",
+                got=f"{type(error).__name__}: {error}".splitlines()[0][:200],
+                hint="keep the parts at fault in float, or report the model",
+            ) from error
+    assert isinstance(result, fx.GraphModule)
+    return result
