@@ -1,0 +1,44 @@
+"""The record of a run as one HTML file: no script, no font, no picture from elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compressc.report.atomic import write_text
+from compressc.report.record import Record
+
+TEMPLATE = "report.html"
+
+
+def write_html(record: Record, path: str | Path) -> None:
+    """Write the report; the file appears whole or not at all.
+
+    Raises:
+        CompresscError: CC600 where the folder cannot be written.
+    """
+    write_text(Path(path), html(record))
+
+
+def html(record: Record) -> str:
+    """The report as HTML text. Every name in it is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from compressc.report import charts, text
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE).render(
+        record=record,
+        text=text,
+        quality=charts.quality(record),
+        cost=charts.cost(record),
+        files=charts.files(record),
+        latency=charts.latency(record),
+        figures=text.headline(record),
+        groups=text.grouped_notes(record.passes),
+    )

@@ -1,0 +1,198 @@
+"""The record of a run as tables on a terminal of 80 columns or more, with or without colour.
+
+Only ASCII is printed besides the table rules (which rich replaces where the terminal has none), so
+that a log file or a C locale shows the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compressc.measure.latency import Spread
+from compressc.report import text
+from compressc.report.record import LatencyRecord, PassRecord, Record
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+#: Below this many columns, what is least needed is left out.
+WIDE = 110
+#: Op names shown for one reason; the HTML report shows all.
+NAMES = 8
+
+
+def render(record: Record, console: Console) -> None:
+    """Print the tables: passes, files, latency; then what was skipped and what failed."""
+    wide = console.width >= WIDE
+    from rich.text import Text
+
+    figures = (f"{figure.value} {figure.label}" for figure in text.headline(record))
+    if line := "; ".join(figures):
+        console.print(Text(line, style="bold"), "")
+    console.print(_passes(record, wide), "")
+    if record.files:
+        console.print(_files(record, wide), "")
+    if any(file.latency for file in record.files):
+        console.print(_latency(record, wide), "")
+    _skipped(record, console)
+    _failures(record, console)
+
+
+def _table(title: str, *columns: tuple[str, str]) -> Table:
+    """Columns are pairs of header and `left` or `right`."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        caption_justify="left",
+        caption_style="dim",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for header, justify in columns:
+        right = justify == "right"
+        # only the first column may wrap: a broken number is misread
+        table.add_column(
+            header,
+            justify="right" if right else "left",
+            no_wrap=right,
+            overflow="fold",
+        )
+    return table
+
+
+def _row(table: Table, *cells: str, style: str = "") -> None:
+    from rich.text import Text
+
+    # Text, because rich would read `[for quant]` in a plain string as markup
+    table.add_row(*(Text(cell) for cell in cells), style=style)
+
+
+def _passes(record: Record, wide: bool) -> Table:
+    labelled = record.teacher.accuracy is not None
+    columns = [("step", "left"), ("parameters", "right"), ("MACs", "right")]
+    columns += [("accuracy %", "right")] * labelled
+    columns += [("agreement %", "right"), ("time", "right")]
+    table = _table("Passes", *columns, *([("effect", "left"), ("edits", "left")] if wide else []))
+    teacher = record.teacher
+    cells = [f"teacher: {teacher.source}", text.count(teacher.parameters), text.count(teacher.macs)]
+    cells += [text.percent(teacher.accuracy)] * labelled
+    _row(table, *cells, text.NONE, text.NONE, *([text.NONE] * 2 if wide else []), style="dim")
+    for entry in record.passes:
+        cells = [text.step(entry), text.count(entry.parameters), text.count(entry.macs)]
+        cells += [_accuracy(entry, record)] * labelled
+        cells += [text.percent(entry.agreement), text.time_of(entry)]
+        _row(table, *cells, *([entry.effect, text.edits(entry)] if wide else []))
+    return table
+
+
+def _accuracy(entry: PassRecord, record: Record) -> str:
+    change = text.points(entry.accuracy, record.teacher.accuracy)
+    return text.percent(entry.accuracy) + (f" ({change})" if change else "")
+
+
+def _files(record: Record, wide: bool) -> Table:
+    labelled = any(file.accuracy is not None for file in record.files)
+    table = _table(
+        "Files, beside the teacher in the same format",
+        ("format", "left"),
+        *([("path", "left")] if wide else []),
+        ("teacher", "right"),
+        ("result", "right"),
+        ("smaller", "right"),
+        *([("accuracy %", "right")] * labelled),
+        ("agreement %", "right"),
+        ("proof", "right"),
+    )
+    for file in record.files:
+        before = text.NONE if file.teacher_bytes is None else text.size(file.teacher_bytes)
+        _row(
+            table,
+            file.format,
+            *([file.path] if wide else []),
+            before,
+            text.size(file.bytes),
+            text.smaller(file),
+            *([text.percent(file.accuracy)] * labelled),
+            text.percent(file.agreement),
+            text.proof(file),
+        )
+    table.caption = "proof: largest difference between the file, run in its runtime, and the graph"
+    return table
+
+
+def _latency(record: Record, wide: bool) -> Table:
+    table = _table(
+        "Latency of one batch in the same runtime, median ms",
+        ("runtime", "left"),
+        ("precision", "left"),
+        ("batch", "right"),
+        ("threads", "right"),
+        ("teacher", "right"),
+        ("result", "right"),
+        ("speed-up", "right"),
+    )
+    for file in record.files:
+        for entry in file.latency:
+            _row(
+                table,
+                entry.runtime,
+                entry.precision,
+                str(entry.batch),
+                str(entry.threads),
+                _milliseconds(entry.teacher, wide),
+                _milliseconds(entry.result, wide),
+                text.speedup(entry),
+                style=_verdict(entry),
+            )
+    machine = f"on {record.machine.get('cpu', 'an unknown processor')}"
+    table.caption = f"speed-up: median of paired rounds (10th to 90th percentile), {machine}"
+    return table
+
+
+def _milliseconds(spread: Spread, wide: bool) -> str:
+    median, low, high = map(text.milliseconds, (spread.median_ms, spread.low_ms, spread.high_ms))
+    return f"{median} ({low}-{high})" if wide else median
+
+
+def _verdict(entry: LatencyRecord) -> str:
+    """Coloured only where the whole spread says so."""
+    if entry.speedup_low > 1:
+        return "green"
+    return "red" if entry.speedup_high < 1 else ""
+
+
+def _skipped(record: Record, console: Console) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    groups = text.grouped_notes(record.passes)
+    if not groups:
+        return
+    console.print(Text("Skipped, and why", style="bold"))
+    for group in groups:
+        times = f" (x{len(group.ops)})" if len(group.ops) > 1 else ""
+        names = group.names(NAMES)
+        line = f"{group.step}: {group.text}{times}" + (f": {names}" if names else "")
+        console.print(Padding(Text(line), (0, 0, 0, 2)))
+    console.print()
+
+
+def _failures(record: Record, console: Console) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    if not record.failures:
+        return
+    console.print(Text("Failed", style="bold red"))
+    for failure in record.failures:
+        code = f"[{failure.code}] " if failure.code else ""
+        line = f"{failure.stage}: {code}{failure.message}"
+        console.print(Padding(Text(line, style="red"), (0, 0, 0, 2)))
+    console.print()

@@ -1,0 +1,170 @@
+"""Numbers and notes in words, the same on the terminal and in the HTML report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from compressc.report.record import FileRecord, LatencyRecord, PassRecord, Record
+
+NONE = "-"
+
+
+def count(value: float) -> str:
+    """`950`, `206.9 k`, `1.20 M`, `4.10 G`."""
+    return _scaled(value, ("", "k", "M", "G", "T"))
+
+
+def size(value: float) -> str:
+    """Bytes in powers of 1000: `950 B`, `206.9 kB`, `1.20 MB`."""
+    return _scaled(value, ("B", "kB", "MB", "GB", "TB"))
+
+
+def _scaled(value: float, units: Sequence[str]) -> str:
+    power = 0
+    # 999.95 would round to 1000.0: compare what is printed
+    while abs(value) >= 999.5 and power + 1 < len(units):
+        value, power = value / 1000, power + 1
+    return f"{_three(value) if power else f'{value:.0f}'} {units[power]}".strip()
+
+
+def _three(value: float) -> str:
+    """Three significant digits without an exponent: `0.0123`, `1.23`, `12.3`, `123`."""
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g}"
+    digits = 2 - math.floor(math.log10(abs(value)))
+    return f"{round(value, digits):.{max(digits, 0)}f}"
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage with two decimals and without the sign: `98.15`."""
+    return NONE if value is None or math.isnan(value) else f"{value * 100:.2f}"
+
+
+def points(value: float | None, reference: float | None) -> str:
+    """Difference of two shares in percentage points: `-0.37`; "" where one is unknown."""
+    if value is None or reference is None or math.isnan(value - reference):
+        return ""
+    return f"{(value - reference) * 100:+.2f}"
+
+
+def ratio(value: float) -> str:
+    """`0.82x`, `4.05x`, `12.3x`, `123x`."""
+    return f"{_times(value)}x"
+
+
+def _times(value: float) -> str:
+    return f"{value:.{2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0}f}"
+
+
+def milliseconds(value: float) -> str:
+    """Three significant digits, so that 0.0213 and 12.3 ms both read well."""
+    return _three(value)
+
+
+def seconds(value: float) -> str:
+    """`0.42 s`, `12.3 s`, `3 min 20 s`, `2 h 05 min`."""
+    if value < 60:
+        return f"{value:.{2 if value < 9.995 else 1}f} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def smaller(file: FileRecord) -> str:
+    """How many times smaller than the teacher: `7.8x`."""
+    if file.teacher_bytes is None:
+        return NONE
+    return ratio(file.teacher_bytes / max(file.bytes, 1))
+
+
+def speedup(entry: LatencyRecord) -> str:
+    """`3.10x (2.95-3.31)`: median, 10th and 90th percentile of the paired ratios."""
+    return f"{ratio(entry.speedup)} ({_times(entry.speedup_low)}-{_times(entry.speedup_high)})"
+
+
+def proof(file: FileRecord) -> str:
+    """`max 2.1e-06`, the largest difference from the graph, or that there is no proof."""
+    return "not proved" if file.proof is None else f"max {file.proof.max_abs_error:.1e}"
+
+
+def time_of(entry: PassRecord) -> str:
+    """Time of a pass, or that its result was at hand."""
+    return "cached" if entry.cached else seconds(entry.seconds)
+
+
+def step(entry: PassRecord) -> str:
+    """The pass as the user wrote it, and for whom it is where nobody did."""
+    return entry.text + (f" [for {entry.inserted_for}]" if entry.inserted_for else "")
+
+
+def edits(entry: PassRecord) -> str:
+    """`12 set_layer, 3 erase`, or that nothing was edited."""
+    made = [f"{number} {kind}" for kind, number in entry.edits.items() if number]
+    return ", ".join(made) or "none"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Notes of one pass with one text."""
+
+    step: str
+    text: str
+    ops: tuple[str, ...]
+
+    def names(self, limit: int | None = None) -> str:
+        """The ops, at most `limit` by name and the others counted."""
+        named = [op for op in self.ops if op]
+        if limit is None or len(named) <= limit:
+            return ", ".join(named)
+        return f"{', '.join(named[:limit])} and {len(named) - limit} more"
+
+
+def grouped_notes(passes: Iterable[PassRecord]) -> list[Group]:
+    """Notes with the same text once for each pass, the most frequent first."""
+    groups = []
+    for entry in passes:
+        by_text: dict[str, list[str]] = {}
+        for note in entry.notes:
+            # the heading says so already
+            by_text.setdefault(note.text.removeprefix("skipped: "), []).append(note.op)
+        ranked = sorted(by_text.items(), key=lambda item: -len(item[1]))
+        groups += [Group(entry.name, text, tuple(ops)) for text, ops in ranked]
+    return groups
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One headline number."""
+
+    label: str
+    value: str
+    detail: str
+
+
+def headline(record: Record) -> list[Figure]:
+    """Size, speed and accuracy in one number each; a range where the files differ."""
+    found = []
+    sizes = [f.teacher_bytes / max(f.bytes, 1) for f in record.files if f.teacher_bytes is not None]
+    if sizes:
+        detail = "bytes on disk, teacher / result, same format"
+        found.append(Figure("smaller", _span(sizes), detail))
+    speeds = [entry.speedup for file in record.files for entry in file.latency]
+    if speeds:
+        detail = "latency, teacher / result, same runtime"
+        found.append(Figure("speed-up", _span(speeds), detail))
+    before = record.teacher.accuracy
+    after = [file.accuracy for file in record.files if file.accuracy is not None]
+    after = after or [p.accuracy for p in record.passes[-1:] if p.accuracy is not None]
+    if after and before is not None:
+        worst = "worst file, " if len(after) > 1 else ""
+        detail = f"{worst}{percent(before)} % to {percent(min(after))} %"
+        found.append(Figure("points of accuracy", points(min(after), before), detail))
+    return found
+
+
+def _span(values: Sequence[float]) -> str:
+    low, high = ratio(min(values)), ratio(max(values))
+    return low if low == high else f"{low.removesuffix('x')} to {high}"
