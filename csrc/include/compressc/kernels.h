@@ -7,7 +7,7 @@
 
 namespace compressc {
 
-// T^2 * weight * KL(softmax(teacher / T) || softmax(student / T)) for each row of raw logits, and its
+// scale * weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)) for each row of raw logits, and its
 // gradient with respect to the student's logits.
 struct SoftmaxKl {
   const void* student;        // [rows, vocab], elements of a row contiguous
@@ -20,6 +20,7 @@ struct SoftmaxKl {
   std::int64_t student_stride, teacher_stride;  // elements from one row to the next
   DType student_type, teacher_type;
   float temperature;  // > 0
+  float scale;        // of every loss and gradient: 1 / rows for a mean
 };
 
 // Runs on at most `threads` OpenMP threads. Rows are independent: the result does not depend on them.

@@ -1,0 +1,8 @@
+"""Fast kernels for what a compressor computes itself; `dispatch` chooses, callers never do.
+
+Importing this package imports torch and, where it was built, the native module; never triton.
+"""
+
+from compressc.kernels.losses import softmax_kl
+
+__all__ = ["softmax_kl"]

@@ -1,0 +1,79 @@
+"""Which implementation runs an operator, and why: the only place that chooses.
+
+Order of preference: native (CPU), reference (anything else). `COMPRESSC_KERNELS=reference` in the
+environment, or `with using("reference")`, overrules it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+
+from compressc.errors import CompresscError
+from compressc.kernels import native
+
+#: Operators that more than one implementation has.
+OPERATORS = ("softmax_kl",)
+
+_FORCED: list[str] = [name for name in (os.environ.get("COMPRESSC_KERNELS"),) if name]
+
+
+class Row(NamedTuple):
+    """One line of `compressc doctor`."""
+
+    operator: str
+    implementation: str
+    reason: str
+
+
+def choose(operator: str, device: torch.device, *dtypes: torch.dtype) -> Row:
+    """The implementation that runs `operator` on tensors of this device and these dtypes.
+
+    Raises:
+        CompresscError: CC100, if an implementation is forced that does not exist here.
+    """
+    reason = _why_not_native(device, dtypes)
+    if _FORCED and _FORCED[-1] == "reference":
+        return Row(operator, "reference", "asked for (COMPRESSC_KERNELS or dispatch.using)")
+    if _FORCED and (_FORCED[-1] != "native" or reason):
+        hint = "native or reference"
+        raise CompresscError("CC100", f"kernels '{_FORCED[-1]}' cannot run", got=reason, hint=hint)
+    if reason:
+        return Row(operator, "reference", reason)
+    return Row(operator, "native", native.REASON)
+
+
+def table() -> list[Row]:
+    """What runs each operator on each kind of device and dtype present, with the reason."""
+    devices = [torch.device("cpu")] + [torch.device("cuda")] * torch.cuda.is_available()
+    rows = []
+    for operator in OPERATORS:
+        for device in devices:
+            for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+                row = choose(operator, device, dtype)
+                name = f"{operator} [{device.type}, {str(dtype).removeprefix('torch.')}]"
+                rows.append(row._replace(operator=name))
+    return rows
+
+
+@contextmanager
+def using(implementation: str) -> Iterator[None]:
+    """Force one implementation ("native" or "reference") inside the block: for tests and doubts."""
+    _FORCED.append(implementation)
+    try:
+        yield
+    finally:
+        _FORCED.pop()
+
+
+def _why_not_native(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> str:
+    if device.type != "cpu":
+        return f"the native kernels run on cpu, the tensors are on {device.type}"
+    for dtype in dtypes:
+        if dtype not in native.DTYPES:
+            return f"the native kernels have no {str(dtype).removeprefix('torch.')}"
+    return native.REASON if native.MODULE is None else ""

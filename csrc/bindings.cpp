@@ -1,0 +1,53 @@
+// The Python module compressc.kernels._native. Tensors arrive as addresses, checked by the caller:
+// so it needs no torch to build, and works with any.
+#include <pybind11/pybind11.h>
+
+#include "compressc/kernels.h"
+
+namespace py = pybind11;
+
+namespace {
+
+template <typename T>
+T* pointer(std::uintptr_t address) {
+  return reinterpret_cast<T*>(address);
+}
+
+void softmax_kl(std::uintptr_t student, int student_type, std::int64_t student_stride,
+                std::uintptr_t teacher, int teacher_type, std::int64_t teacher_stride,
+                std::uintptr_t weight, std::uintptr_t loss, std::uintptr_t grad, std::int64_t rows,
+                std::int64_t vocab, float temperature, float scale, int threads) {
+  compressc::SoftmaxKl args;
+  args.student = pointer<const void>(student);
+  args.teacher = pointer<const void>(teacher);
+  args.weight = pointer<const float>(weight);
+  args.loss = pointer<float>(loss);
+  args.grad = pointer<void>(grad);
+  args.rows = rows;
+  args.vocab = vocab;
+  args.student_stride = student_stride;
+  args.teacher_stride = teacher_stride;
+  args.student_type = static_cast<compressc::DType>(student_type);
+  args.teacher_type = static_cast<compressc::DType>(teacher_type);
+  args.temperature = temperature;
+  args.scale = scale;
+  py::gil_scoped_release unlocked;
+  compressc::softmax_kl(args, threads);
+}
+
+void scale_rows(std::uintptr_t data, int type, std::uintptr_t scale, std::int64_t rows,
+                std::int64_t columns, int threads) {
+  py::gil_scoped_release unlocked;
+  compressc::scale_rows(pointer<void>(data), static_cast<compressc::DType>(type),
+                        pointer<const float>(scale), rows, columns, threads);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_native, m) {
+  m.doc() = "compressc's CPU kernels; addresses in, nothing checked: call compressc.kernels instead.";
+  m.def("softmax_kl", &softmax_kl);
+  m.def("scale_rows", &scale_rows);
+  m.def("instruction_set", &compressc::instruction_set);
+  m.def("use_instruction_set", &compressc::use_instruction_set);
+}

@@ -1,0 +1,13 @@
+// The functions that each instruction set defines, declared in the namespace of that set.
+#pragma once
+
+#include "compressc/isa.h"
+
+namespace compressc::COMPRESSC_ISA {
+
+void softmax_kl_rows(const SoftmaxKl& a, std::int64_t begin, std::int64_t end, float* scratch);
+std::int64_t softmax_kl_scratch(std::int64_t vocab);
+void scale_rows(void* data, DType type, const float* scale, std::int64_t begin, std::int64_t end,
+                std::int64_t columns);
+
+}  // namespace compressc::COMPRESSC_ISA
