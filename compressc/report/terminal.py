@@ -29,7 +29,8 @@ def render(record: Record, console: Console) -> None:
 
     figures = (f"{figure.value} {figure.label}" for figure in text.headline(record))
     if line := "; ".join(figures):
-        console.print(Text(line, style="bold"), "")
+        console.print(Text(line, style="bold"))
+        console.print()
     console.print(_passes(record, wide), "")
     if record.files:
         console.print(_files(record, wide), "")
@@ -67,11 +68,12 @@ def _table(title: str, *columns: tuple[str, str]) -> Table:
     return table
 
 
-def _row(table: Table, *cells: str, style: str = "") -> None:
+def _row(table: Table, *cells: str, style: str = "", last: str = "") -> None:
+    """A row in `style` whose last cell has the style `last`."""
     from rich.text import Text
 
     # Text, because rich would read `[for quant]` in a plain string as markup
-    table.add_row(*(Text(cell) for cell in cells), style=style)
+    table.add_row(*map(Text, cells[:-1]), Text(cells[-1], style=last), style=style)
 
 
 def _passes(record: Record, wide: bool) -> Table:
@@ -123,7 +125,7 @@ def _files(record: Record, wide: bool) -> Table:
             text.percent(file.agreement),
             text.proof(file),
         )
-    table.caption = "proof: largest difference between the file, run in its runtime, and the graph"
+    table.caption = "proof: largest difference of the file's outputs from the graph's"
     return table
 
 
@@ -149,10 +151,10 @@ def _latency(record: Record, wide: bool) -> Table:
                 _milliseconds(entry.teacher, wide),
                 _milliseconds(entry.result, wide),
                 text.speedup(entry),
-                style=_verdict(entry),
+                last=_verdict(entry),
             )
     machine = f"on {record.machine.get('cpu', 'an unknown processor')}"
-    table.caption = f"speed-up: median of paired rounds (10th to 90th percentile), {machine}"
+    table.caption = f"speed-up: median of paired rounds (10th-90th percentile), {machine}"
     return table
 
 

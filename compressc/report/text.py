@@ -33,8 +33,8 @@ def _three(value: float) -> str:
     """Three significant digits without an exponent: `0.0123`, `1.23`, `12.3`, `123`."""
     if not math.isfinite(value) or value == 0:
         return f"{value:g}"
-    digits = 2 - math.floor(math.log10(abs(value)))
-    return f"{round(value, digits):.{max(digits, 0)}f}"
+    rounded = float(f"{value:.2e}")  # first, because 9.999 has one decimal less once it is 10.0
+    return f"{rounded:.{max(2 - math.floor(math.log10(abs(rounded))), 0)}f}"
 
 
 def percent(value: float | None) -> str:
@@ -65,7 +65,7 @@ def milliseconds(value: float) -> str:
 
 def seconds(value: float) -> str:
     """`0.42 s`, `12.3 s`, `3 min 20 s`, `2 h 05 min`."""
-    if value < 60:
+    if value < 59.95:
         return f"{value:.{2 if value < 9.995 else 1}f} s"
     whole = round(value)
     if whole < 3600:

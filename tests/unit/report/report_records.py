@@ -3,8 +3,6 @@
 import random
 from datetime import UTC, datetime
 
-import pytest
-
 from compressc.measure import Fidelity, Spread
 from compressc.report import (
     DataRecord,
@@ -30,21 +28,21 @@ def latency(runtime: str, batch: int, teacher_ms: float, ratio: float, precision
 
 def pass_record(text: str, parameters: int, macs: int, accuracy: float, seconds: float, **more):
     name = text.partition("(")[0]
-    values = dict(
-        name=name,
-        text=text,
-        options={},
-        version="0.1.0",
-        effect="exact" if name == "simplify" else "lossy",
-        edits={"set_layer": 6},
-        seconds=seconds,
-        cached=False,
-        ops=20,
-        parameters=parameters,
-        macs=macs,
-        accuracy=accuracy,
-        agreement=(accuracy or 1) - 0.004,
-    )
+    values = {
+        "name": name,
+        "text": text,
+        "options": {},
+        "version": "0.1.0",
+        "effect": "exact" if name == "simplify" else "lossy",
+        "edits": {"set_layer": 6},
+        "seconds": seconds,
+        "cached": False,
+        "ops": 20,
+        "parameters": parameters,
+        "macs": macs,
+        "accuracy": accuracy,
+        "agreement": (accuracy or 1) - 0.004,
+    }
     return PassRecord(**(values | more))
 
 
@@ -115,7 +113,7 @@ def digits_record() -> Record:
                 1_560_000,
                 0.9815,
                 6.2,
-                notes=skipped + [Note(op="", text="no per-channel scales on this target")],
+                notes=[*skipped, Note(op="", text="no per-channel scales on this target")],
             ),
         ],
         files=[
@@ -171,8 +169,3 @@ def digits_record() -> Record:
         ],
         wall_seconds=63.2,
     )
-
-
-@pytest.fixture
-def record() -> Record:
-    return digits_record()

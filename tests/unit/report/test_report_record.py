@@ -1,0 +1,125 @@
+"""The record: round trip, atomic writing, damaged and newer files, what it keeps to itself."""
+
+import json
+import math
+import os
+import re
+import socket
+import stat
+
+import pytest
+from report_records import digits_record
+
+from compressc.errors import CompresscError
+from compressc.measure import Fidelity, Spread
+from compressc.report import SCHEMA_VERSION, LatencyRecord, Record
+from compressc.report.machine import describe_machine, library_versions
+
+
+def error_of(path) -> CompresscError:
+    with pytest.raises(CompresscError) as caught:
+        Record.read(path)
+    assert caught.value.code == "CC403"
+    assert str(path) in caught.value.where
+    return caught.value
+
+
+def test_round_trip(tmp_path):
+    record = digits_record()
+    record.write(tmp_path / "new" / "manifest.json")
+    assert Record.read(tmp_path / "new" / "manifest.json") == record
+    content = json.loads((tmp_path / "new" / "manifest.json").read_text())
+    assert content["schema_version"] == SCHEMA_VERSION == 1
+    assert content["created"] == "2026-11-24T12:00:00Z"
+    assert content["passes"][1]["text"] == "prune(ratio=0.5)"
+
+
+def test_a_broken_measurement_survives_as_valid_json(tmp_path):
+    nan = Fidelity(
+        max_abs_error=math.inf, relative_rms_error=math.inf, cosine=0, agreement=0, samples=1
+    )
+    record = digits_record()
+    broken = record.files[0].model_copy(update={"proof": nan})
+    record = record.model_copy(update={"files": [broken]})
+    record.write(tmp_path / "m.json")
+    json.loads((tmp_path / "m.json").read_text(), parse_constant=pytest.fail)
+    assert Record.read(tmp_path / "m.json").files[0].proof.max_abs_error == math.inf
+
+
+def test_records_are_frozen():
+    with pytest.raises(ValueError, match="frozen"):
+        digits_record().seed = 1
+
+
+def test_writing_is_all_or_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "manifest.json"
+    path.write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CompresscError) as caught:
+        digits_record().write(path)
+    assert (caught.value.code, caught.value.got) == ("CC600", "No space left on device")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_written_files_have_the_usual_permissions(tmp_path):
+    (tmp_path / "plain").write_text("")
+    digits_record().write(tmp_path / "m.json")
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "m.json")]
+    assert modes[0] == modes[1]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CompresscError) as caught:
+        digits_record().write(tmp_path / "file" / "manifest.json")
+    assert caught.value.code == "CC600"
+
+
+def test_damaged_files(tmp_path):
+    path = tmp_path / "m.json"
+    error_of(path)  # missing
+    whole = digits_record().model_dump_json()
+    for content in ("", whole[:-5], "[]", "null", "{}", whole.replace('"lossy"', '"lousy"')):
+        path.write_text(content)
+        error_of(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    error_of(path)
+    path.write_text(whole.replace('"seed"', '"sead"'))
+    assert re.search("se[ea]d", error_of(path).got)
+
+
+def test_a_newer_schema_is_named_even_with_unknown_fields(tmp_path):
+    content = json.loads(digits_record().model_dump_json())
+    content |= {"schema_version": 2, "novelty": 1, "compressc_version": "9.9"}
+    (tmp_path / "m.json").write_text(json.dumps(content))
+    assert error_of(tmp_path / "m.json").got == "schema 2, by compressc 9.9"
+
+
+def test_latency_record_pairs_the_rounds():
+    teacher, result = Spread.of([2.0, 6.0, 20.0]), Spread.of([1.0, 2.0, 4.0])
+    entry = LatencyRecord.of(teacher, result, runtime="torch", batch=1, threads=1, precision="f32")
+    assert entry.speedup == 3  # the paired ratios are 2, 3 and 5; the medians' ratio agrees
+    assert entry.speedup_low == pytest.approx(2.2)
+    swapped = Spread.of([4.0, 2.0, 1.0])  # same medians, other pairs: 0.5, 3, 20
+    entry = LatencyRecord.of(teacher, swapped, runtime="torch", batch=1, threads=1, precision="f32")
+    assert (entry.speedup, entry.speedup_low) == (3, pytest.approx(1.0))
+
+
+def test_machine_says_nothing_that_identifies_it():
+    machine = describe_machine()
+    assert {"cpu", "cores", "threads"} <= set(machine)
+    text = json.dumps(machine)
+    assert socket.gethostname() not in text
+    assert "/" not in text.replace(str(machine["cpu"]), "")
+    assert machine["cores"] >= 1
+
+
+def test_versions():
+    versions = library_versions()
+    assert versions["torch"].startswith("2.")
+    assert "python" in versions

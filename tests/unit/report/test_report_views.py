@@ -1,0 +1,206 @@
+"""The terminal tables and the HTML report show the record's facts and nothing else's."""
+
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+from report_records import digits_record, pass_record
+from rich.console import Console
+
+from compressc.report import Failure, Note, html, render, write_html
+
+NASTY = "<script>alert('x')</script>[bold]&\"layer\""
+
+
+def on_terminal(record, width: int, **options) -> str:
+    console = Console(width=width, file=io.StringIO(), **options)
+    render(record, console)
+    return console.file.getvalue()
+
+
+def without_labels(record):
+    passes = [p.model_copy(update={"accuracy": None}) for p in record.passes]
+    files = [f.model_copy(update={"accuracy": None}) for f in record.files]
+    teacher = record.teacher.model_copy(update={"accuracy": None})
+    return record.model_copy(update={"passes": passes, "files": files, "teacher": teacher})
+
+
+def nasty(record):
+    first = record.passes[0].model_copy(
+        update={"name": NASTY, "text": NASTY, "notes": [Note(op=NASTY, text=NASTY)]}
+    )
+    return record.model_copy(
+        update={
+            "command": NASTY,
+            "passes": [first, *record.passes[1:]],
+            "teacher": record.teacher.model_copy(update={"source": NASTY}),
+            "files": [record.files[0].model_copy(update={"format": NASTY, "path": NASTY})],
+            "failures": [Failure(stage=NASTY, code="", message=NASTY)],
+        }
+    )
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_terminal_fits_and_breaks_no_number(width):
+    out = on_terminal(digits_record(), width)
+    assert max(map(len, out.splitlines())) <= width
+    for row in (
+        r"teacher: model.pt +207 k +6.14 M +98.70 ",
+        r"prune\(ratio=0.5\) +52.3 k +1.56 M +72.41 \(-26.29\) +72.01 +1.31 s",
+        r"distill\(epochs=30\) +52.3 k +1.56 M +98.33 \(-0.37\) +97.93 +cached",
+        r"simplify \[for quant\]",
+        r"onnx .*829 kB +78.4 kB +10.6x +97.96 +98.33 +max 3.1e-01",
+        r"openvino +int8 +256 +1 .*4\.\d\dx \(\d\.\d\d-\d\.\d\d\)",
+        r"int8 needs a channel count of 8 or more \(x12\)",
+        r"and 4 more",
+        r"backend tensorrt: \[CC107\]",
+    ):
+        assert re.search(row, out), row
+    assert ("6 set_layer" in out) == (width == 120)
+
+
+def test_terminal_without_colour_has_no_escapes_and_can_be_ascii():
+    assert "\x1b" not in on_terminal(digits_record(), 80)
+    assert "\x1b" in on_terminal(digits_record(), 80, force_terminal=True, color_system="standard")
+    plain = on_terminal(digits_record(), 80, force_terminal=True, no_color=True)
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", plain)
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    render(digits_record(), Console(width=80, file=stream))  # raises where it is not ASCII
+
+
+def test_terminal_leaves_out_what_was_not_measured():
+    out = on_terminal(without_labels(digits_record()), 80)
+    assert "accuracy" not in out
+    assert "agreement" in out
+    bare = digits_record().model_copy(update={"files": [], "failures": [], "passes": []})
+    out = on_terminal(bare, 80)
+    for absent in ("Files", "Latency", "Skipped", "Failed"):
+        assert absent not in out
+    file = digits_record().files[0].model_copy(update={"proof": None, "teacher_bytes": None})
+    out = on_terminal(bare.model_copy(update={"files": [file]}), 80)
+    assert re.search(r"pt2 +- +231 kB +- .*not proved", out)
+
+
+def test_terminal_shows_names_as_they_are():
+    out = on_terminal(nasty(digits_record()), 200)
+    assert out.count(NASTY) >= 5
+
+
+class Tags(HTMLParser):
+    """Collects tags and attributes, and checks that those which need an end have one."""
+
+    OPTIONAL_END = ("meta", "td", "th", "dt", "dd", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found, self.stack = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.OPTIONAL_END:
+            self.stack.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+
+def tags_of(page: str) -> list[tuple[str, dict]]:
+    parser = Tags()
+    parser.feed(page)
+    parser.close()
+    assert parser.stack == []
+    return parser.found
+
+
+def test_html_is_self_contained(tmp_path):
+    write_html(digits_record(), tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    tags = tags_of(page)
+    assert page.startswith("<!doctype html>")
+    assert {"script", "link", "img", "iframe"}.isdisjoint(tag for tag, _ in tags)
+    assert not any(a.keys() & {"src", "href", "onload", "onclick"} for _, a in tags)
+    assert not re.search(r"url\(|@import|https?://", page)
+    assert sum(tag == "svg" for tag, _ in tags) == 4
+    assert "prefers-color-scheme: dark" in page
+    for fact in (
+        "72.41",
+        "-26.29",
+        "78.4 kB",
+        "10.6x",
+        "layer12.conv",
+        "2.4e-06",
+        "cached",
+        "CC107",
+        "Example CPU",
+        "2026.4.1",
+        "2026-11-24 12:00 UTC",
+    ):
+        assert fact in page, fact
+
+
+def test_html_escapes_every_name():
+    record = nasty(digits_record())
+    page = html.html(record)
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 8
+    tags_of(page)
+
+
+def test_html_of_an_empty_run_and_of_one_without_labels():
+    bare = digits_record().model_copy(
+        update={"files": [], "failures": [], "passes": [], "data": None}
+    )
+    page = html.html(bare)
+    assert "<svg" not in page
+    tags_of(page)
+    page = html.html(without_labels(digits_record()))
+    assert page.count("<svg") == 4
+    tags_of(page)
+
+
+def test_charts_put_values_where_they_belong():
+    record = digits_record()
+    page = html.html(record)
+    svgs = re.findall(r"<svg.*?</svg>", page, re.S)
+    quality, cost, files, latency = svgs
+    dots = re.findall(r'<circle class="result" cx="([\d.]+)" cy="([\d.]+)"', quality)
+    heights = [float(y) for _, y in dots]
+    assert len(dots) == 5
+    assert max(heights) == heights[2]  # prune, the worst, is lowest (y grows downwards)
+    assert [float(x) for x, _ in dots] == sorted(float(x) for x, _ in dots)
+    bars = re.findall(r'<rect class="result".*?height="([\d.]+)"', cost)
+    assert float(bars[2]) / float(bars[0]) == pytest.approx(52_300 / 206_922, abs=0.01)
+    widths = re.findall(r'<rect class="(teacher|result)".*?width="([\d.]+)"', files)
+    by_kind = {kind: float(width) for kind, width in widths}  # of the last, openvino
+    assert by_kind["teacher"] / by_kind["result"] == pytest.approx(874 / 161, rel=0.02)
+    assert latency.count("<circle") == 18
+    for svg in svgs:
+        assert not re.search(r"nan|inf", svg.replace("infer", ""))
+
+
+def test_charts_survive_odd_numbers():
+    odd = [
+        pass_record("grow", 900_000, 0, 0.0, 0.0),
+        pass_record("same", 0, 0, 1.0, 0.0, agreement=float("nan")),
+    ]
+    record = digits_record()
+    zero = record.teacher.model_copy(update={"macs": 0})
+    page = html.html(record.model_copy(update={"passes": odd, "teacher": zero}))
+    assert not re.search(r'"-?(nan|inf)"', page)
+    tags_of(page)
+
+
+def test_import_is_light():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, compressc.report;"
+        "print([m for m in ('jinja2', 'rich', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
