@@ -1,5 +1,6 @@
 """What a run did: `Record` (written as `manifest.json`), shown on the terminal and as HTML."""
 
+from compressc.report.file_records import record_files
 from compressc.report.html import write_html
 from compressc.report.record import (
     SCHEMA_VERSION,
@@ -12,6 +13,8 @@ from compressc.report.record import (
     Record,
     TeacherRecord,
 )
+from compressc.report.run_record import check_fit, record_run
+from compressc.report.staging import make_writable, staged
 from compressc.report.terminal import render
 
 __all__ = [
@@ -24,6 +27,11 @@ __all__ = [
     "PassRecord",
     "Record",
     "TeacherRecord",
+    "check_fit",
+    "make_writable",
+    "record_files",
+    "record_run",
     "render",
+    "staged",
     "write_html",
 ]

@@ -1,0 +1,140 @@
+"""`compressc model.pt --passes prune,distill,quant --data digits -o out/`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from compressc.cli.progress import progress_bar
+from compressc.errors import CompresscError
+
+
+def compile_command(  # noqa: PLR0913  (each is an option of the command line)
+    model: Annotated[str, typer.Argument(help="Model file or folder; its format is told by content.")],
+    passes: Annotated[str, typer.Option("--passes", "-p", help="prune(ratio=0.5),distill,quant")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("out"),
+    data: Annotated[
+        str | None, typer.Option(help="A data set's name, file.npz, or file.py:function.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None, typer.Option("--input", help='Example input: "x: f32[b,3,32,32]".')
+    ] = None,
+    emit: Annotated[str, typer.Option(help="Formats to write.")] = "pt2,onnx,openvino",
+    batches: Annotated[
+        str, typer.Option(help="Batch sizes to measure latency at; '' for no measurement.")
+    ] = "1,64,256",
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    max_drop: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Fail where accuracy drops by more.")
+    ] = None,
+    trust_pickle: Annotated[
+        bool, typer.Option("--trust-pickle", help="Load a pickled module, which runs its code.")
+    ] = False,
+    factory: Annotated[
+        str | None, typer.Option(help="pkg.mod:function that builds the module of a state dict.")
+    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder for results of passes.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no results of passes.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
+) -> None:
+    """Compress a model and write files that are proved to run.
+
+    --traceback shows where an error arose.
+    """
+    import compressc
+    from compressc.report import make_writable
+
+    sizes = _sizes(batches)
+    formats = [name.strip() for name in emit.split(",") if name.strip()]
+    _check_formats(formats)
+    made = make_writable(output)
+    try:
+        with progress_bar(quiet) as progress:
+            compiled = compressc.compile(
+                model,
+                passes,
+                data=data,
+                inputs=inputs or (),
+                seed=seed,
+                trust_pickle=trust_pickle,
+                factory=factory,
+                cache=None if no_cache else cache or "default",
+                progress=progress,
+            )
+            report = compiled.save(output, formats=formats, batches=sizes, progress=progress)
+    except BaseException:
+        _remove_empty(made)
+        raise
+    if not quiet:
+        _show(report, output)
+    _gate(report, max_drop)
+
+
+def _show(report: object, output: Path) -> None:
+    from rich.console import Console
+
+    from compressc.report import Record, render
+
+    assert isinstance(report, Record)
+    console = Console()
+    render(report, console)
+    console.print(f"wrote {output}/: manifest.json, report.html, graph/, passes/", markup=False)
+
+
+def _gate(report: object, max_drop: float | None) -> None:
+    """Compare every file with the teacher; the files stay where the gate is missed.
+
+    Raises:
+        CompresscError: CC505 naming the first format that lost more than allowed, CC105 where there
+            is no accuracy to compare.
+    """
+    from compressc.report import Record
+
+    assert isinstance(report, Record)
+    if max_drop is None:
+        return
+    if report.teacher.accuracy is None:
+        raise CompresscError("CC105", "--max-drop needs labelled data", hint="give --data")
+    for file in report.files:
+        drop = report.teacher.accuracy - (file.accuracy or 0.0)
+        if drop > max_drop:
+            raise CompresscError(
+                "CC505",
+                f"accuracy may drop by {max_drop:g}",
+                got=f"{drop:.4f}: {report.teacher.accuracy:.4f} to {file.accuracy:.4f}",
+                where=file.path,
+                hint="the files are written; distill longer or prune less",
+            )
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(item) for item in text.split(",") if item.strip()]
+        if min(sizes, default=1) < 1:
+            raise ValueError(text)
+    except ValueError:
+        raise CompresscError(
+            "CC100", "--batches are positive integers", got=repr(text), hint="--batches 1,64"
+        ) from None
+    return sizes
+
+
+def _check_formats(formats: list[str]) -> None:
+    from compressc.pipeline import find_plugins, nearest
+
+    known = find_plugins("compressc.backends")
+    for name in formats:
+        if name not in known:
+            raise CompresscError("CC107", f"no format '{name}'", hint=nearest(name, known))
+    if not formats:
+        raise CompresscError("CC100", "--emit names a format", got="none", hint=", ".join(known))
+
+
+def _remove_empty(made: Path | None) -> None:
+    """Take back the folders that were made for a run that failed."""
+    import shutil
+
+    if made is not None:
+        shutil.rmtree(made, ignore_errors=True)

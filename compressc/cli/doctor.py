@@ -1,0 +1,28 @@
+"""`compressc doctor`: what this installation has, and which kernels it will use."""
+
+from __future__ import annotations
+
+
+def doctor() -> None:
+    """Show versions, kernels and plugins, with the reason for each choice."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from compressc.kernels import dispatch
+    from compressc.pipeline import find_plugins
+    from compressc.report.machine import describe_machine, library_versions
+
+    console = Console()
+    versions = Table("library", "version", title="versions", title_justify="left")
+    for name, version in library_versions().items():
+        versions.add_row(name, version)
+    console.print(versions)
+    kernels = Table("operator", "runs", "why", title="kernels", title_justify="left")
+    for row in dispatch.table():
+        kernels.add_row(*map(str, row))
+    console.print(kernels)
+    for group in ("passes", "backends", "datasets", "objectives"):
+        names = ", ".join(find_plugins(f"compressc.{group}")) or "none"
+        console.print(f"{group}: {names}", highlight=False)
+    facts = ", ".join(f"{key} {value}" for key, value in describe_machine().items())
+    console.print(f"machine: {facts}", highlight=False)

@@ -1,0 +1,21 @@
+"""`compressc passes`: every installed pass, and where it comes from."""
+
+from __future__ import annotations
+
+
+def passes() -> None:
+    """List the installed passes: ours and those of other distributions."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from compressc.pipeline import PASSES, distribution_of, find_plugins, load_pass
+
+    table = Table(title="passes", title_justify="left")
+    for column in ("pass", "effect", "needs", "what it does", "from"):
+        table.add_column(column)
+    for name in find_plugins(PASSES):
+        cls = load_pass(name)
+        summary = (cls.__doc__ or "").strip().splitlines()[0]
+        needs = ", ".join(sorted(cls.needs)) or "-"
+        table.add_row(name, cls.effect, needs, summary, distribution_of(PASSES, name))
+    Console().print(table)

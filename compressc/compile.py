@@ -1,0 +1,151 @@
+"""The whole flow on one screen: load, run the passes, measure, emit, prove, report."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # imports below are inside the functions: `import compressc` must stay light
+    from torch import nn
+
+    from compressc.data import Dataset
+    from compressc.ir import Graph
+    from compressc.pipeline import Pass, PassResult
+    from compressc.report import Record
+
+#: What `save` writes where nobody says otherwise.
+FORMATS = ("pt2", "onnx", "openvino")
+#: Batch sizes that latency is measured at.
+BATCHES = (1, 64, 256)
+
+
+@dataclass
+class Compiled:
+    """What a compilation made.
+
+    Attributes:
+        graph: the compressed graph.
+        teacher: the graph it came from.
+        passes: what each pass did, in order.
+        report: every measurement; `save` adds the files to it.
+    """
+
+    graph: Graph
+    teacher: Graph
+    passes: list[PassResult]
+    report: Record
+    data: Dataset | None = None
+    _started: float = field(default_factory=time.perf_counter, repr=False)
+
+    def module(self) -> nn.Module:
+        """The compressed model as a torch module in eval mode; call it like the teacher."""
+        from compressc.ir import lower
+
+        return lower(self.graph)
+
+    def save(
+        self,
+        folder: str | Path,
+        *,
+        formats: Sequence[str] = FORMATS,
+        batches: Sequence[int] = BATCHES,
+        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    ) -> Record:
+        """Write the model in every format, prove each file, and write the report.
+
+        Args:
+            folder: made where missing; its files are replaced together, or not at all.
+            formats: names of installed back ends.
+            batches: batch sizes to measure latency at; none for no measurement.
+            progress: told what is going on.
+
+        Returns:
+            The report, which is also kept as `self.report`.
+
+        Raises:
+            CompresscError: CC600 where the folder cannot be written, CC107 for an unknown format,
+                CC503 where not one file could be written.
+        """
+        from compressc.ir import save_bundle
+        from compressc.report import record_files, staged, write_html
+
+        with staged(Path(folder)) as scratch:
+            save_bundle(self.graph, scratch / "graph")
+            self._write_snapshots(scratch / "passes")
+            files, failures = record_files(self, scratch, formats, batches, progress)
+            seconds = time.perf_counter() - self._started
+            self.report = self.report.model_copy(
+                update={"files": files, "failures": failures, "wall_seconds": seconds}
+            )
+            self.report.write(scratch / "manifest.json")
+            write_html(self.report, scratch / "report.html")
+        return self.report
+
+    def _write_snapshots(self, folder: Path) -> None:
+        folder.mkdir()
+        snapshots = [("teacher", self.teacher)]
+        snapshots += [(result.step.pass_.name, result.graph) for result in self.passes]
+        for number, (name, graph) in enumerate(snapshots):
+            (folder / f"{number:02d}-{name}.txt").write_text(str(graph), encoding="utf-8")
+
+
+def compile(  # noqa: PLR0913  (the public entry point: each option is one the user may give)
+    model: Any,
+    passes: str | Sequence[Pass | str],
+    *,
+    data: Any = None,
+    inputs: Sequence[str] = (),
+    seed: int = 0,
+    trust_pickle: bool = False,
+    factory: str | None = None,
+    cache: str | Path | None = "default",
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Compiled:
+    """Compress a model.
+
+    Args:
+        model: an nn.Module, an exported program, a Graph, or the path of a file or folder.
+        passes: `"prune(ratio=0.5),distill,quant"`, or a list of passes.
+        data: a data set's name, a `.npz` file, `file.py:function`, or a Dataset.
+        inputs: example inputs in words, `"x: f32[b,3,32,32]"`, where neither model nor data has any.
+        seed: of every random choice; the same seed gives the same bytes.
+        trust_pickle: allow a pickled module, which runs code from the file.
+        factory: `pkg.mod:function` that builds the module of a state dict.
+        cache: folder for the results of passes; None keeps none.
+        progress: told (what is going on, steps done, steps in all).
+
+    Raises:
+        CompresscError: for everything a caller can mend; see `compressc.errors.CODES`.
+    """
+    from compressc.analysis import symbolize_widths
+    from compressc.data import open_dataset
+    from compressc.frontend import load_model
+    from compressc.pipeline import PassCache, Pipeline, default_cache_folder, parse_passes
+    from compressc.report import check_fit, record_run
+
+    started = time.perf_counter()
+    wanted = parse_passes(passes)
+    dataset = None if data is None else open_dataset(data)
+    example = None if dataset is None else dataset.calibration.take(8).inputs
+    loaded = load_model(
+        model, example=example, input_spec=inputs, trust_pickle=trust_pickle, factory=factory
+    )
+    symbolize_widths(loaded.graph)
+    check_fit(loaded.graph, dataset)
+    folder = default_cache_folder() if cache == "default" else cache and Path(cache)
+    pipeline = Pipeline(wanted, dataset, seed, PassCache(folder or None), progress)
+    results = pipeline.run(loaded.graph)
+    report = record_run(loaded, dataset, results, seed, command=_command(passes))
+    return Compiled(results[-1].graph, loaded.graph, results, report, dataset, started)
+
+
+def _command(passes: Any) -> str:
+    """The command line, or the call where compressc is used as a library."""
+    name = Path(sys.argv[0]).name
+    if name == "compressc":
+        return " ".join([name, *sys.argv[1:]])
+    return f"compressc.compile(model, {passes!r})"

@@ -1,0 +1,146 @@
+"""From a run to its `Record`: quality and cost of the teacher and of the graph after each pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from compressc.analysis import total_cost
+from compressc.errors import CompresscError
+from compressc.ir import Graph, TensorType, graph_hash, lower
+from compressc.measure import Runner, accuracy, agreement, predict
+from compressc.report.machine import describe_machine, library_versions
+from compressc.report.record import DataRecord, Note, PassRecord, Record, TeacherRecord
+
+if TYPE_CHECKING:
+    from compressc.data import Dataset, Split
+    from compressc.frontend import Loaded
+    from compressc.pipeline import PassResult
+
+
+def record_run(
+    loaded: Loaded, data: Dataset | None, results: Sequence[PassResult], seed: int, command: str
+) -> Record:
+    """The record of a run, without files; measured on the test part, which no pass has seen."""
+    from compressc import __version__
+
+    started = time.perf_counter()
+    test = None if data is None else data.test
+    logits = None if test is None else predict(run_graph(loaded.graph), test)
+    cost = total_cost(loaded.graph)
+    teacher = TeacherRecord(
+        source=loaded.source,
+        ops=len(loaded.graph),
+        parameters=cost.parameters,
+        macs=cost.macs,
+        accuracy=_accuracy(logits, test),
+        sha256=graph_hash(loaded.graph),
+    )
+    passes = [_record_pass(result, test, logits) for result in results]
+    return Record(
+        compressc_version=__version__,
+        command=command,
+        seed=seed,
+        versions=library_versions(),
+        machine=describe_machine(),
+        teacher=teacher,
+        data=None if data is None else _record_data(data),
+        passes=passes,
+        wall_seconds=time.perf_counter() - started,
+    )
+
+
+def _record_pass(
+    result: PassResult, test: Split | None, teacher_logits: torch.Tensor | None
+) -> PassRecord:
+    pass_ = result.step.pass_
+    logits = None if test is None else predict(run_graph(result.graph), test)
+    cost = total_cost(result.graph)
+    return PassRecord(
+        name=pass_.name,
+        text=pass_.text,
+        options=pass_.model_dump(mode="json", by_alias=True),
+        version=str(pass_.version),
+        effect=pass_.effect,
+        edits=result.edits,
+        seconds=result.seconds,
+        cached=result.cached,
+        ops=len(result.graph),
+        parameters=cost.parameters,
+        macs=cost.macs,
+        accuracy=_accuracy(logits, test),
+        agreement=agreement(logits, teacher_logits)
+        if logits is not None and teacher_logits is not None
+        else None,
+        notes=[Note(op=op, text=text) for op, text in result.notes],
+        inserted_for=result.step.inserted_for,
+    )
+
+
+def _accuracy(logits: torch.Tensor | None, test: Split | None) -> float | None:
+    if logits is None or test is None or test.labels is None:
+        return None
+    return accuracy(logits, test.labels)
+
+
+def _record_data(data: Dataset) -> DataRecord:
+    return DataRecord(
+        name=data.name,
+        fingerprint=data.fingerprint,
+        train=len(data.train),
+        calibration=len(data.calibration),
+        test=len(data.test),
+        labels=data.has_labels,
+    )
+
+
+def run_graph(graph: Graph) -> Runner:
+    """A graph as a callable that returns its logits."""
+    module = lower(graph)
+    return lambda *inputs: first_tensor(module(*inputs))
+
+
+def first_tensor(outputs: object) -> torch.Tensor:
+    """What quality is measured on: the first tensor of whatever a model returns.
+
+    Raises:
+        CompresscError: CC301 where it returns none.
+    """
+    for leaf in torch.utils._pytree.tree_leaves(outputs):
+        if isinstance(leaf, torch.Tensor):
+            return leaf
+    raise CompresscError("CC301", "a model must return a tensor", got=type(outputs).__name__)
+
+
+def check_fit(graph: Graph, data: Dataset | None) -> None:
+    """See that a data set has the inputs the model takes, before any work starts.
+
+    Raises:
+        CompresscError: CC301 for another number of inputs, CC204 for a wrong shape or dtype.
+    """
+    if data is None:
+        return
+    wanted, got = graph.inputs, data.test.inputs
+    if len(wanted) != len(got):
+        names = ", ".join(op.name for op in wanted)
+        raise CompresscError(
+            "CC301", f"the model takes {len(wanted)} inputs ({names})", got=f"{len(got)} arrays"
+        )
+    for op, array in zip(wanted, got, strict=True):
+        type_ = graph.type_of(op.name)
+        found = TensorType(array.dtype, tuple(array.shape))
+        same = len(type_.shape) == array.dim() and all(
+            not isinstance(size, int) or size == have
+            for size, have in zip(type_.shape, array.shape, strict=True)
+        )
+        if type_.dtype != array.dtype or not same:
+            raise CompresscError(
+                "CC204",
+                f"input '{op.name}' must be {type_}",
+                got=str(found),
+                where=f"data set {data.name}",
+                hint="give the data in the form the model was trained on",
+            )
