@@ -42,13 +42,29 @@ class Rule:
 
 
 def _rank(a: Bound) -> int:
-    """Rank of the layer's input, whose type the binder leaves under this name."""
-    return int(a["#rank"])
+    """Rank of the layer's input; the importer leaves the rank of operand `x` under `#x`."""
+    return int(a["#input"])
 
 
 def _linear(a: Bound) -> dict[str, Any]:
     out, in_ = a["weight"].shape
     return {"in": in_, "out": out, "bias": a["bias"] is not None}
+
+
+def _product(a: Bound) -> dict[str, Any]:
+    """`x @ w`, whose weight as a linear layer wants it is under `#weight`."""
+    return _linear({"weight": a["#weight"], "bias": None})
+
+
+def _is_affine(a: Bound) -> bool:
+    """`addmm(bias, x, w)` as `F.linear` itself calls it."""
+    bias = a["self"]
+    return (
+        "#weight" in a
+        and isinstance(bias, torch.Tensor)
+        and bias.shape == a["#weight"].shape[:1]
+        and (a["beta"], a["alpha"]) == (1, 1)
+    )
 
 
 def _conv(a: Bound) -> dict[str, Any]:
@@ -77,7 +93,7 @@ def _per_axis(value: Any, weight: torch.Tensor) -> tuple[int, ...]:
     """One number per spatial axis, however the call was written."""
     axes = weight.dim() - 2
     value = tuple(value) if isinstance(value, list | tuple) else (value,)
-    return value * axes if len(value) == 1 else value
+    return tuple(value * axes if len(value) == 1 else value)
 
 
 def _batch_norm(a: Bound) -> dict[str, Any]:
@@ -129,6 +145,23 @@ def _conv_rules() -> dict[str, Rule]:
 #: ATen overload -> how to raise it.
 RULES: dict[str, Rule] = {
     "aten.linear": Rule("linear", _linear, _INPUT, _WEIGHT_BIAS),
+    "aten.matmul": Rule(
+        "linear",
+        _product,
+        ("self",),
+        {"weight": "#weight"},
+        when=lambda a: "#weight" in a and a["#self"] >= 2,
+    ),
+    "aten.mm": Rule(
+        "linear", _product, ("self",), {"weight": "#weight"}, when=lambda a: "#weight" in a
+    ),
+    "aten.addmm": Rule(
+        "linear",
+        lambda a: _product(a) | {"bias": True},
+        ("mat1",),
+        {"weight": "#weight", "bias": "self"},
+        when=_is_affine,
+    ),
     **_conv_rules(),
     "aten.batch_norm": Rule(
         lambda a: _BATCH_NORM_NAMES[_rank(a)],
@@ -202,7 +235,8 @@ def raise_call(kind: str, bound: Bound) -> tuple[str, nn.Module, list[Any]] | No
 
     Args:
         kind: the overload's name (`aten.conv2d`).
-        bound: its arguments by schema name, held tensors resolved, plus `#rank`.
+        bound: its arguments by schema name, held tensors resolved, plus `#x` for the rank
+            of operand `x` and `#weight` for the held factor of a product [out, in].
 
     Returns:
         Layer kind, module and operands, or None where the call must stay an ATen call.

@@ -1,0 +1,117 @@
+"""What a file is, told by its content; what compressc cannot read gets a message of its own."""
+
+from __future__ import annotations
+
+import zipfile
+from enum import Enum
+from pathlib import Path
+
+from compressc.errors import CompresscError
+from compressc.frontend.quiet import first_line
+from compressc.ir.bundle import TEXT, WEIGHTS
+
+_EXPORT = 'torch.export.save(torch.export.export(model, inputs), "model.pt2")'
+_AGAIN = "it was not written to the end: write or copy it again"
+
+
+class Format(Enum):
+    """The formats `load_model` can read."""
+
+    PROGRAM = "exported program"
+    BUNDLE = "bundle"
+    PICKLE = "pickle"
+    SAFETENSORS = "safetensors"
+
+
+def recognise(path: Path) -> Format:
+    """The format of a file or folder.
+
+    Raises:
+        CompresscError: CC200 where it is none that can be read, with what to do instead.
+    """
+    try:
+        if path.is_dir():
+            return _recognise_folder(path)
+        with path.open("rb") as file:
+            head = file.read(512)
+    except FileNotFoundError:
+        raise _no_model("there is no such file", path, "check the path") from None
+    except (OSError, ValueError) as error:
+        raise _no_model(f"{first_line(error)}", path, "check the path") from error
+    return _recognise_file(path, head)
+
+
+def _recognise_folder(path: Path) -> Format:
+    present = {file.name for file in path.iterdir()}
+    if present & {TEXT, WEIGHTS}:
+        return Format.BUNDLE
+    if "config.json" in present:
+        hint = f"load it with transformers and write {_EXPORT}"
+        raise _no_model("a Hugging Face folder", path, hint)
+    hint = f"a bundle is a folder with {TEXT} and {WEIGHTS}"
+    raise _no_model("a folder without a model", path, hint)
+
+
+def _recognise_file(path: Path, head: bytes) -> Format:
+    if not head:
+        raise _no_model("an empty file", path, _AGAIN)
+    if head.startswith(b"PK\x03\x04"):
+        return _recognise_zip(path)
+    if head[0] == 0x80 and len(head) > 1 and head[1] <= 5:
+        return Format.PICKLE  # torch.save before torch 1.6, or a plain pickle
+    if int.from_bytes(head[:8], "little") < path.stat().st_size and head[8:9] == b"{":
+        return Format.SAFETENSORS
+    if _looks_like_onnx(head):
+        hint = f"compress the PyTorch model it came from: {_EXPORT}"
+        raise _no_model("an ONNX file", path, hint)
+    if head.startswith(b"graph "):
+        hint = f"give the folder that holds {TEXT} and {WEIGHTS}"
+        raise _no_model("graph text without its weights", path, hint)
+    if _is_text(head):
+        raise _no_model("a text file", path, f"a model file is written by {_EXPORT}")
+    raise _no_model("a file of unknown format", path, f"a model file is written by {_EXPORT}")
+
+
+def _recognise_zip(path: Path) -> Format:
+    try:
+        with zipfile.ZipFile(path) as archive:  # lists names only: nothing is unpacked here
+            flat = set(archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise _no_model(f"a damaged zip archive: {first_line(error)}", path, _AGAIN) from error
+    names = {name.partition("/")[2] for name in flat}
+    if any(name.startswith("models/") for name in names):
+        return Format.PROGRAM
+    if "serialized_exported_program.json" in flat:
+        hint = "load it with the torch that wrote it, and save it again with torch 2.8 or later"
+        raise _no_model("an exported program in torch's old format", path, hint)
+    if "constants.pkl" in names:
+        hint = f"TorchScript cannot be traced; from the original module write {_EXPORT}"
+        raise _no_model("a TorchScript archive", path, hint)
+    if "data.pkl" in names:
+        return Format.PICKLE
+    if any(name.startswith("data/aotinductor/") for name in names):
+        hint = f"compiled code cannot be compressed; from the original module write {_EXPORT}"
+        raise _no_model("a package of compiled code (AOTInductor)", path, hint)
+    if any(name.endswith(".npy") for name in flat):
+        raise _no_model("arrays of numpy, which are data", path, "give it as --data")
+    raise _no_model("a zip archive without a model", path, f"a model file is written by {_EXPORT}")
+
+
+def _looks_like_onnx(head: bytes) -> bool:
+    """A protobuf message that starts with ONNX's ir_version (field 1) and a nested field."""
+    return (
+        len(head) > 2 and head[0] == 0x08 and head[1] < 32 and head[2] in (0x12, 0x1A, 0x3A, 0x42)
+    )
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head.decode("utf-8", errors="strict" if len(head) < 512 else "ignore")
+    except UnicodeDecodeError:
+        return False
+    return all(char.isprintable() or char.isspace() for char in text)
+
+
+def _no_model(got: str, path: Path, hint: str) -> CompresscError:
+    wanted = "a model is an exported program, a bundle, a pickled module or a state dict"
+    return CompresscError("CC200", wanted, got=got, where=str(path), hint=hint)

@@ -1,0 +1,403 @@
+"""Exported program -> Graph: raising, in-place writes, dropping what computes nothing."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from compressc.errors import CompresscError
+from compressc.frontend.held import HeldTensors
+from compressc.frontend.naming import call_stem, layer_stem
+from compressc.frontend.quiet import quiet
+from compressc.frontend.raising import attention_scale, raise_call
+from compressc.ir import Graph, Op, Ref, Tensor, TensorType, TupleType, symbol
+from compressc.ir.ops import NAMESPACES, kind_of, map_arg
+from compressc.ir.types import ValueType, simplify_size
+
+#: Calls without any effect on values.
+_DROPPED = {
+    "aten._assert_tensor_metadata",
+    "aten._assert_scalar",
+    "aten._assert_async.msg",
+    "aten.sym_constrain_range_for_size",
+    "aten.sym_constrain_range",
+}
+#: Calls whose result is their first operand, where dtype, shape and memory layout are the same.
+_ALIASES = {
+    "aten.contiguous",
+    "aten.alias",
+    "aten.detach",
+    "aten.detach_",
+    "aten.lift_fresh",
+    "aten.to.dtype",
+    "aten.to.device",
+    "aten.to.dtype_layout",
+    "aten.to.other",
+    "aten.slice.Tensor",
+    "aten.type_as",
+}
+_COPIES = {"aten.clone", "aten.lift_fresh_copy", "aten._to_copy"}
+#: Calls that return their operand itself in eval mode, though their schema does not say so.
+_HIDDEN_VIEWS = {"aten.dropout", "aten.feature_dropout", "aten.alpha_dropout"}
+#: The same values whatever the memory layout.
+_RENAMED = {"aten.view": "aten.reshape", "aten._unsafe_view": "aten.reshape"}
+#: Regions without an effect on values in eval mode -> position of their body among the arguments.
+_REGIONS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
+
+
+def import_program(program: torch.export.ExportedProgram, name: str = "model") -> Graph:
+    """An exported program as a raised graph; the program's tensors are copied.
+
+    Args:
+        program: what torch.export gave, for training or for inference.
+        name: what the graph prints as.
+
+    Raises:
+        CompresscError: CC202 for what the IR cannot say (buffers that change, control flow,
+            data-dependent sizes).
+    """
+    try:
+        return _Importer(program, name).run()
+    except _ViewWrite:
+        with quiet():  # let torch rewrite the writes; only here, for it also rewrites much else
+            program = program.run_decompositions({})
+        try:
+            return _Importer(program, name).run()
+        except _ViewWrite as error:
+            raise CompresscError(
+                "CC202",
+                "a tensor that is a view of another cannot be written in place",
+                where=str(error),
+                hint="use the out-of-place form",
+            ) from error
+
+
+class _ViewWrite(Exception):
+    """An in-place write that other values see through a view."""
+
+
+class _Importer:
+    """Walks an exported program once and builds the graph."""
+
+    def __init__(self, program: torch.export.ExportedProgram, name: str) -> None:
+        self.program = program
+        self.graph = Graph(name)
+        self.values: dict[fx.Node, Any] = {}
+        self.held = HeldTensors()
+        self.renamed: dict[Any, Any] = {}
+        self.aliases: dict[fx.Node, list[fx.Node]] = {}
+
+    def run(self) -> Graph:
+        """The graph."""
+        changed = self.program.graph_signature.buffers_to_mutate
+        if changed:
+            raise _own_state(", ".join(map(str, changed.values())))
+        self._walk(self.program.graph_module)
+        self._erase_dead()
+        return self.graph
+
+    def _walk(self, module: fx.GraphModule) -> Any:
+        for node in module.graph.nodes:
+            match node.op:
+                case "placeholder":
+                    if node not in self.values and node not in self.held:
+                        self._placeholder(node)
+                case "call_function":
+                    self._call(node)
+                case "get_attr":
+                    value = getattr(module, str(node.target))
+                    if isinstance(value, torch.Tensor):
+                        self.held.add(node, str(node.target), value)
+                case "output" if module is self.program.graph_module:
+                    self._output(node)
+                case "output":
+                    return map_arg(_flat(node.args[0]), self._operand)
+        return None
+
+    # ---- inputs --------------------------------------------------------------------------------
+
+    def _placeholder(self, node: fx.Node) -> None:
+        signature = self.program.graph_signature
+        target = (
+            signature.inputs_to_parameters.get(node.name)
+            or signature.inputs_to_buffers.get(node.name)
+            or signature.inputs_to_lifted_tensor_constants.get(node.name)
+        )
+        if target is not None:
+            state: Mapping[str, Any] = self.program.state_dict
+            value = state[target] if target in state else self.program.constants[target]
+            self.held.add(node, target, value)
+            return
+        if not isinstance(node.meta.get("val"), torch.Tensor):
+            if node.users:
+                got = str(node.meta.get("val"))
+                raise CompresscError(
+                    "CC202", "every input must be a tensor", got=got, where=node.name
+                )
+            return
+        self._name_dimensions(node)
+        op = Op(self.graph.fresh_name(node.name), "input", type=self._type(node))
+        self.values[node] = Ref(self.graph.append(op).name)
+
+    def _name_dimensions(self, node: fx.Node) -> None:
+        """The open first dimension is `b`; further ones are `s`, `s1`, ..."""
+        for dim, size in enumerate(node.meta["val"].shape):
+            if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
+                taken = {str(name) for name in self.renamed.values()}
+                wishes = ["b", "s"] if dim == 0 else ["s"]
+                wishes += [f"s{i}" for i in range(1, 99)]
+                name = next(wish for wish in wishes if wish not in taken)
+                self.renamed.setdefault(size.node.expr, symbol(name))
+
+    # ---- calls ---------------------------------------------------------------------------------
+
+    def _call(self, node: fx.Node) -> None:
+        value = node.meta.get("val")
+        if isinstance(value, torch.SymBool | torch.SymFloat | bool):
+            return  # feeds assertions; any other reader is refused when it asks for the value
+        if isinstance(value, torch.SymInt | int):
+            self.values[node] = self._size(value)
+            return
+        kind = self._kind(node)
+        if kind in _DROPPED or self.held.absorb(node):
+            return
+        if kind in _REGIONS:
+            self.values[node] = self._inline(node, kind)
+        elif kind == "getitem" and isinstance(whole := self.values.get(_first(node)), tuple):
+            self.values[node] = whole[operator.index(node.args[1])]  # type: ignore[arg-type]
+        elif kind in _ALIASES | _COPIES and _changes_nothing(kind, node):
+            self.values[node] = self._operand(node.args[0])
+            if kind in _ALIASES:
+                self._alias(node, node.args[0])
+        else:
+            kind, written = self._functional(kind, node)
+            result = Ref(self._emit(_RENAMED.get(kind, kind), node).name)
+            self.values[node] = result
+            if written is not None:
+                self._alias(node, written)
+                self.values |= dict.fromkeys(self.aliases[node], result)
+
+    def _kind(self, node: fx.Node) -> str:
+        target = node.target
+        if target is operator.getitem:
+            return "getitem"
+        if isinstance(target, torch._ops.OpOverload) and target.namespace in NAMESPACES:
+            return kind_of(target)
+        name = getattr(target, "__name__", str(target))
+        if name in _REGIONS:
+            return name
+        raise CompresscError(
+            "CC202",
+            "the graph may call operators of " + ", ".join(NAMESPACES),
+            got=str(target),
+            where=node.name,
+            hint="control flow and operators of other libraries cannot be compressed",
+        )
+
+    def _inline(self, node: fx.Node, kind: str) -> Any:
+        """The body of a no_grad or disabled-autocast region, in place."""
+        if kind == "wrap_with_autocast" and node.args[2]:
+            raise CompresscError("CC202", "autocast regions cannot be compressed", where=node.name)
+        body = node.args[_REGIONS[kind]]
+        assert isinstance(body, fx.Node)
+        module = getattr(body.graph.owning_module, str(body.target))
+        operands = node.args[_REGIONS[kind] + 1 :]
+        inner = [n for n in module.graph.nodes if n.op == "placeholder"]
+        for place, operand in zip(inner, operands, strict=True):
+            if isinstance(operand, fx.Node) and operand in self.held:
+                self.held.link(place, operand)
+            else:
+                self.values[place] = self._operand(operand)
+        return self._walk(module)
+
+    def _alias(self, node: fx.Node, source: Any) -> None:
+        group = self.aliases.setdefault(source, [source])
+        group.append(node)
+        self.aliases[node] = group
+
+    def _functional(self, kind: str, node: fx.Node) -> tuple[str, fx.Node | None]:
+        """`aten.relu_` as `aten.relu`, and the value it overwrites."""
+        packet, dot, rest = kind.removeprefix("aten.").partition(".")
+        if not packet.endswith("_") or packet.endswith("__"):
+            return kind, None
+        written = _first(node)
+        group = self.aliases.get(written, [written])
+        if any(member in self.held for member in group):
+            raise _own_state(self.held.name(written))
+        readers = [user for member in group for user in member.users]
+        hidden = [n for n in [*group, *readers] if n not in group[1:] and _is_view(n)]
+        if any(n is not node for n in hidden):
+            raise _ViewWrite(f"{kind}, {node.name}")
+        return f"aten.{packet[:-1]}{dot}{rest}", written
+
+    def _emit(self, kind: str, node: fx.Node) -> Op:
+        bound = self._bind(node)
+        raised = raise_call(kind, bound)
+        if raised is not None:
+            kind, layer, operands = raised
+            name = self.graph.fresh_name(layer_stem(node, kind, self.held))
+            args = tuple(map_arg(operand, self._operand_of(node)) for operand in operands)
+            op = Op(name, kind, args, layer=layer, type=self._type(node), lineage=(name,))
+            return self.graph.append(op)
+        args, kwargs = map_arg(node.args, self._operand), map_arg(node.kwargs, self._operand)
+        if "scale" in bound:
+            attention_scale(kind, kwargs, _first(node).meta["val"].shape[-1])
+        name = self.graph.fresh_name(call_stem(node, kind))
+        op = Op(name, kind, args, kwargs, type=self._type(node), lineage=(name,))
+        return self.graph.append(op)
+
+    def _bind(self, node: fx.Node) -> dict[str, Any]:
+        """Arguments by schema name; held tensors as tensors, values as references."""
+        if not isinstance(node.target, torch._ops.OpOverload):
+            return {}
+        arguments = node.target._schema.arguments
+        bound = {a.name: a.default_value for a in arguments if a.has_default_value()}
+        names = [argument.name for argument in arguments]
+        given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+        bound |= {key: map_arg(value, self._resolve) for key, value in given.items()}
+        for name, value in given.items():
+            if isinstance(value, fx.Node) and isinstance(value.meta.get("val"), torch.Tensor):
+                bound[f"#{name}"] = value.meta["val"].dim()
+        if (weight := self.held.transposed_operand(node)) is not None:
+            bound["#weight"] = weight
+        return bound
+
+    def _resolve(self, arg: Any) -> Any:
+        if isinstance(arg, fx.Node) and arg in self.held:
+            return self.held.tensor(arg)
+        return self._operand(arg)
+
+    def _operand(self, arg: Any) -> Any:
+        """An argument as the IR holds it; a held tensor becomes an op of its own."""
+        if isinstance(arg, fx.Node):
+            if arg not in self.values and arg in self.held:
+                self.values[arg] = Ref(self._tensor_op(arg).name)
+            if arg not in self.values:
+                raise CompresscError(
+                    "CC202",
+                    "only tensors and sizes can be computed with",
+                    got=str(arg.meta.get("val")),
+                    where=arg.name,
+                )
+            return self.values[arg]
+        if isinstance(arg, torch.SymInt):
+            return self._size(arg)
+        return arg
+
+    def _tensor_op(self, node: fx.Node) -> Op:
+        tensor = self.held.tensor(node)
+        kind = "parameter" if isinstance(tensor, nn.Parameter) else "constant"
+        name = self.graph.fresh_name(self.held.name(node))
+        type_ = TensorType(tensor.dtype, tuple(tensor.shape))
+        return self.graph.append(Op(name, kind, layer=Tensor(tensor), type=type_, lineage=(name,)))
+
+    def _operand_of(self, node: fx.Node) -> Any:
+        """Operands of a raised layer that are held tensors need an op after all."""
+        tensors = {id(self.held.tensor(n)): n for n in node.all_input_nodes if n in self.held}
+
+        def change(value: Any) -> Any:
+            return self._operand(tensors[id(value)]) if isinstance(value, torch.Tensor) else value
+
+        return change
+
+    # ---- types and outputs ---------------------------------------------------------------------
+
+    def _size(self, size: Any) -> Any:
+        if isinstance(size, int):
+            return size
+        expr = size.node.expr.xreplace(self.renamed)
+        known = set(self.renamed.values())
+        if not expr.free_symbols <= known:
+            raise CompresscError(
+                "CC202",
+                "sizes must follow from the inputs' sizes alone",
+                got=str(expr),
+                hint="nonzero, item and boolean masks make sizes depend on tensor values",
+            )
+        return simplify_size(expr)
+
+    def _type(self, node: fx.Node) -> ValueType:
+        value = node.meta["val"]
+        if isinstance(value, tuple | list):
+            return TupleType(tuple(self._tensor_type(item) for item in value))
+        return self._tensor_type(value)
+
+    def _tensor_type(self, value: Any) -> TensorType:
+        return TensorType(value.dtype, tuple(self._size(size) for size in value.shape))
+
+    def _output(self, node: fx.Node) -> None:
+        flat = [self._operand(arg) for arg in _flat(node.args[0])]
+        spec = self.program.call_spec.out_spec
+        user_outputs = flat[len(flat) - spec.num_leaves :] if spec is not None else flat
+        structured = pytree.tree_unflatten(user_outputs, spec) if spec is not None else user_outputs
+        self.graph.outputs = _plain(structured)
+
+    def _erase_dead(self) -> None:
+        for op in reversed(list(self.graph)):
+            unused = not self.graph.users(op.name) and op.name not in self.graph.output_names
+            if unused and op.kind != "input":
+                self.graph.erase(op.name)
+        self.graph.edits.clear()
+
+
+def _own_state(name: str) -> CompresscError:
+    return CompresscError(
+        "CC202",
+        "a model must not change its own buffers when it runs",
+        got=f"a write into {name}",
+        hint="export it in eval mode; caches and counters cannot be compressed",
+    )
+
+
+def _changes_nothing(kind: str, node: fx.Node) -> bool:
+    """Same dtype, shape and strides; a copy to another layout is kept, for layout decides bits."""
+    first = node.args[0]
+    if not isinstance(first, fx.Node):
+        return False
+    before, after = first.meta["val"], node.meta["val"]
+    if kind == "aten.slice.Tensor":
+        start, step = [*node.args, None, None, None][2], [*node.args, 1, 1, 1, 1][4]
+        if start not in (None, 0) or step != 1:
+            return False
+    same = _texts(before.shape) == _texts(after.shape)
+    return bool(
+        before.dtype == after.dtype and same and _texts(before.stride()) == _texts(after.stride())
+    )
+
+
+def _first(node: fx.Node) -> fx.Node:
+    first = node.args[0]
+    assert isinstance(first, fx.Node)
+    return first
+
+
+def _texts(sizes: Iterable[Any]) -> list[str]:
+    return [str(s.node.expr) if isinstance(s, torch.SymInt) else str(s) for s in sizes]
+
+
+def _is_view(node: fx.Node) -> bool:
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    if kind_of(target) in _HIDDEN_VIEWS:
+        return True
+    returns = target._schema.returns
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in returns)
+
+
+def _flat(arg: Any) -> tuple[Any, ...]:
+    return tuple(arg) if isinstance(arg, tuple | list) else (arg,)
+
+
+def _plain(value: Any) -> Any:
+    """Output structure in tuples and dicts only; a Hugging Face ModelOutput becomes a dict."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items() if v is not None}
+    if isinstance(value, tuple | list):
+        return tuple(_plain(item) for item in value)
+    return value

@@ -1,0 +1,80 @@
+"""What a model is fed while it is traced: `--input "x: f32[b,3,32,32]"` as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sympy
+import torch
+
+from compressc.errors import CompresscError
+from compressc.ir import TensorType, parse_type
+from compressc.ir.types import evaluate
+
+#: Sizes stand-ins for open dimensions: distinct primes, so that none is taken for another or for a
+#: real width. The first is the batch.
+_SIZES = (5, 11, 13, 17, 19, 23)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of a model: its parameter name in `forward` (or none) and its type."""
+
+    name: str
+    type: TensorType
+
+
+def parse_input(text: str) -> InputSpec:
+    """Read `x: f32[b,1,8,8]` or `f32[b,1,8,8]`.
+
+    Raises:
+        CompresscError: CC204 where the text is no input.
+    """
+    name, colon, type_text = text.rpartition(":")
+    name = name.strip()
+    if colon and not name.isidentifier():
+        raise _bad(text, f"the name {name!r}")
+    try:
+        type_ = parse_type(type_text)
+    except CompresscError as error:
+        raise _bad(text, error.got) from error
+    if not all(isinstance(size, int) or size.is_Symbol for size in type_.shape):
+        raise _bad(text, "an expression as a size")
+    if any(isinstance(size, int) and size < 0 for size in type_.shape):
+        raise _bad(text, "a negative size")
+    return InputSpec(name, type_)
+
+
+def _bad(text: str, got: str) -> CompresscError:
+    return CompresscError(
+        "CC204",
+        'an input is written like "x: f32[b,3,32,32]"',
+        got=got or text,
+        where=f"--input {text}",
+        hint="letters for open dimensions (b: batch), numbers for fixed ones",
+    )
+
+
+def make_example(specs: Sequence[InputSpec], seed: int = 0) -> tuple[torch.Tensor, ...]:
+    """Random tensors of these types: normal numbers; 0 or 1 for integers (valid token ids)."""
+    generator = torch.Generator().manual_seed(seed)
+    sizes = _symbol_sizes(specs)
+    return tuple(_tensor(spec.type, sizes, generator) for spec in specs)
+
+
+def _symbol_sizes(specs: Sequence[InputSpec]) -> Mapping[str, int]:
+    names: dict[str, None] = {}
+    for spec in specs:
+        names |= {str(size): None for size in spec.type.shape if isinstance(size, sympy.Symbol)}
+    spare = [*_SIZES, *range(25, 25 + 2 * len(names), 2)]
+    return dict(zip(names, spare, strict=False))
+
+
+def _tensor(
+    type_: TensorType, sizes: Mapping[str, int], generator: torch.Generator
+) -> torch.Tensor:
+    shape = [evaluate(size, sizes) for size in type_.shape]
+    if type_.dtype.is_floating_point or type_.dtype.is_complex:
+        return torch.randn(shape, generator=generator).to(type_.dtype)
+    return torch.randint(0, 2, shape, generator=generator).to(type_.dtype)

@@ -1,0 +1,177 @@
+"""Whatever a user has -> a raised graph. The format is told by content, never by a file's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from compressc.errors import CompresscError
+from compressc.frontend.archive import read_program
+from compressc.frontend.export import export_module, import_program
+from compressc.frontend.formats import Format, recognise
+from compressc.frontend.inputs import InputSpec, make_example, parse_input
+from compressc.frontend.pickled import read_pickle, run_factory
+from compressc.ir import Graph, check_finite, load_bundle, verify
+
+Example = tuple[torch.Tensor, ...]
+Source = str | Path | nn.Module | torch.export.ExportedProgram | Graph
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that was read.
+
+    Attributes:
+        graph: raised, verified, with finite weights; no tensor is shared with the source.
+        example: inputs the model accepts, where the source or the caller had some.
+        source: where it came from: a path, or the class of a Python object.
+        format: `exported program`, `bundle`, `pickled module`, `state dict`, `module` or `graph`.
+    """
+
+    graph: Graph
+    example: Example | None
+    source: str
+    format: str
+
+
+@dataclass(frozen=True)
+class _Request:
+    """The arguments of `load_model` that the formats need."""
+
+    example: Example | None
+    specs: tuple[InputSpec, ...]
+    trust_pickle: bool
+    factory: str | None
+
+
+def load_model(
+    source: Source,
+    *,
+    example: Example | None = None,
+    input_spec: Sequence[str] = (),
+    trust_pickle: bool = False,
+    factory: str | None = None,
+) -> Loaded:
+    """Read a model in any form.
+
+    Args:
+        source: a file or folder (exported program, IR bundle, pickled module, state dict), or a
+            module, exported program or graph in memory.
+        example: inputs [n, ...] to trace a module with.
+        input_spec: inputs in words where there is no example: `x: f32[b,1,8,8]`.
+        trust_pickle: allow a pickled module, which runs code from the file.
+        factory: `pkg.mod:function` or `file.py:function` that builds the module of a state dict.
+
+    Raises:
+        CompresscError: CC200 (no model), CC201 (would run code), CC202 (cannot be traced), CC203
+            (no example inputs), CC204 (inputs do not fit), CC205 (weights not finite), CC403
+            (damaged bundle).
+    """
+    request = _Request(example, tuple(map(parse_input, input_spec)), trust_pickle, factory)
+    if isinstance(source, str | Path):
+        loaded = _load_path(Path(source), request)
+    else:
+        loaded = _load_object(source, request)
+    check_finite(loaded.graph)
+    verify(loaded.graph)
+    return loaded
+
+
+def _load_object(
+    source: nn.Module | torch.export.ExportedProgram | Graph, request: _Request
+) -> Loaded:
+    match source:
+        case Graph():
+            return Loaded(source.copy(), request.example, source.name, "graph")
+        case torch.export.ExportedProgram():
+            return _from_program(
+                source, request, "an exported program", "exported program", "model"
+            )
+        case nn.Module():
+            name = type(source).__name__
+            return _from_module(source, request, name, "module", name)
+    raise CompresscError(
+        "CC200",
+        "a model is a file, a folder, an nn.Module, an ExportedProgram or a Graph",
+        got=type(source).__name__,
+    )
+
+
+def _load_path(path: Path, request: _Request) -> Loaded:
+    format_ = recognise(path)
+    return _READERS[format_](path, request)
+
+
+def _load_program(path: Path, request: _Request) -> Loaded:
+    return _from_program(read_program(path), request, str(path), "exported program", path.stem)
+
+
+def _load_bundle(path: Path, request: _Request) -> Loaded:
+    return Loaded(load_bundle(path), request.example, str(path), "bundle")
+
+
+def _load_pickle(path: Path, request: _Request) -> Loaded:
+    """A pickle of torch.save, or the weights of a state dict."""
+    value = read_pickle(path, trust=request.trust_pickle)
+    if isinstance(value, nn.Module):
+        return _from_module(value, request, str(path), "pickled module", path.stem)
+    if request.factory is None:
+        raise CompresscError(
+            "CC200",
+            "a model is wanted, and this file holds weights only",
+            got=f"{len(value)} tensors ({', '.join(list(value)[:3])}, ...)",
+            where=str(path),
+            hint="give --factory file.py:function that builds the module, or torch.export.save it",
+        )
+    module = run_factory(request.factory, value, where=str(path))
+    return _from_module(module, request, str(path), "state dict", path.stem)
+
+
+_READERS: dict[Format, Callable[[Path, _Request], Loaded]] = {
+    Format.PROGRAM: _load_program,
+    Format.BUNDLE: _load_bundle,
+    Format.PICKLE: _load_pickle,
+    Format.SAFETENSORS: _load_pickle,
+}
+
+
+def _from_module(
+    module: nn.Module, request: _Request, source: str, format_: str, name: str
+) -> Loaded:
+    example = request.example
+    if example is None and request.specs:
+        example = make_example(request.specs)
+    if example is None:
+        raise CompresscError(
+            "CC203",
+            "a module is traced with example inputs",
+            got="none",
+            where=source,
+            hint='give --data, or --input "x: f32[b,3,32,32]"',
+        )
+    program = export_module(module, example, specs=request.specs)
+    graph = import_program(program, _graph_name(name))
+    return Loaded(graph, example, source, format_)
+
+
+def _from_program(
+    program: torch.export.ExportedProgram, request: _Request, source: str, format_: str, name: str
+) -> Loaded:
+    graph = import_program(program, _graph_name(name))
+    return Loaded(graph, request.example or _own_example(program), source, format_)
+
+
+def _own_example(program: torch.export.ExportedProgram) -> Example | None:
+    """The inputs it was exported with, flattened as the graph takes them."""
+    if program.example_inputs is None:
+        return None
+    leaves = torch.utils._pytree.tree_leaves(program.example_inputs)
+    return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor)) or None
+
+
+def _graph_name(text: str) -> str:
+    return Graph().fresh_name(text)

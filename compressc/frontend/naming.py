@@ -1,0 +1,39 @@
+"""How ops are called: after the module that holds their weight, or after where they stand."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from compressc.frontend.held import HeldTensors
+
+_SLOTS = ("weight", "running_mean", "running_var", "bias")
+
+
+def layer_stem(node: fx.Node, kind: str, held: HeldTensors) -> str:
+    """Name of a layer: its module's path, or the path of the caller and the kind of layer."""
+    for source in node.all_input_nodes:
+        if source in held:
+            owner, dot, last = held.name(source).rpartition(".")
+            for slot in _SLOTS:
+                if last.endswith(slot):  # `in_proj_weight` belongs to `in_proj`
+                    stem = (owner + dot + last.removesuffix(slot)).rstrip("._")
+                    return stem or kind
+    path, class_name = _position(node)
+    if class_name.startswith("torch.nn.modules") and path:
+        return path
+    return f"{path}.{kind}" if path else kind
+
+
+def call_stem(node: fx.Node, kind: str) -> str:
+    """Name of any other call: the caller's path and the operator without its overload."""
+    short = kind.split(".")[1 if "." in kind else 0].strip("_")
+    path, _ = _position(node)
+    return f"{path}.{short}" if path else short
+
+
+def _position(node: fx.Node) -> tuple[str, str]:
+    """Path and class name of the innermost module that makes the call."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    path, class_ = stack[-1] if stack else ("", "")
+    name = class_ if isinstance(class_, str) else f"{class_.__module__}.{class_.__qualname__}"
+    return str(path).replace("@", "_"), name
