@@ -143,14 +143,6 @@ def test_what_is_neither_name_nor_file(spec):
     assert "\n" not in str(error)
 
 
-def test_import_is_light():
-    import subprocess
-
-    code = "import sys, compressc.data, compressc.measure; print('sklearn' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
-
-
 def test_numpy_is_not_reseeded(tmp_path):
     np.savez(tmp_path / "d.npz", x=np.zeros((9, 2)))
     np.random.seed(5)
