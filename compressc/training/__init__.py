@@ -1,0 +1,21 @@
+"""The one training engine that any pass may use."""
+
+from compressc.training.batches import Batches, TensorBatches, batched
+from compressc.training.best import BestState, Score
+from compressc.training.loop import Epoch, Moment, Settings, Task, TrainingResult, train
+from compressc.training.schedule import cosine_with_warmup
+
+__all__ = [
+    "Batches",
+    "BestState",
+    "Epoch",
+    "Moment",
+    "Score",
+    "Settings",
+    "Task",
+    "TensorBatches",
+    "TrainingResult",
+    "batched",
+    "cosine_with_warmup",
+    "train",
+]

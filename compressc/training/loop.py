@@ -1,0 +1,263 @@
+"""The training loop: AdamW, cosine schedule, best state kept, stops where it diverges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from compressc.errors import CompresscError
+from compressc.training.batches import Batches
+from compressc.training.best import BestState, Score
+from compressc.training.schedule import cosine_with_warmup
+
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the data, at least 1.
+        learning_rate: peak of the schedule.
+        weight_decay: of AdamW; on matrices and filters, not on biases and norms.
+        warmup: share of the steps over which the learning rate rises.
+        clip: largest norm of the gradient of all parameters together; 0 for any.
+        seed: of the order of the data and of dropout.
+    """
+
+    epochs: int
+    learning_rate: float
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    clip: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one epoch did: mean training loss and the score after it."""
+
+    number: int
+    loss: float
+    score: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a run stands; given to `progress` after every step and every validation.
+
+    Attributes:
+        step, steps: optimizer steps done, and in all.
+        epoch, epochs: the epoch at work, counted from 1, and how many there are.
+        loss: mean training loss of the epoch so far.
+        score: of the last validation.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    epochs: int
+    loss: float
+    score: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What came of a run; the module holds the best state.
+
+    Attributes:
+        start: score before the first step.
+        best: score of the state that was kept.
+        best_epoch: the epoch that state was reached in; 0 means that training made nothing better.
+        history: one entry for each epoch that was finished.
+        diverged: the epoch in which a loss or gradient stopped being finite, or None.
+    """
+
+    start: tuple[float, ...]
+    best: tuple[float, ...]
+    best_epoch: int
+    history: tuple[Epoch, ...]
+    diverged: int | None = None
+
+
+@dataclass(frozen=True)
+class Task(Generic[Batch]):
+    """What to learn.
+
+    Attributes:
+        batches: the training data.
+        loss: scalar to minimize for a batch.
+        validate: score of the module in eval mode without gradients; higher is better.
+    """
+
+    batches: Batches[Batch]
+    loss: Callable[[nn.Module, Batch], Tensor]
+    validate: Callable[[nn.Module], Score]
+
+
+def train(
+    module: nn.Module,
+    task: Task[Batch],
+    settings: Settings,
+    *,
+    parameters: Iterable[nn.Parameter] | None = None,
+    progress: Callable[[Moment], None] = lambda moment: None,
+) -> TrainingResult:
+    """Fit a module in place and leave it in its best state, in eval mode.
+
+    The same arguments give the same bytes on the same machine; the global generators are left as
+    they were. Ctrl-C passes through: the module then holds the best state so far.
+
+    Args:
+        module: what to train; dropout and batch norm are active in steps, not in validation.
+        task: what to learn.
+        settings: how.
+        parameters: what to train, at least one; all of the module's where it is not given.
+        progress: told after every step and every validation.
+
+    Raises:
+        CompresscError: CC502 where no state had a finite score, not even the first.
+    """
+    trained = list(module.parameters() if parameters is None else parameters)
+    run = _Run(module, trained, settings, len(task.batches), progress)
+    with _seeded(settings.seed, trained), _trainable(trained):
+        try:
+            run.validate(task.validate, 0)
+            for number in range(1, settings.epochs + 1):
+                if not run.epoch(task, number):
+                    break
+                run.validate(task.validate, number)
+        finally:
+            run.best.restore()
+            module.eval()
+    return run.result()
+
+
+@dataclass
+class _Run:
+    """State of one run."""
+
+    module: nn.Module
+    parameters: list[nn.Parameter]
+    settings: Settings
+    per_epoch: int
+    progress: Callable[[Moment], None]
+    history: list[Epoch] = field(default_factory=list)
+    start: tuple[float, ...] = ()
+    score: tuple[float, ...] = ()
+    mean: float = math.nan
+    step: int = 0
+    diverged: int | None = None
+
+    def __post_init__(self) -> None:
+        self.best = BestState(self.module)
+        self.generator = torch.Generator().manual_seed(self.settings.seed)
+        self.optimizer = _adamw(self.parameters, self.settings)
+
+    @property
+    def steps(self) -> int:
+        return self.settings.epochs * self.per_epoch
+
+    def epoch(self, task: Task[Batch], number: int) -> bool:
+        """One pass over the data; False where it diverged."""
+        self.module.train()
+        total = 0.0
+        for count, batch in enumerate(task.batches.epoch(self.generator), 1):
+            value = self._step(task.loss(self.module, batch))
+            if value is None:
+                self.diverged = number
+                return False
+            total += value
+            self.mean = total / count
+            self._tell(number)
+        return True
+
+    def _step(self, loss: Tensor) -> float | None:
+        """One optimizer step; None, and no step, where loss or gradient is not finite."""
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            return None
+        factor = cosine_with_warmup(self.step, self.steps, self.settings.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf)
+        if not math.isfinite(float(norm)):
+            return None
+        self.optimizer.step()
+        self.step += 1
+        return value
+
+    def validate(self, validate: Callable[[nn.Module], Score], number: int) -> None:
+        """Score the module and offer its state as the best."""
+        self.module.eval()
+        with torch.no_grad():
+            score = validate(self.module)
+        self.best.offer(score, number)
+        self.score = score if isinstance(score, tuple) else (score,)
+        if number == 0:
+            self.start = self.score
+        else:
+            self.history.append(Epoch(number, self.mean, self.score))
+        self._tell(max(number, 1))
+
+    def _tell(self, epoch: int) -> None:
+        self.progress(
+            Moment(self.step, self.steps, epoch, self.settings.epochs, self.mean, self.score)
+        )
+
+    def result(self) -> TrainingResult:
+        if self.best.score is None:
+            raise CompresscError(
+                "CC502",
+                "training must reach a finite score",
+                got=f"none in {len(self.history)} epochs",
+                hint="lower the learning rate, and check the model and the data",
+            )
+        return TrainingResult(
+            self.start, self.best.score, self.best.epoch, tuple(self.history), self.diverged
+        )
+
+
+def _adamw(parameters: list[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=settings.learning_rate
+    )
+
+
+@contextmanager
+def _seeded(seed: int, parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Global generators at `seed` inside, as they were outside."""
+    devices = sorted({p.device.index or 0 for p in parameters if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _trainable(parameters: list[nn.Parameter]) -> Iterator[None]:
+    """Gradients on inside; afterwards the flags as they were, and no gradient left behind."""
+    flags = [parameter.requires_grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter, flag in zip(parameters, flags, strict=True):
+            parameter.grad = None
+            parameter.requires_grad_(flag)
