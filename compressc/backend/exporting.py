@@ -1,0 +1,71 @@
+"""Graph -> exported program with open dimensions: what every emitted format starts from."""
+
+from __future__ import annotations
+
+import torch
+
+from compressc.backend.quiet import quiet
+from compressc.errors import CompresscError
+from compressc.ir import Graph, lower
+
+#: Sizes 0 and 1 are constants to torch.export, and so would the open batch be.
+_LEAST_BATCH = 3
+
+
+def export_graph(graph: Graph, example: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
+    """The graph as a `torch.export` program, open where the graph's input types are.
+
+    Args:
+        graph: a well-formed graph.
+        example: inputs [n, ...]; few samples are repeated, for one sample would fix the batch.
+
+    Raises:
+        CompresscError: CC503 where torch.export fails or fixes a dimension that the graph leaves
+            open.
+    """
+    inputs = tuple(_enlarged(tensor) for tensor in example)
+    shapes = [graph.type_of(op.name).shape for op in graph.inputs]
+    automatic = torch.export.Dim.AUTO  # equal symbols of several inputs are found by the tracer
+    dynamic = tuple(
+        {dim: automatic for dim, size in enumerate(shape) if not isinstance(size, int)}
+        for shape in shapes
+    )
+    try:
+        with quiet(), torch.no_grad():
+            program = torch.export.export(
+                lower(graph), inputs, dynamic_shapes=dynamic, strict=False
+            )
+    except Exception as error:  # torch.export has no exception type of its own
+        raise unwritable("torch.export", error) from error
+    _check_open(graph, program)
+    return program
+
+
+def _enlarged(tensor: torch.Tensor) -> torch.Tensor:
+    repeats = -(-_LEAST_BATCH // len(tensor))
+    return tensor.repeat(repeats, *[1] * (tensor.dim() - 1)) if repeats > 1 else tensor[:8]
+
+
+def _check_open(graph: Graph, program: torch.export.ExportedProgram) -> None:
+    users = set(program.graph_signature.user_inputs)
+    values = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in users]
+    for op, value in zip(graph.inputs, values, strict=True):
+        for dim, size in enumerate(graph.type_of(op.name).shape):
+            if not isinstance(size, int) and isinstance(value.shape[dim], int):
+                raise CompresscError(
+                    "CC503",
+                    f"dimension {dim} of input '%{op.name}' must stay open",
+                    got=f"torch.export fixed it at {value.shape[dim]}",
+                    where=graph.name,
+                )
+
+
+def unwritable(what: str, error: BaseException) -> CompresscError:
+    """CC503 with the first line of a library's error."""
+    text = next((line for line in str(error).splitlines() if line.strip()), "")
+    return CompresscError(
+        "CC503",
+        f"{what} cannot write this graph",
+        got=f"{type(error).__name__}: {text[:200]}",
+        hint="choose another format with --emit",
+    )

@@ -1,0 +1,115 @@
+"""ONNX, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from compressc.backend.backend import Backend, Runner
+from compressc.backend.exporting import export_graph, unwritable
+from compressc.backend.onnx_cleaning import clean
+from compressc.backend.quiet import quiet
+from compressc.errors import CompresscError
+from compressc.ir import Graph
+
+#: protobuf cannot hold more in one file; a little is left for the structure.
+_LARGEST_FILE = 2_000_000_000
+
+
+class Onnx(Backend):
+    """One `.onnx` file with the weights inside and an open batch."""
+
+    name: ClassVar[str] = "onnx"
+    runtime: ClassVar[str] = "ONNX Runtime"
+    suffix: ClassVar[str] = "model.onnx"
+
+    def emit(self, graph: Graph, folder: Path, example: tuple[torch.Tensor, ...]) -> Path:
+        """Write `model.onnx`; inputs and outputs have the names of the graph's values.
+
+        Raises:
+            CompresscError: CC503 where torch's exporter fails, or above 2 GB.
+        """
+        import onnx
+
+        model = export_onnx(graph, example)
+        if model.ByteSize() > _LARGEST_FILE:
+            raise CompresscError("CC503", "an .onnx file holds at most 2 GB", got=graph.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / self.suffix
+        onnx.save(model, path)
+        return path
+
+    def load(self, path: Path, threads: int = 1) -> Runner:
+        """The file as a function, on the CPU execution provider.
+
+        Raises:
+            CompresscError: CC504 where ONNX Runtime refuses the file.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3  # errors; its warnings are advice to its developers
+        try:
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's exceptions have no common type
+            raise refused(self.runtime, path, error) from error
+        names = [value.name for value in session.get_inputs()]
+
+        def run(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            feed = {n: t.detach().numpy() for n, t in zip(names, inputs, strict=True)}
+            return tuple(torch.from_numpy(array) for array in session.run(None, feed))
+
+        return run
+
+
+def export_onnx(graph: Graph, example: tuple[torch.Tensor, ...]) -> Any:
+    """The graph as a cleaned `onnx.ModelProto`.
+
+    Raises:
+        CompresscError: CC503 where torch's exporter fails.
+    """
+    program = export_graph(graph, example)
+    with quiet():
+        try:
+            exported = torch.onnx.export(
+                program,
+                dynamo=True,
+                input_names=[op.name for op in graph.inputs],
+                output_names=_output_names(graph),
+                external_data=False,
+                verbose=False,
+            )
+        except Exception as error:  # the exporter raises what its translations raise
+            raise unwritable("the ONNX exporter", error) from error
+    assert exported is not None
+    model = exported.model_proto
+    clean(model)
+    return model
+
+
+def _output_names(graph: Graph) -> list[str]:
+    """The outputs' names; a value that is returned twice, or is an input, needs another one."""
+    taken = {op.name for op in graph.inputs}
+    names = []
+    for name in graph.output_names:
+        unique, number = name, 0
+        while unique in taken:
+            number += 1
+            unique = f"{name}_{number}"
+        taken.add(unique)
+        names.append(unique)
+    return names
+
+
+def refused(runtime: str, path: Path, error: BaseException) -> CompresscError:
+    """CC504 with the first line of a runtime's error."""
+    text = next((line for line in str(error).splitlines() if line.strip()), "")
+    return CompresscError(
+        "CC504", f"{runtime} must accept the file", got=text[:200], where=str(path)
+    )
+

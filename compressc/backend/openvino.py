@@ -1,0 +1,97 @@
+"""OpenVINO IR (`.xml` and `.bin`), run by OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from compressc.backend.backend import Backend, Runner
+from compressc.backend.exporting import unwritable
+from compressc.backend.onnx import export_onnx, refused
+from compressc.backend.quiet import quiet
+from compressc.backend.telemetry import block_telemetry
+from compressc.ir import Graph
+
+
+class OpenVino(Backend):
+    """`openvino/model.xml` and `model.bin`; weights stay int8, or f32 in a float graph.
+
+    It is converted from ONNX: OpenVINO's reader of torch programs cannot read int8 weights
+    (2026.4 loses the scale of a per-channel dequantize), its ONNX reader keeps them.
+    """
+
+    name: ClassVar[str] = "openvino"
+    runtime: ClassVar[str] = "OpenVINO"
+    suffix: ClassVar[str] = "openvino/model.xml"
+
+    def emit(self, graph: Graph, folder: Path, example: tuple[torch.Tensor, ...]) -> Path:
+        """Write `openvino/model.xml` and `.bin`; the batch stays open.
+
+        Raises:
+            CompresscError: CC503 where the ONNX exporter or OpenVINO's converter fails.
+        """
+        block_telemetry()
+        with quiet():
+            import onnx
+            import openvino
+
+        model = export_onnx(graph, example)
+        path = folder / self.suffix
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch, quiet():
+            source = Path(scratch) / "model.onnx"
+            onnx.save(model, source)
+            try:
+                converted = openvino.convert_model(source)
+                # f16 would be a second, unasked compression of what the passes left in float
+                openvino.save_model(converted, path, compress_to_fp16=False)
+            except Exception as error:  # openvino raises RuntimeError and its own types
+                raise unwritable("OpenVINO", error) from error
+        _strip_indentation(path)
+        return path
+
+    def load(self, path: Path, threads: int = 1) -> Runner:
+        """The file as a function on the CPU device, in f32 (and int8 where the file says so).
+
+        OpenVINO would take bf16 for f32 on CPUs that have it, which is another accuracy.
+
+        Raises:
+            CompresscError: CC504 where OpenVINO refuses the file.
+        """
+        block_telemetry()
+        with quiet():
+            import openvino
+
+        options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+        }
+        try:
+            compiled = openvino.Core().compile_model(str(path), "CPU", options)
+        except Exception as error:  # as above
+            raise refused(self.runtime, path, error) from error
+        request = compiled.create_infer_request()
+        count = len(compiled.outputs)
+
+        def run(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            # by position: conversion may drop a name that several values share
+            feed = {i: tensor.detach().numpy() for i, tensor in enumerate(inputs)}
+            result = request.infer(feed, share_inputs=True)
+            return tuple(torch.from_numpy(result[i].copy()) for i in range(count))
+
+        return run
+
+    def files(self, path: Path) -> list[Path]:
+        """The structure and the weights."""
+        return [path, path.with_suffix(".bin")]
+
+
+def _strip_indentation(path: Path) -> None:
+    """A third of the .xml is blanks between tags, and the .xml is a third of a small int8 model."""
+    text = path.read_text(encoding="utf-8")
+    path.write_text(re.sub(r">\s+<", "><", text), encoding="utf-8")
