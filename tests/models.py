@@ -1,6 +1,6 @@
 """Small hand-written networks that the tests share: `ZOO[name]() -> (module, example inputs)`.
 
-Each is in eval mode with seeded random weights and running statistics, and takes a batch of any size.
+Each is in eval mode with seeded random weights and running statistics, and takes any batch size.
 """
 
 from __future__ import annotations

@@ -45,6 +45,10 @@ class HeldTensors:
         """Let `node` stand for what `other` stands for."""
         self._found[node] = self._found[other]
 
+    def origin(self, node: fx.Node) -> fx.Node:
+        """The held tensor that `node` is the transpose of, or `node` itself."""
+        return self._transposed.get(node, node)
+
     def name(self, node: fx.Node) -> str:
         """The name in the user's module, `layer1.conv.weight`."""
         return self._found[node][0] if node in self._found else node.name
@@ -68,8 +72,8 @@ class HeldTensors:
             return False
         kind = _kind(node)
         if kind in _TRANSPOSES and self.tensor(source).dim() == 2 and _swaps(node):
-            self._transposed[node] = source
-            return False
+            self._transposed[node] = source  # an op only where something but a product reads it
+            return True
         if kind not in _PARTS or not all(_kind(user) in _PARTS for user in source.users):
             return False
         name, value = self._found[source]

@@ -270,6 +270,8 @@ class _Importer:
     def _resolve(self, arg: Any) -> Any:
         if isinstance(arg, fx.Node) and arg in self.held:
             return self.held.tensor(arg)
+        if isinstance(arg, fx.Node) and self.held.origin(arg) is not arg:
+            return arg  # becomes an op only if the layer reads it
         return self._operand(arg)
 
     def _operand(self, arg: Any) -> Any:
@@ -277,6 +279,8 @@ class _Importer:
         if isinstance(arg, fx.Node):
             if arg not in self.values and arg in self.held:
                 self.values[arg] = Ref(self._tensor_op(arg).name)
+            if arg not in self.values and self.held.origin(arg) is not arg:
+                self.values[arg] = Ref(self._emit(self._kind(arg), arg).name)
             if arg not in self.values:
                 raise CompresscError(
                     "CC202",
@@ -301,7 +305,9 @@ class _Importer:
         tensors = {id(self.held.tensor(n)): n for n in node.all_input_nodes if n in self.held}
 
         def change(value: Any) -> Any:
-            return self._operand(tensors[id(value)]) if isinstance(value, torch.Tensor) else value
+            if isinstance(value, torch.Tensor):
+                return self._operand(tensors[id(value)])
+            return self._operand(value) if isinstance(value, fx.Node) else value
 
         return change
 

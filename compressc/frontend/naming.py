@@ -11,13 +11,17 @@ _SLOTS = ("weight", "running_mean", "running_var", "bias")
 
 def layer_stem(node: fx.Node, kind: str, held: HeldTensors) -> str:
     """Name of a layer: its module's path, or the path of the caller and the kind of layer."""
-    for source in node.all_input_nodes:
+    bare = ""
+    for source in map(held.origin, node.all_input_nodes):
         if source in held:
             owner, dot, last = held.name(source).rpartition(".")
+            bare = bare or owner + dot + last
             for slot in _SLOTS:
                 if last.endswith(slot):  # `in_proj_weight` belongs to `in_proj`
                     stem = (owner + dot + last.removesuffix(slot)).rstrip("._")
                     return stem or kind
+    if bare and kind == "linear":  # a product with a parameter of its own: `x @ self.projection`
+        return bare
     path, class_name = _position(node)
     if class_name.startswith("torch.nn.modules") and path:
         return path

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from compressc.errors import CompresscError
 from compressc.ir.graph import Graph
 from compressc.ir.parser import parse_graph
 
 TEXT, WEIGHTS = "graph.txt", "weights.safetensors"
+_ORDERS = "memory_order"
 
 
 def save_bundle(graph: Graph, folder: Path) -> None:
     """Write a graph into a folder, which is made where missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().contiguous() for name, tensor in graph.tensors().items()}
-    save_file(_unshared(tensors), folder / WEIGHTS)
+    tensors = {name: tensor.detach() for name, tensor in graph.tensors().items()}
+    orders = {name: order for name, t in tensors.items() if (order := _memory_order(t))}
+    stored = {n: t.permute(orders[n]) if n in orders else t for n, t in tensors.items()}
+    stored = _unshared({name: tensor.contiguous() for name, tensor in stored.items()})
+    save_file(stored, folder / WEIGHTS, {_ORDERS: json.dumps(orders)} if orders else None)
     (folder / TEXT).write_text(str(graph), encoding="utf-8")
+
+
+def _memory_order(tensor: torch.Tensor) -> list[int]:
+    """Dimensions from slowest to fastest in memory where that is not their order, else nothing.
+
+    A weight that is the transpose of a stored matrix, or channels-last, keeps its layout on disk:
+    another layout makes another kernel run, whose sums round differently.
+    """
+    order = sorted(range(tensor.dim()), key=lambda d: -tensor.stride()[d])
+    in_order = tensor.is_contiguous() or not tensor.permute(order).is_contiguous()
+    return [] if in_order else order
 
 
 def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -42,9 +58,9 @@ def load_bundle(folder: Path) -> Graph:
         CompresscError: CC403 where a file is missing or damaged, CC402 where the text is wrong.
     """
     try:
-        tensors = load_file(folder / WEIGHTS)
+        tensors = _load_tensors(folder / WEIGHTS)
         text = (folder / TEXT).read_text(encoding="utf-8")
-    except (OSError, safetensors.SafetensorError, UnicodeDecodeError) as error:
+    except (OSError, safetensors.SafetensorError, ValueError, TypeError, RuntimeError) as error:
         raise CompresscError(
             "CC403",
             f"a bundle is a folder with {TEXT} and {WEIGHTS}",
@@ -52,6 +68,16 @@ def load_bundle(folder: Path) -> Graph:
             where=str(folder),
         ) from error
     return parse_graph(text, tensors)
+
+
+def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        orders = json.loads((file.metadata() or {}).get(_ORDERS, "{}"))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name, order in orders.items():
+        places = sorted(range(len(order)), key=order.__getitem__)
+        tensors[name] = tensors[name].permute(places)
+    return tensors
 
 
 def graph_hash(graph: Graph) -> str:

@@ -142,6 +142,7 @@ class Graph:
     def _link(self, op: Op, after: str) -> None:
         if op.name in self.dag or not op.name:
             raise CompresscError("CC400", f"op name '%{op.name}' is in use")
+        self._check_operands(op.name, op.inputs)
         self.dag.add_node(op.name, op=op)
         self._connect(op)
         following = self._next[after]
@@ -151,9 +152,12 @@ class Graph:
     def _connect(self, op: Op) -> None:
         self.dag.remove_edges_from(list(self.dag.in_edges(op.name, keys=True)))
         for position, source in enumerate(op.inputs):
-            if source not in self.dag or source == op.name:
-                raise CompresscError("CC400", f"'%{op.name}' reads '%{source}', which is not there")
             self.dag.add_edge(source, op.name, key=position)
+
+    def _check_operands(self, name: str, sources: Iterable[str]) -> None:
+        for source in sources:
+            if source not in self.dag or source == name:
+                raise CompresscError("CC400", f"'%{name}' reads '%{source}', which is not there")
 
     # ---- editing: each method carries lineage and counts itself ---------------------------------
 
@@ -176,6 +180,7 @@ class Graph:
     def set_inputs(self, name: str, args: tuple[Arg, ...]) -> None:
         """Give an op other operands."""
         op = self[name]
+        self._check_operands(name, [ref.name for ref in refs_of((args, op.kwargs))])
         op.args = args
         self._connect(op)
         self.edits["set_inputs"] += 1
@@ -252,7 +257,12 @@ class Graph:
         memo: dict[int, Any] = {}
         for op in self:
             twin.append(
-                replace(op, layer=copy.deepcopy(op.layer, memo), kwargs=dict(op.kwargs), kept=dict(op.kept))
+                replace(
+                    op,
+                    layer=copy.deepcopy(op.layer, memo),
+                    kwargs=dict(op.kwargs),
+                    kept=dict(op.kept),
+                )
             )
         return twin
 

@@ -61,7 +61,7 @@ class Op:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names of the values this op reads, in operand order, repeated where it reads one twice."""
+        """Names of the values this op reads, in operand order; one read twice is there twice."""
         return tuple(ref.name for ref in refs_of((self.args, self.kwargs)))
 
 
@@ -278,9 +278,14 @@ def overload(kind: str) -> Callable[..., Any]:
     if namespace in NAMESPACES:
         library = getattr(torch.ops, namespace)
         found = getattr(getattr(library, packet, None), name or "default", None)
-        if isinstance(found, torch._ops.OpOverload):
+        if isinstance(found, torch._ops.OpOverload) and not _touches_files(found):
             return found
     raise CompresscError("CC402", f"unknown operation '{kind}'", hint=", ".join(NAMESPACES))
+
+
+def _touches_files(target: torch._ops.OpOverload) -> bool:
+    """`aten.save` and `aten.from_file`: a graph from a stranger's file must not reach the disk."""
+    return any(argument.name == "filename" for argument in target._schema.arguments)
 
 
 def kind_of(target: torch._ops.OpOverload) -> str:

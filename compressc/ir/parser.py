@@ -64,9 +64,7 @@ def parse_graph(text: str, tensors: Mapping[str, torch.Tensor] | None = None) ->
                 graph.name = match[1]
                 for item in split_top_level(match[2]):
                     name, _, type_ = item.partition(": ")
-                    graph.append(
-                        Op(name.removeprefix("%"), "input", type=parse_type(type_))
-                    )
+                    graph.append(Op(name.removeprefix("%"), "input", type=parse_type(type_)))
             elif line.startswith("width "):
                 pairs = (item.split(" = ") for item in split_top_level(line[6:]))
                 graph.widths = {name: int(value) for name, value in pairs}
@@ -76,7 +74,12 @@ def parse_graph(text: str, tensors: Mapping[str, torch.Tensor] | None = None) ->
                 graph.append(_parse_op(line, weights))
         except (CompresscError, ValueError, KeyError) as error:
             got = error.wanted if isinstance(error, CompresscError) else str(error)
-            raise CompresscError("CC402", "a line of graph text is wrong", got=got, where=f"line {number}: {line[:120]}") from error
+            raise CompresscError(
+                "CC402",
+                "a line of graph text is wrong",
+                got=got,
+                where=f"line {number}: {line[:120]}",
+            ) from error
     if not returned:
         raise CompresscError("CC402", "graph text ends with a 'return' line", got="none")
     return graph
@@ -140,8 +143,6 @@ class _Weights:
     def fill(self, layer: nn.Module, local: str, blank: torch.Tensor, name: str) -> None:
         if name not in self.made:
             value = blank if self.tensors is None else self.tensors[name]
-            if value.shape != blank.shape:
-                raise ValueError(f"@{name} is {tuple(value.shape)}, not {tuple(blank.shape)}")
             is_parameter = isinstance(blank, nn.Parameter)
             self.made[name] = (
                 nn.Parameter(value.detach(), requires_grad=value.is_floating_point())
@@ -149,6 +150,8 @@ class _Weights:
                 else value.detach()
             )
         tensor = self.made[name]
+        if tensor.shape != blank.shape:
+            raise ValueError(f"@{name} is {tuple(tensor.shape)}, not {tuple(blank.shape)}")
         table = layer._parameters if local in layer._parameters else layer._buffers
         table[local] = tensor  # type: ignore[assignment]  # not setattr: a tie must stay a tie
 
@@ -181,17 +184,21 @@ def parse_arg(text: str) -> Arg:
         CompresscError: CC402 where it is none.
     """
     text = text.strip()
-    if text.startswith("%"):
-        return Ref(text[1:])
+    if text in _WORDS:
+        return _WORDS[text]
     if text.startswith("["):
         return tuple(parse_arg(item) for item in split_top_level(text[1:-1]))
     if text.startswith("{"):
         pairs = (_split_pair(item) for item in split_top_level(text[1:-1]))
         return {key: parse_arg(value) for key, value in pairs}
+    return _parse_leaf(text)
+
+
+def _parse_leaf(text: str) -> Arg:
+    if text.startswith("%"):
+        return Ref(text[1:])
     if text.startswith('"'):
         return json.loads(text)
-    if text in _WORDS:
-        return _WORDS[text]
     if _NUMBER.match(text):
         return float(text) if re.search(r"[.eE]", text) else int(text)
     return parse_size(text)

@@ -21,7 +21,14 @@ _FORMATS = {
     torch.contiguous_format: "memory.contiguous",
     torch.preserve_format: "memory.preserve",
     torch.channels_last: "memory.channels_last",
+    torch.channels_last_3d: "memory.channels_last_3d",
 }
+
+
+_DEVICES = {name: f"device.{name}" for name in ("cpu", "cuda", "meta")}
+_DTYPES = {dtype: f"dtype.{name}" for dtype, name in DTYPE_NAMES.items()}
+#: Constants with a name of their own; a device goes by its type.
+_WORDS: dict[Any, str] = {**_LAYOUTS, **_FORMATS, **_DTYPES, **_DEVICES}
 
 
 def print_graph(graph: Graph) -> str:
@@ -79,8 +86,18 @@ def arg_text(arg: Arg) -> str:
     if isinstance(arg, tuple | list):
         return f"[{', '.join(map(arg_text, arg))}]"
     if isinstance(arg, dict):
-        return "{" + ", ".join(f"{json.dumps(k)}: {arg_text(v)}" for k, v in arg.items()) + "}"
+        return "{" + ", ".join(f"{_string_text(k)}: {arg_text(v)}" for k, v in arg.items()) + "}"
     return _constant_text(arg)
+
+
+def _string_text(text: str) -> str:
+    """JSON, with what delimits a line's parts escaped, so that lines split safely."""
+    marks = '\\"#(){}[]@:%'
+    return '"' + "".join(_escape(c) if c in marks else json.dumps(c)[1:-1] for c in text) + '"'
+
+
+def _escape(char: str) -> str:
+    return f"\\u{ord(char):04x}"
 
 
 def _constant_text(arg: Any) -> str:
@@ -89,14 +106,10 @@ def _constant_text(arg: Any) -> str:
     if isinstance(arg, int | float):
         return repr(arg)
     if isinstance(arg, str):
-        return json.dumps(arg)
+        return _string_text(arg)
     if isinstance(arg, sympy.Expr):
         return size_text(arg)
-    if isinstance(arg, torch.dtype):
-        return f"dtype.{DTYPE_NAMES[arg]}"
-    if isinstance(arg, torch.device):
-        return f"device.{arg.type}"
-    found = _LAYOUTS.get(arg) or _FORMATS.get(arg)
+    found = _WORDS.get(arg.type if isinstance(arg, torch.device) else arg)
     if found is None:
         raise CompresscError("CC400", "an argument of this kind has no text form", got=repr(arg))
     return found

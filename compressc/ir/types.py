@@ -11,7 +11,7 @@ import ast
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import sympy
 import torch
@@ -19,7 +19,7 @@ from torch.utils._sympy.functions import CleanDiv, FloorDiv, Mod, PythonMod
 
 from compressc.errors import CompresscError
 
-Size = int | sympy.Expr
+Size: TypeAlias = int | sympy.Expr
 
 DTYPES: dict[str, torch.dtype] = {
     "f64": torch.float64,
@@ -130,7 +130,8 @@ def _size_of(node: ast.expr) -> Any:
             return -_size_of(operand)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             a, b = _size_of(left), _size_of(right)
-            if isinstance(op, ast.Pow) and not (b.is_Integer and abs(b) <= 8):
+            huge = a.is_Integer and abs(a) >= 2**32
+            if isinstance(op, ast.Pow) and (huge or not (b.is_Integer and abs(b) <= 8)):
                 raise ValueError("exponent too large")
             return _BINARY[type(op)](a, b)
         case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name in _CALLS:
@@ -196,8 +197,8 @@ PYTHON_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "mul": lambda a, b: a * b,
     "floordiv": lambda a, b: a // b,
     "mod": lambda a, b: a % b,
-    "max": lambda a, b: torch.sym_max(a, b),
-    "min": lambda a, b: torch.sym_min(a, b),
+    "max": torch.sym_max,
+    "min": torch.sym_min,
 }
 
 

@@ -11,15 +11,35 @@ from typing import Any
 import networkx as nx
 import sympy
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import nn
+from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
 from compressc.errors import CompresscError
 from compressc.ir.graph import Graph, layer_tensors
-from compressc.ir.ops import LAYERS, Arg, Op, Ref, layer_attributes, map_arg, overload
+from compressc.ir.ops import (
+    LAYERS,
+    Arg,
+    Op,
+    Ref,
+    build_layer,
+    layer_attributes,
+    map_arg,
+    overload,
+    squeeze,
+)
 from compressc.ir.printer import op_text
-from compressc.ir.types import Size, TensorType, TupleType, ValueType, evaluate, simplify_size, symbol
+from compressc.ir.types import (
+    Size,
+    TensorType,
+    TupleType,
+    ValueType,
+    evaluate,
+    simplify_size,
+    symbol,
+)
 
 
 def verify(graph: Graph, *, like: Graph | None = None) -> None:
@@ -40,7 +60,9 @@ def verify(graph: Graph, *, like: Graph | None = None) -> None:
     for name, derived in derive_types(graph).items():
         recorded = graph[name].type
         if recorded != derived:
-            raise _at(graph, graph[name], "CC401", f"the type of '%{name}' is {derived}", str(recorded))
+            raise _at(
+                graph, graph[name], "CC401", f"the type of '%{name}' is {derived}", str(recorded)
+            )
     if like is not None:
         _check_interface(graph, like)
 
@@ -52,16 +74,24 @@ def check_structure(graph: Graph) -> None:
         CompresscError: CC400.
     """
     seen: set[str] = set()
+    returned = set(graph.output_names)
     for op in graph:
         for position, source in enumerate(op.inputs):
             if source not in seen:
-                raise _at(graph, op, "CC400", f"'%{op.name}' reads '%{source}' before it is computed")
+                raise _at(
+                    graph, op, "CC400", f"'%{op.name}' reads '%{source}' before it is computed"
+                )
             if not graph.dag.has_edge(source, op.name, key=position):
                 raise _at(graph, op, "CC400", f"operand {position} of '%{op.name}' has no edge")
         if graph.dag.in_degree(op.name) != len(op.inputs):
             raise _at(graph, op, "CC400", f"'%{op.name}' has edges that are no operands")
+        dangling = not graph.dag.out_degree(op.name) and op.name not in returned
+        if op.kind in ("parameter", "constant") and dangling:
+            raise _at(graph, op, "CC400", f"nothing reads '%{op.name}'")
         if (op.kind in LAYERS) != (op.layer is not None):
-            raise _at(graph, op, "CC400", f"'%{op.name}' must hold a layer exactly if its kind does")
+            raise _at(
+                graph, op, "CC400", f"'%{op.name}' must hold a layer exactly if its kind does"
+            )
         seen.add(op.name)
     if len(seen) != len(graph.dag) or not nx.is_directed_acyclic_graph(graph.dag):
         raise CompresscError("CC400", "the graph has a cycle or an op outside the order")
@@ -76,14 +106,25 @@ def _check_layer(graph: Graph, op: Op) -> None:
     """The tensors of a layer have the shapes its attributes imply, and hold finite numbers."""
     assert op.layer is not None
     if op.kind not in ("parameter", "constant"):
-        from compressc.ir.ops import build_layer
+        model = build_layer(op.kind, layer_attributes(op))
+        implied, settings = _settings(model), _settings(op.layer)
+        if differing := {key for key in implied if settings.get(key) != implied[key]}:
+            key = min(differing)
+            text = f"'{key}' of '%{op.name}' is {implied[key]} by its attributes"
+            raise _at(graph, op, "CC400", text, str(settings.get(key)))
+        wanted = {name: tuple(tensor.shape) for name, tensor in layer_tensors(model)}
+        got = {name: tuple(tensor.shape) for name, tensor in layer_tensors(op.layer)}
+        if wanted != got:
+            raise _at(
+                graph, op, "CC400", f"'%{op.name}' holds {wanted} by its attributes", str(got)
+            )
 
-        wanted = layer_tensors(build_layer(op.kind, layer_attributes(op)))
-        got = layer_tensors(op.layer)
-        for (name, want), (_, have) in zip(wanted, got, strict=True):
-            if want.shape != have.shape:
-                text = f"'{name}' of '%{op.name}' is {tuple(want.shape)} by its attributes"
-                raise _at(graph, op, "CC400", text, str(tuple(have.shape)))
+
+def _settings(layer: nn.Module) -> dict[str, Any]:
+    """What a module computes beside its tensors; the text form has to say all of it."""
+    public = {key: squeeze(value) for key, value in vars(layer).items() if key[0] != "_"}
+    simple = (int, float, str, bool, tuple, type(None))
+    return {k: v for k, v in public.items() if isinstance(v, simple) and k != "training"}
 
 
 def check_finite(graph: Graph) -> None:
@@ -111,14 +152,17 @@ def _may_be_infinite(graph: Graph, tensor_name: str) -> bool:
 
 
 def _check_interface(graph: Graph, like: Graph) -> None:
-    def signature(g: Graph) -> tuple[list[str], list[str]]:
-        return [str(op.type) for op in g.inputs], [str(g[name].type) for name in g.output_names]
+    def signature(g: Graph) -> tuple[str, str]:
+        def leaf(arg: Arg) -> Arg:
+            return str(g[arg.name].type) if isinstance(arg, Ref) else arg
 
-    for what, got, want in zip(("inputs", "outputs"), signature(graph), signature(like), strict=True):
+        return ", ".join(str(op.type) for op in g.inputs), str(map_arg(g.outputs, leaf))
+
+    for what, got, want in zip(
+        ("inputs", "outputs"), signature(graph), signature(like), strict=True
+    ):
         if got != want:
-            raise CompresscError(
-                "CC401", f"the {what} must stay {', '.join(want)}", got=", ".join(got)
-            )
+            raise CompresscError("CC401", f"the {what} must stay {want}", got=got)
 
 
 def derive_types(graph: Graph) -> dict[str, ValueType]:
@@ -133,7 +177,8 @@ def derive_types(graph: Graph) -> dict[str, ValueType]:
     env: dict[str, Any] = dict(graph.widths)
     values: dict[str, Any] = {}
     types: dict[str, ValueType] = {}
-    with mode, torch.no_grad():
+    # the Python dispatcher: some C++ shape functions would turn a symbolic size into a number
+    with mode, enable_python_dispatcher(), torch.no_grad():
         for op in graph:
             try:
                 values[op.name] = (
@@ -144,7 +189,14 @@ def derive_types(graph: Graph) -> dict[str, ValueType]:
                 types[op.name] = _type_of(values[op.name], names)
             except CompresscError:
                 raise
-            except (RuntimeError, TypeError, ValueError, IndexError, KeyError, AssertionError) as error:
+            except (
+                RuntimeError,
+                TypeError,
+                ValueError,
+                IndexError,
+                KeyError,
+                AssertionError,
+            ) as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise _at(graph, op, "CC401", f"'%{op.name}' cannot be computed", reason) from error
     return types
