@@ -111,7 +111,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         model: an nn.Module, an exported program, a Graph, or the path of a file or folder.
         passes: `"prune(ratio=0.5),distill,quant"`, or a list of passes.
         data: a data set's name, a `.npz` file, `file.py:function`, or a Dataset.
-        inputs: example inputs in words, `"x: f32[b,3,32,32]"`, where neither model nor data has any.
+        inputs: example inputs in words, `"x: f32[b,3,32,32]"`, where model and data have none.
         seed: of every random choice; the same seed gives the same bytes.
         trust_pickle: allow a pickled module, which runs code from the file.
         factory: `pkg.mod:function` that builds the module of a state dict.

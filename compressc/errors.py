@@ -5,7 +5,7 @@ The CLI prints these without a traceback and exits with the code of their family
 
 from __future__ import annotations
 
-#: One line per code. `docs/reference/errors.md` is generated from this table and a test holds them equal.
+#: One line per code. `docs/reference/errors.md` is generated from this table.
 CODES: dict[str, str] = {
     # CC1xx: the command line and the pass list
     "CC100": "the command line or an argument is not understood",

@@ -1,4 +1,4 @@
-"""Graph -> facts. Nothing here edits a graph, except `symbolize_widths`, which renames its sizes."""
+"""Graph -> facts. Nothing edits a graph, except `symbolize_widths`, which renames its sizes."""
 
 from compressc.analysis.axes import Axis, kept_indices
 from compressc.analysis.cost import Cost, cost_rows, op_costs, total_cost

@@ -84,7 +84,7 @@ def leaves(axis: Axis) -> list[Axis]:
 
 
 def factors(axis: Axis) -> list[Axis]:
-    """The axis as a product: leaves and concatenations, outermost first, without those of size 1."""
+    """The axis as a product of leaves and concatenations, outermost first; size 1 is left out."""
     root = find(axis)
     if root.parts and root.how == "product":
         return [factor for part in root.parts for factor in factors(part)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from compressc.ir import Graph, Op, TensorType, layer_tensors
+from compressc.ir import Graph, Op, TensorType, TupleType, layer_tensors
 
 #: Tensors that a layer keeps for bookkeeping: they are no parameters.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked", "scale", "zero_point")
@@ -75,10 +75,8 @@ def _cost(graph: Graph, op: Op, env: _Sizes, seen: set[int]) -> Cost:
             size += tensor.numel() * tensor.element_size()
             if name.rpartition(".")[2] not in _STATISTICS:
                 parameters += tensor.numel()
-    types = op.type.items if hasattr(op.type, "items") else (op.type,)
-    activations = sum(
-        t.numel(env) * t.dtype.itemsize for t in types if isinstance(t, TensorType)
-    )
+    types = op.type.items if isinstance(op.type, TupleType) else (op.type,)
+    activations = sum(t.numel(env) * t.dtype.itemsize for t in types if isinstance(t, TensorType))
     return Cost(parameters, size, _macs(graph, op, env), activations)
 
 
@@ -91,14 +89,16 @@ def _macs(graph: Graph, op: Op, env: _Sizes) -> int:
     if op.kind.removeprefix("quantized_") == "linear":
         return out * int(layer.in_features)
     if "conv_transpose" in op.kind:
-        fan = layer.out_channels // layer.groups * prod(layer.kernel_size)
+        fan = int(layer.out_channels // layer.groups * prod(layer.kernel_size))
         return _operand(graph, op, 0).numel(env) * fan
     if "conv" in op.kind and layer is not None:
-        return out * (layer.in_channels // layer.groups) * prod(layer.kernel_size)
+        return out * int(layer.in_channels // layer.groups * prod(layer.kernel_size))
     if op.kind in ("aten.matmul", "aten.bmm", "aten.mm"):
         return out * int(_sizes(_operand(graph, op, 0), env)[-1])
     if op.kind == "aten.scaled_dot_product_attention":
-        scores = prod(_sizes(_operand(graph, op, 0), env)[:-1]) * _sizes(_operand(graph, op, 1), env)[-2]
+        scores = (
+            prod(_sizes(_operand(graph, op, 0), env)[:-1]) * _sizes(_operand(graph, op, 1), env)[-2]
+        )
         widths = (_sizes(_operand(graph, op, i), env)[-1] for i in (0, 2))
         return scores * sum(widths)
     return 0

@@ -14,23 +14,22 @@ def main(argv: list[str] | None = None) -> int:
     5: a graph or bundle (CC4xx). 6: a pass, back end or gate (CC5xx). 7: the machine (CC6xx).
     70: a mistake of compressc itself. 130: interrupted.
     """
-    import click
+    import typer
 
-    from compressc.cli.app import app
+    from compressc.cli.app import app, with_default
     from compressc.errors import CompresscError
 
     arguments = sys.argv[1:] if argv is None else argv
     show = "--traceback" in arguments or "COMPRESSC_TRACEBACK" in os.environ
     try:
-        result = app([a for a in arguments if a != "--traceback"], standalone_mode=False)
+        arguments = with_default([a for a in arguments if a != "--traceback"])
+        result = app(arguments, standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except click.exceptions.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         return _interrupted()
-    except KeyboardInterrupt:
-        return _interrupted()
-    except click.ClickException as error:
-        print(f"[CC100] {error.format_message()}; hint: compressc --help", file=sys.stderr)
-        return error.exit_code
+    except typer.TyperException as error:
+        print(f"[CC100] {error}; hint: compressc --help", file=sys.stderr)
+        return 2
     except CompresscError as error:
         if show:
             traceback.print_exc()
@@ -51,7 +50,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _interrupted() -> int:
-    print("interrupted; finished passes are in the cache, nothing was half written", file=sys.stderr)
+    print(
+        "interrupted; finished passes are in the cache, nothing was half written", file=sys.stderr
+    )
     return 130
 
 

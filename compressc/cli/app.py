@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import click
 import typer
-from typer.core import TyperGroup
 
 from compressc.cli.compile import compile_command
 from compressc.cli.doctor import doctor
@@ -14,26 +12,13 @@ from compressc.cli.passes import passes
 
 DEFAULT = "compile"
 
-
-class DefaultCommand(TyperGroup):
-    """A group whose first argument may be a model instead of a command."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put the default command in front where the first word names none."""
-        own = {"--help", "--version", "--install-completion", "--show-completion"}
-        if args and args[0] not in self.commands and args[0] not in own:
-            args = [DEFAULT, *args]
-        return super().parse_args(ctx, args)
-
-
 app = typer.Typer(
     name="compressc",
-    cls=DefaultCommand,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="A compression compiler for PyTorch models: compressc model.pt --passes prune,distill,quant",
+    help="A compression compiler for PyTorch: compressc model.pt --passes prune,distill,quant",
 )
 
 
@@ -59,3 +44,11 @@ app.command("inspect")(inspect)
 app.command("passes")(passes)
 app.command("explain")(explain)
 app.command("doctor")(doctor)
+
+
+def with_default(arguments: list[str]) -> list[str]:
+    """The arguments with the default command in front where the first word names none."""
+    commands = {command.name for command in app.registered_commands}
+    if not arguments or arguments[0] in commands | {"--help", "--version"}:
+        return arguments
+    return [DEFAULT, *arguments]

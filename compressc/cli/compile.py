@@ -12,7 +12,9 @@ from compressc.errors import CompresscError
 
 
 def compile_command(  # noqa: PLR0913  (each is an option of the command line)
-    model: Annotated[str, typer.Argument(help="Model file or folder; its format is told by content.")],
+    model: Annotated[
+        str, typer.Argument(help="Model file or folder; its format is told by content.")
+    ],
     passes: Annotated[str, typer.Option("--passes", "-p", help="prune(ratio=0.5),distill,quant")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("out"),
     data: Annotated[
@@ -36,7 +38,9 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
         str | None, typer.Option(help="pkg.mod:function that builds the module of a state dict.")
     ] = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for results of passes.")] = None,
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no results of passes.")] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Keep no results of passes.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Compress a model and write files that are proved to run.

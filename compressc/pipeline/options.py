@@ -29,7 +29,9 @@ def parse_passes(passes: str | Iterable[Pass | str]) -> list[Pass]:
     items = split_top_level(passes) if isinstance(passes, str) else list(passes)
     found = [item if isinstance(item, Pass) else parse_pass(item) for item in items]
     if not found:
-        raise CompresscError("CC103", "at least one pass", got="an empty list", hint="--passes quant")
+        raise CompresscError(
+            "CC103", "at least one pass", got="an empty list", hint="--passes quant"
+        )
     return found
 
 

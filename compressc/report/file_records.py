@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +146,7 @@ def _repeated(array: torch.Tensor, batch: int) -> torch.Tensor:
     return array.repeat(copies, *[1] * (array.dim() - 1))[:batch].contiguous()
 
 
-def _rounds(runs: dict[str, Callable[[], object]]) -> int:
+def _rounds(runs: Mapping[str, Callable[[], object]]) -> int:
     """As many rounds as the time allows, after one that warms up."""
     for run in runs.values():
         run()

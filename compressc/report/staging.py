@@ -61,7 +61,7 @@ def make_writable(folder: Path) -> Path | None:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Rename over whatever is there; a folder is first moved aside, so that it is never half new."""
+    """Rename over whatever is there; a folder is moved aside first: it is never half new."""
     if target.is_dir() and not target.is_symlink():
         aside = Path(tempfile.mkdtemp(prefix=".old-", dir=target.parent))
         os.replace(target, aside / target.name)

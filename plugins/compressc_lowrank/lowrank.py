@@ -1,4 +1,4 @@
-"""The `lowrank` pass: truncated singular value decomposition of linear layers and 1x1 convolutions."""
+"""The `lowrank` pass: truncated singular value decomposition of linear layers and 1x1 convs."""
 
 from __future__ import annotations
 
@@ -113,4 +113,5 @@ def _linear_like(layer: Any, matrix: torch.Tensor, *, bias: Any, first: bool) ->
     factor.weight = nn.Parameter(weight.contiguous())
     if bias is not None:
         factor.bias = bias
-    return factor.eval()
+    out_layer: nn.Module = factor.eval()
+    return out_layer

@@ -43,7 +43,7 @@ def _slice_tensors(graph: Graph, found: Coupling, kept: Mapping[Axis, torch.Tens
             sliced[id(tensor)] = _sliced(tensor, dims)
         table[local] = sliced[id(tensor)]
     for name, axis in found.groups:
-        graph[name].layer.groups = len(kept_indices(axis, kept))  # type: ignore[union-attr,assignment]
+        graph[name].layer.groups = len(kept_indices(axis, kept))  # type: ignore[union-attr]
     for name in dict.fromkeys(name for name, _ in places):
         layer = graph[name].layer
         _fit_attributes(layer)
@@ -69,7 +69,7 @@ def _fit_attributes(layer: Any) -> None:
             channels = (grouped, one) if not layer.transposed else (one, grouped)
             layer.in_channels, layer.out_channels = channels
         case nn.modules.batchnorm._BatchNorm():
-            layer.num_features = len(layer.running_mean)
+            layer.num_features = layer.running_mean.shape[0]
         case nn.LayerNorm() | nn.RMSNorm() if layer.weight is not None:
             layer.normalized_shape = tuple(layer.weight.shape)
         case nn.GroupNorm():

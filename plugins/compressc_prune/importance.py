@@ -58,8 +58,8 @@ class Scorer:
         score = self.criterion(group)
         if score is None:
             return torch.ones(width.size)
-        score = score[: width.size].float().abs()
-        return score / score.mean().clamp_min(1e-12)
+        scores: torch.Tensor = score[: width.size].float().abs()
+        return scores / scores.mean().clamp_min(1e-12)
 
 
 def _group_item(layer: nn.Module | None, slot: Slot) -> Dependency | None:
@@ -113,7 +113,7 @@ def _walk(axis: Axis, leaf: Axis) -> torch.Tensor:
 
 
 def _accumulate_gradients(graph: Graph, ctx: Context) -> None:
-    """Gradients of the loss on calibration data; without labels, against the model's own answers."""
+    """Gradients of the loss on calibration data; without labels, of the model's own answers."""
     module = lower(graph)
     module.zero_grad()
     samples = ctx.require_data("prune(importance=taylor)").calibration
@@ -122,7 +122,7 @@ def _accumulate_gradients(graph: Graph, ctx: Context) -> None:
         logits = module(*batch.inputs)
         labels = batch.labels if batch.labels is not None else logits.detach().argmax(-1)
         loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten())
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         seen += len(batch)
         if seen >= _TAYLOR_SAMPLES:
             break

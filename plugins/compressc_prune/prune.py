@@ -24,7 +24,8 @@ class Prune(Pass):
     keep their widths. Sources: Li et al. 2017 (magnitude), Molchanov et al. 2019 (taylor), Fang et
     al. 2023 (DepGraph).
 
-    Legal where nothing reads single indices of a width. Cost: accuracy, until `distill` recovers it.
+    Legal where nothing reads single indices of a width. Cost: accuracy, until `distill` recovers
+    it.
     """
 
     name: ClassVar[str] = "prune"

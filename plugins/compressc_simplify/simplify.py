@@ -66,7 +66,7 @@ def remove_dead_code(graph: Graph) -> None:
 
 
 def fold_batch_norms(graph: Graph, ctx: Context) -> None:
-    """`bn(conv(x))` as one conv: w' = w * g / sqrt(var + eps), b' = (b - mean) * g / sqrt(..) + beta."""
+    """`bn(conv(x))` as one conv: w' = w * f and b' = (b - mean) * f + beta, f = gamma / std."""
     for op in graph:
         if not op.kind.startswith("batch_norm"):
             continue
@@ -114,7 +114,8 @@ def _folded(layer: Any, norm: Any) -> nn.Module:
     copy = _shallow_copy(layer)
     copy.weight = nn.Parameter(scaled.to(dtype))
     copy.bias = nn.Parameter(((bias - mean) * factor + shift).to(dtype))
-    return copy
+    folded: nn.Module = copy
+    return folded
 
 
 def _shallow_copy(layer: nn.Module) -> Any:

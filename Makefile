@@ -1,0 +1,44 @@
+# Two commands a newcomer needs: `make demo` and `make test`. Everything installs into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SOURCES := setup.py pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -type f)
+
+.PHONY: demo test check slow bench docs format clean
+
+demo: $(READY) model.pt ## train a small teacher and compress it
+	$(BIN)/compressc model.pt --passes prune,distill,quant --data digits -o out/
+
+# torch comes first and pinned: asked for by another package, it would be a CUDA build of gigabytes.
+$(READY): $(SOURCES)
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+model.pt: examples/teachers/digits.py | $(READY)
+	$(BIN)/python examples/teachers/digits.py --out $@
+
+test: $(READY) model.pt ## every test that takes seconds
+	$(BIN)/python -m pytest
+
+slow: $(READY) model.pt ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+check: $(READY) ## lint, format, types, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(READY) ## generate docs/reference from the code
+	$(BIN)/python docs/generate.py
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build out model.pt $(VENV)
