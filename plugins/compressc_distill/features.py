@@ -1,0 +1,176 @@
+"""Which inner values of the student are held against which of the teacher: read off the lineage.
+
+A student op says which teacher op's value it stands for (the last of its lineage) and which teacher
+channels are left in it (`kept`). So pairs need no names and no projector that would have to be
+trained: the student's channel is compared with the very teacher channel it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import networkx as nx
+import torch
+from torch import Tensor
+
+from compressc.ir import Graph, Op, TensorType
+from compressc.ir.types import Size
+
+#: Nonlinearities: where a block commonly ends.
+ACTIVATIONS = frozenset(
+    {
+        *("relu", "relu6", "gelu", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid"),
+        *("leaky_relu", "elu", "softplus", "mish"),
+    }
+)
+SUMS = ("aten.add.Tensor", "aten.add_.Tensor")
+#: Below this a teacher feature is constant, and dividing by its variance would blow up noise.
+LEAST_VARIANCE = 1e-6
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A student value and the teacher value it stands for.
+
+    Attributes:
+        student, teacher: names of the values.
+        kept: dimension -> teacher indices left in the student's value.
+    """
+
+    student: str
+    teacher: str
+    kept: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+    def select(self, feature: Tensor) -> Tensor:
+        """The part of the teacher's value that the student still has."""
+        for dim, indices in self.kept.items():
+            index = torch.tensor(indices, device=feature.device)
+            feature = feature.index_select(dim, index)
+        return feature
+
+    def __str__(self) -> str:
+        """`matched with the teacher's %a, the 16 kept indices of dimension 1`."""
+        cut = "".join(
+            f", the {len(index)} kept indices of dimension {dim}"
+            for dim, index in self.kept.items()
+        )
+        return f"matched with the teacher's %{self.teacher}{cut}"
+
+
+def feature_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Mean over points of `mse(student, teacher) / var(teacher)`: 1 for a constant guess.
+
+    Args:
+        student: one value for each point.
+        teacher: as many, of the same shapes; without gradient.
+    """
+    total = student[0].new_zeros(())
+    for ours, theirs in zip(student, teacher, strict=True):
+        variance = theirs.float().var(correction=0).clamp_min(LEAST_VARIANCE)
+        total = total + (ours.float() - theirs.float()).pow(2).mean() / variance
+    return total / len(student)
+
+
+def find_pairs(student: Graph, teacher: Graph) -> dict[str, Pair]:
+    """Every student value that stands for a teacher value of the same shape but for cut channels.
+
+    Where several stand for one teacher value, the last one does: it has seen all that was inserted.
+    """
+    by_teacher: dict[str, Pair] = {}
+    for op in student:
+        pair = _pair(student, teacher, op)
+        if pair is not None:
+            by_teacher[pair.teacher] = pair
+    return {pair.student: pair for pair in by_teacher.values()}
+
+
+def _pair(student: Graph, teacher: Graph, op: Op) -> Pair | None:
+    if op.kind in ("input", "parameter", "constant") or not op.lineage:
+        return None
+    name = op.lineage[-1]
+    if name not in teacher or not _fits(
+        _sizes(student, op), _sizes(teacher, teacher[name]), op.kept
+    ):
+        return None
+    return Pair(op.name, name, dict(op.kept))
+
+
+def _fits(
+    ours: tuple[Size, ...], theirs: tuple[Size, ...], kept: Mapping[int, tuple[int, ...]]
+) -> bool:
+    """Whether selecting the kept indices gives the teacher's value the student's shape."""
+    if len(ours) != len(theirs) or not ours or max(kept, default=0) >= len(ours):
+        return False
+    if isinstance(ours[0], int) or 0 in kept:  # no batch in front: its rows are no samples
+        return False
+    for dim, (size, full) in enumerate(zip(ours, theirs, strict=True)):
+        indices = kept.get(dim)
+        if indices is None:
+            if size != full:
+                return False
+        elif len(indices) != size or not isinstance(full, int) or max(indices) >= full:
+            return False
+    return True
+
+
+def _sizes(graph: Graph, op: Op) -> tuple[Size, ...]:
+    """Shape of a float tensor with the width symbols filled in; empty for anything else."""
+    if not isinstance(op.type, TensorType) or not op.type.dtype.is_floating_point:
+        return ()
+    return tuple(_filled(graph, size) for size in op.type.shape)
+
+
+def _filled(graph: Graph, size: Size) -> Size:
+    if isinstance(size, int):
+        return size
+    filled = size.subs({s: graph.widths.get(s.name, s) for s in size.free_symbols})
+    return int(filled) if filled.is_Integer else filled
+
+
+def choose_points(
+    graph: Graph, output: str, candidates: Mapping[str, Pair], count: int
+) -> list[str]:
+    """Well-spread ends of blocks among the candidates, the last one always among them.
+
+    A block ends where all paths from the inputs to the output meet (a dominator of the output) in
+    an activation, a sum, or a value that several ops read: after a residual stage, between two
+    transformer blocks, behind the activation of a plain layer.
+    """
+    ends = [name for name in _block_ends(graph, output) if name in candidates]
+    count = min(count, len(ends))
+    return [ends[(i + 1) * len(ends) // count - 1] for i in range(count)]
+
+
+def _block_ends(graph: Graph, output: str) -> list[str]:
+    chain = _dominators(graph, output)[:-1]
+    ends = []
+    for name, following in zip(chain, [*chain[1:], output], strict=True):
+        users = graph.users(name)
+        alone = len(users) == 1 and users[0].name == following
+        if _is_end(graph, name) and not (alone and _is_end(graph, following)):
+            ends.append(name)
+    return ends
+
+
+def _is_end(graph: Graph, name: str) -> bool:
+    op = graph[name]
+    if op.kind == "input" or not isinstance(op.type, TensorType):
+        return False
+    return op.kind in ACTIVATIONS or op.kind in SUMS or len(graph.users(name)) > 1
+
+
+def _dominators(graph: Graph, output: str) -> list[str]:
+    """Values that every path from the inputs to `output` goes through, in order, `output` last.
+
+    Parameters and constants are no sources here: what flows is the data.
+    """
+    root = ""  # no op has this name
+    flow = nx.DiGraph(graph.dag.edges())
+    flow.add_edges_from((root, op.name) for op in graph.inputs)
+    above = nx.immediate_dominators(flow, root)
+    chain, name = [], output
+    while name in above and name != root:
+        chain.append(name)
+        name = above[name]
+    return chain[::-1]

@@ -1,0 +1,96 @@
+"""What the teacher answers to each sample: computed once where it fits into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressc.ir import Graph, lower
+from compressc.training import batched
+from compressc_distill.features import Pair
+
+#: Answers up to this size are kept for the whole run.
+CACHE_BYTES = 1 << 30
+#: Samples the teacher is asked about at a time while the cache is filled.
+ASK = 128
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Logits `[b, ...]` and one value `[b, ...]` for each feature point."""
+
+    logits: Tensor
+    features: tuple[Tensor, ...] = ()
+
+    def parts(self) -> tuple[Tensor, ...]:
+        """All tensors, the logits first."""
+        return (self.logits, *self.features)
+
+
+class Reader:
+    """A lowered graph together with what is read off it.
+
+    Args:
+        graph: the graph; its own layers run, and are moved to the device.
+        output: name of the value to take for logits.
+        points: names of the values to take for features.
+    """
+
+    def __init__(
+        self, graph: Graph, output: str, points: Sequence[str], device: torch.device
+    ) -> None:
+        self.module = lower(graph, also=[output, *points]).to(device)
+
+    def __call__(self, module: nn.Module, inputs: Sequence[Tensor]) -> Answers:
+        """Run `module`, which is `self.module` or a wrapper of it, on a batch."""
+        values: list[Any] = module(*inputs)[1]
+        return Answers(values[0], tuple(values[1:]))
+
+
+class Teacher:
+    """The teacher's answers, with the channels that the student has lost left out.
+
+    Args:
+        reader: the teacher, reading the teacher's side of `pairs`.
+        pairs: what to select of each feature.
+        inputs: all samples, `[n, ...]` each, on the device that the teacher runs on.
+        cache_bytes: keep all answers where they are no larger.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        pairs: Sequence[Pair],
+        inputs: tuple[Tensor, ...],
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        self.reader, self.pairs, self.inputs = reader, pairs, inputs
+        self.kept: Answers | None = None
+        probe = self.ask(tuple(tensor[:1] for tensor in inputs))
+        size = sum(part.numel() * part.element_size() for part in probe.parts())
+        if size * len(inputs[0]) <= cache_bytes:
+            self.kept = _joined(self.ask(batch) for batch in batched(inputs, ASK))
+
+    def ask(self, inputs: Sequence[Tensor]) -> Answers:
+        """Run the teacher on inputs `[b, ...]`."""
+        with torch.no_grad():
+            answers = self.reader(self.reader.module, inputs)
+            pairs = zip(self.pairs, answers.features, strict=True)
+            return Answers(answers.logits, tuple(pair.select(value) for pair, value in pairs))
+
+    def answers(self, index: Tensor) -> Answers:
+        """Answers to the samples at the positions `index` i64[b]."""
+        if self.kept is None:
+            return self.ask(tuple(tensor[index] for tensor in self.inputs))
+        parts = [part[index] for part in self.kept.parts()]
+        return Answers(parts[0], tuple(parts[1:]))
+
+
+def _joined(answers: Iterable[Answers]) -> Answers:
+    columns = zip(*(answer.parts() for answer in answers), strict=True)
+    logits, *features = (torch.cat(column) for column in columns)
+    return Answers(logits, tuple(features))
