@@ -2,7 +2,8 @@
 
 from compressc.analysis.axes import Axis, kept_indices
 from compressc.analysis.cost import Cost, cost_rows, op_costs, total_cost
-from compressc.analysis.coupling import Coupling, Slot, Width, couple, symbolize_widths
+from compressc.analysis.coupling import Coupling, Slot, Width, couple
+from compressc.analysis.widths import symbolize_widths
 
 __all__ = [
     "Axis",

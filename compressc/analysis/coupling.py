@@ -4,24 +4,17 @@ Every dimension of every value and weight gets an `Axis`; each op's rule says wh
 same. What the rules find without a pattern list: residual streams, heads and head widths (from the
 reshapes), grouped and depthwise channels, gate/up/down projections, fused qkv, concatenations.
 An op without a rule freezes what it touches, and says so.
-
-`symbolize_widths` uses the same facts to un-bake reshape sizes: torch.export writes `32` where the
-model meant "heads times head width", and a pruned model must not keep a stale number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
-import sympy
-
 from compressc.analysis.axes import Axis, find, freeze, leaves, unify
-from compressc.analysis.coupling_rules import RULES, Rule, Values, rule_for
-from compressc.ir import Graph, Op, Ref, TensorType, TupleType, evaluate, symbol
-from compressc.ir.ops import map_arg
+from compressc.analysis.coupling_rules import Rule, Values, rule_for
+from compressc.ir import Graph, Op, Ref, TensorType, TupleType, evaluate
 from compressc.ir.types import Size
 
 #: A size that no real width has stands for each open dimension, so that sizes are plain integers.
@@ -189,7 +182,7 @@ class _Analysis:
         self.found.groups.append((op.name, axis))
 
     def _written_symbols(self, op: Op) -> Iterator[tuple[str, Axis]]:
-        for size, axis in _written_sizes(op, self.found):
+        for size, axis in written_sizes(op, self.found):
             name = str(size)
             if name in self.graph.widths and axis is not None:
                 yield name, axis
@@ -207,8 +200,6 @@ def _open_dimensions(graph: Graph) -> list[str]:
     return sorted(names)
 
 
-# ---- un-baking ----------------------------------------------------------------------------------
-
 #: Ops that are written with sizes -> position of the size argument.
 SIZED = {
     "aten.reshape": 1,
@@ -218,11 +209,9 @@ SIZED = {
     "aten.unflatten.int": 2,
     "aten.split_with_sizes": 1,
 }
-#: Ops whose equal pieces may become unequal: written as `split_with_sizes` instead.
-_PIECES = ("aten.chunk", "aten.split.Tensor")
 
 
-def _written_sizes(op: Op, found: Coupling) -> Iterator[tuple[Any, Axis | None]]:
+def written_sizes(op: Op, found: Coupling) -> Iterator[tuple[Any, Axis | None]]:
     """Each size an op is written with, and the axis it is the size of."""
     if op.kind not in SIZED:
         return
@@ -235,64 +224,3 @@ def _written_sizes(op: Op, found: Coupling) -> Iterator[tuple[Any, Axis | None]]
         dim = op.args[1] % (len(axes) - len(written) + 1)
         axes = axes[dim : dim + len(written)]
     yield from zip(written, axes, strict=True)
-
-
-def symbolize_widths(graph: Graph) -> None:
-    """Write every size that depends on a width as an expression over width symbols.
-
-    The graph computes the same; `Graph.widths` then holds the value of each symbol used.
-    """
-    _split_pieces(graph)
-    found = couple(graph)
-    for op in graph:
-        sizes = list(_written_sizes(op, found))
-        if not sizes:
-            continue
-        new = tuple(_size_expression(graph, found, op, i, *pair) for i, pair in enumerate(sizes))
-        args = list(op.args)
-        args[SIZED[op.kind]] = new
-        op.args = tuple(args)
-
-
-def _split_pieces(graph: Graph) -> None:
-    for op in graph:
-        if op.kind in _PIECES and isinstance(op.type, TupleType):
-            dim = op.args[2] if len(op.args) > 2 else op.kwargs.get("dim", 0)
-            sizes = tuple(item.shape[dim] for item in op.type.items)
-            op.kind, op.args, op.kwargs = "aten.split_with_sizes", (op.args[0], sizes, dim), {}
-
-
-def _size_expression(
-    graph: Graph, found: Coupling, op: Op, position: int, written: Any, axis: Axis | None
-) -> Any:
-    if axis is None or (op.kind == "aten.expand" and written == -1):
-        return written
-    if isinstance(written, sympy.Expr):
-        return written
-    if all(leaf.frozen or leaf.size == 1 for leaf in leaves(axis)):
-        return _explicit(op, position, written)
-    return _expression(graph, found, axis)
-
-
-def _explicit(op: Op, position: int, written: Any) -> Any:
-    """`-1` in a reshape means whatever is left: write what is meant."""
-    if written == -1 and isinstance(op.type, TensorType) and op.kind != "aten.unflatten.int":
-        return op.type.shape[position]
-    return written
-
-
-def _expression(graph: Graph, found: Coupling, axis: Axis) -> Any:
-    root = find(axis)
-    if root.parts:
-        terms = [_expression(graph, found, part) for part in root.parts]
-        return sum(terms) if root.how == "concat" else prod(terms)
-    if root.frozen or root.size == 1:
-        return root.size
-    if root not in found.symbols:
-        name = f"w{len(graph.widths)}"
-        found.symbols[root] = name
-        graph.widths[name] = root.size
-    return symbol(found.symbols[root])
-
-
-__all__ = ["RULES", "Coupling", "Slot", "Width", "couple", "map_arg", "symbolize_widths"]

@@ -69,7 +69,7 @@ def _fit_attributes(layer: Any) -> None:
             channels = (grouped, one) if not layer.transposed else (one, grouped)
             layer.in_channels, layer.out_channels = channels
         case nn.modules.batchnorm._BatchNorm():
-            layer.num_features = layer.running_mean.shape[0]
+            layer.num_features = len(layer.running_mean)  # type: ignore[arg-type]
         case nn.LayerNorm() | nn.RMSNorm() if layer.weight is not None:
             layer.normalized_shape = tuple(layer.weight.shape)
         case nn.GroupNorm():

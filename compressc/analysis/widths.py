@@ -1,0 +1,82 @@
+"""Un-baking: sizes that depend on a width become expressions over width symbols.
+
+torch.export writes `32` where the model meant "heads times head width", and Hugging Face writes
+`-1` where it means "the heads". A pruned model must keep neither: the coupling analysis says which
+width each written size is made of, and `Graph.widths` holds the one value of each.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import sympy
+
+from compressc.analysis.axes import Axis, find, leaves
+from compressc.analysis.coupling import SIZED, Coupling, couple, written_sizes
+from compressc.ir import Graph, Op, TensorType, TupleType, symbol
+
+#: Ops whose equal pieces may become unequal: written as `split_with_sizes` instead.
+_PIECES = ("aten.chunk", "aten.split.Tensor")
+
+
+def symbolize_widths(graph: Graph) -> None:
+    """Write every size that depends on a width as an expression; the graph computes the same."""
+    _split_pieces(graph)
+    writer = _SizeWriter(graph, couple(graph))
+    for op in graph:
+        sizes = tuple(writer.write(op, position) for position in range(len(writer.sizes(op))))
+        if sizes:
+            args = list(op.args)
+            args[SIZED[op.kind]] = sizes
+            op.args = tuple(args)
+
+
+def _split_pieces(graph: Graph) -> None:
+    for op in graph:
+        if op.kind in _PIECES and isinstance(op.type, TupleType):
+            dim = op.args[2] if len(op.args) > 2 else op.kwargs.get("dim", 0)
+            sizes = tuple(item.shape[dim] for item in op.type.items)
+            op.kind, op.args, op.kwargs = "aten.split_with_sizes", (op.args[0], sizes, dim), {}
+
+
+class _SizeWriter:
+    """Gives width symbols names as they are first used."""
+
+    def __init__(self, graph: Graph, found: Coupling) -> None:
+        self.graph, self.found = graph, found
+
+    def sizes(self, op: Op) -> list[tuple[Any, Axis | None]]:
+        """Each size the op is written with, and its axis."""
+        return list(written_sizes(op, self.found))
+
+    def write(self, op: Op, position: int) -> Any:
+        """The size at a position, as it should be written."""
+        written, axis = self.sizes(op)[position]
+        stays = axis is None or (op.kind == "aten.expand" and written == -1)
+        if stays or isinstance(written, sympy.Expr):
+            return written
+        assert axis is not None
+        if all(leaf.frozen or leaf.size == 1 for leaf in leaves(axis)):
+            return _explicit(op, position, written)
+        return self._expression(axis)
+
+    def _expression(self, axis: Axis) -> Any:
+        root = find(axis)
+        if root.parts:
+            terms = [self._expression(part) for part in root.parts]
+            return sum(terms) if root.how == "concat" else prod(terms)
+        if root.frozen or root.size == 1:
+            return root.size
+        if root not in self.found.symbols:
+            name = f"w{len(self.graph.widths)}"
+            self.found.symbols[root] = name
+            self.graph.widths[name] = root.size
+        return symbol(self.found.symbols[root])
+
+
+def _explicit(op: Op, position: int, written: Any) -> Any:
+    """`-1` in a reshape means whatever is left: write what is meant."""
+    if written == -1 and isinstance(op.type, TensorType) and op.kind != "aten.unflatten.int":
+        return op.type.shape[position]
+    return written
