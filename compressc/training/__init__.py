@@ -2,8 +2,10 @@
 
 from compressc.training.batches import Batches, TensorBatches, batched
 from compressc.training.best import BestState, Score
-from compressc.training.loop import Epoch, Moment, Settings, Task, TrainingResult, train
+from compressc.training.loop import train
+from compressc.training.result import Epoch, Moment, TrainingResult
 from compressc.training.schedule import cosine_with_warmup
+from compressc.training.task import Settings, Task
 
 __all__ = [
     "Batches",

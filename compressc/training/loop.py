@@ -6,100 +6,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from compressc.errors import CompresscError
-from compressc.training.batches import Batches
 from compressc.training.best import BestState, Score
+from compressc.training.result import Epoch, Moment, TrainingResult
 from compressc.training.schedule import cosine_with_warmup
-
-Batch = TypeVar("Batch")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train.
-
-    Attributes:
-        epochs: passes over the data, at least 1.
-        learning_rate: peak of the schedule.
-        weight_decay: of AdamW; on matrices and filters, not on biases and norms.
-        warmup: share of the steps over which the learning rate rises.
-        clip: largest norm of the gradient of all parameters together; 0 for any.
-        seed: of the order of the data and of dropout.
-    """
-
-    epochs: int
-    learning_rate: float
-    weight_decay: float = 0.01
-    warmup: float = 0.1
-    clip: float = 1.0
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch did: mean training loss and the score after it."""
-
-    number: int
-    loss: float
-    score: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Moment:
-    """Where a run stands; given to `progress` after every step and every validation.
-
-    Attributes:
-        step, steps: optimizer steps done, and in all.
-        epoch, epochs: the epoch at work, counted from 1, and how many there are.
-        loss: mean training loss of the epoch so far.
-        score: of the last validation.
-    """
-
-    step: int
-    steps: int
-    epoch: int
-    epochs: int
-    loss: float
-    score: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What came of a run; the module holds the best state.
-
-    Attributes:
-        start: score before the first step.
-        best: score of the state that was kept.
-        best_epoch: the epoch that state was reached in; 0 means that training made nothing better.
-        history: one entry for each epoch that was finished.
-        diverged: the epoch in which a loss or gradient stopped being finite, or None.
-    """
-
-    start: tuple[float, ...]
-    best: tuple[float, ...]
-    best_epoch: int
-    history: tuple[Epoch, ...]
-    diverged: int | None = None
-
-
-@dataclass(frozen=True)
-class Task(Generic[Batch]):
-    """What to learn.
-
-    Attributes:
-        batches: the training data.
-        loss: scalar to minimize for a batch.
-        validate: score of the module in eval mode without gradients; higher is better.
-    """
-
-    batches: Batches[Batch]
-    loss: Callable[[nn.Module, Batch], Tensor]
-    validate: Callable[[nn.Module], Score]
+from compressc.training.task import Batch, Settings, Task
 
 
 def train(

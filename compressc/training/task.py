@@ -1,0 +1,50 @@
+"""What to learn, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from torch import Tensor, nn
+
+from compressc.training.batches import Batches
+from compressc.training.best import Score
+
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the data, at least 1.
+        learning_rate: peak of the schedule.
+        weight_decay: of AdamW; on matrices and filters, not on biases and norms.
+        warmup: share of the steps over which the learning rate rises.
+        clip: largest norm of the gradient of all parameters together; 0 for any.
+        seed: of the order of the data and of dropout.
+    """
+
+    epochs: int
+    learning_rate: float
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    clip: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Task(Generic[Batch]):
+    """What to learn.
+
+    Attributes:
+        batches: the training data.
+        loss: scalar to minimize for a batch.
+        validate: score of the module in eval mode without gradients; higher is better.
+    """
+
+    batches: Batches[Batch]
+    loss: Callable[[nn.Module, Batch], Tensor]
+    validate: Callable[[nn.Module], Score]
