@@ -1,0 +1,118 @@
+"""Feature pairs and channel maps come from the lineage."""
+
+import pytest
+import torch
+from compressc_distill.features import Pair, choose_points, feature_loss, find_pairs
+from distill_nets import KEPT, cut, mlp
+
+from compressc.ir import lower, parse_graph
+
+RESIDUAL = """
+graph res(%x: f32[b,4]) {
+  %fc0 = linear(%x) {in=4, out=4, bias=false} @fc0.weight : f32[b,4]   # from fc0
+  %act0 = relu(%fc0) : f32[b,4]   # from act0
+  %fc1 = linear(%act0) {in=4, out=4, bias=false} @fc1.weight : f32[b,4]   # from fc1
+  %act1 = relu(%fc1) : f32[b,4]   # from act1
+  %fc2 = linear(%act1) {in=4, out=4, bias=false} @fc2.weight : f32[b,4]   # from fc2
+  %sum2 = aten.add.Tensor(%fc2, %act0) : f32[b,4]   # from sum2
+  %act2 = relu(%sum2) : f32[b,4]   # from act2
+  %fc3 = linear(%act2) {in=4, out=4, bias=false} @fc3.weight : f32[b,4]   # from fc3
+  %sum3 = aten.add.Tensor(%fc3, %act2) : f32[b,4]   # from sum3
+  %head = linear(%sum3) {in=4, out=2, bias=false} @head.weight : f32[b,2]   # from head
+  return %head
+}
+"""
+
+
+@pytest.fixture
+def residual():
+    names = ["fc0", "fc1", "fc2", "fc3", "head"]
+    shapes = {f"{name}.weight": (2 if name == "head" else 4, 4) for name in names}
+    return parse_graph(RESIDUAL, {n: torch.ones(s) for n, s in shapes.items()})
+
+
+def test_pairs_follow_the_lineage(teacher, student):
+    pairs = find_pairs(student, teacher)
+    assert pairs["act"] == Pair("act", "act", {1: KEPT})
+    assert pairs["fc2"].kept == {}
+    assert "x" not in pairs
+
+
+def test_names_do_not_matter_lineage_does(teacher, student):
+    student["act"].lineage = ("fc2", "fc1")
+    assert find_pairs(student, teacher)["act"].teacher == "fc1"
+
+
+def test_a_selected_teacher_feature_is_the_students_own_where_nothing_else_changed(
+    teacher, student
+):
+    x = torch.randn(7, 6, generator=torch.Generator().manual_seed(2))
+    _, (theirs,) = lower(teacher, also=["act"])(x)
+    _, (ours,) = lower(student, also=["act"])(x)
+    assert torch.allclose(ours, theirs[:, [1, 4, 6, 9]], atol=1e-6)
+    pair = find_pairs(student, teacher)["act"]
+    assert feature_loss([ours], [pair.select(theirs)]).item() == pytest.approx(0, abs=1e-10)
+    wrong = Pair("act", "act", {1: (0, 4, 6, 9)})
+    assert feature_loss([ours], [wrong.select(theirs)]).item() > 0.05
+
+
+def test_select_cuts_every_pruned_dimension():
+    value = torch.arange(24.0).view(2, 3, 4)
+    got = Pair("a", "a", {1: (2, 0), 2: (1,)}).select(value)
+    assert got.tolist() == [[[9.0], [1.0]], [[21.0], [13.0]]]
+
+
+@pytest.mark.parametrize("kept", [{}, {1: (1, 4, 6)}, {1: (1, 4, 6, 99)}, {2: KEPT}, {0: (0, 1)}])
+def test_a_value_that_does_not_fit_its_teacher_is_no_pair(teacher, student, kept):
+    student["act"].kept = kept
+    assert "act" not in find_pairs(student, teacher)
+
+
+def test_a_value_from_nowhere_is_no_pair(teacher, student):
+    student["act"].lineage = ("gone",)
+    student["fc2"].lineage = ()
+    assert set(find_pairs(student, teacher)) == {"fc1"}
+
+
+def test_the_last_op_of_one_teacher_value_stands_for_it(teacher, student):
+    student["act"].lineage = ("act", "fc1")
+    pairs = find_pairs(student, teacher)
+    assert pairs["act"].teacher == "fc1"
+    assert "fc1" not in pairs
+
+
+def test_feature_loss_by_hand():
+    # mse 1 over variance 4 (of -2 and 2), and a perfect second point: (1/4 + 0) / 2
+    theirs = torch.tensor([[-2.0], [2.0]])
+    perfect = torch.tensor([[1.0], [5.0]])
+    loss = feature_loss([theirs + 1, perfect], [theirs, perfect])
+    assert loss.item() == pytest.approx(0.125)
+
+
+def test_a_constant_teacher_feature_does_not_blow_up():
+    assert torch.isfinite(feature_loss([torch.ones(2, 2)], [torch.zeros(2, 2)]))
+
+
+def test_blocks_end_where_all_paths_meet(residual):
+    pairs = find_pairs(residual, residual)
+    # act1 lies on one path of two; fc3 likewise; sum2 is followed by its own activation
+    assert choose_points(residual, "head", pairs, 99) == ["act0", "act2", "sum3"]
+
+
+@pytest.mark.parametrize(
+    ("count", "want"), [(1, ["sum3"]), (2, ["act0", "sum3"]), (3, ["act0", "act2", "sum3"])]
+)
+def test_points_are_spread_and_end_with_the_last(residual, count, want):
+    assert choose_points(residual, "head", find_pairs(residual, residual), count) == want
+
+
+def test_logits_and_inputs_are_no_points():
+    graph = mlp()
+    assert choose_points(graph, "fc2", find_pairs(graph, graph), 9) == ["act"]
+
+
+def test_no_pairs_no_points(teacher):
+    student = cut(teacher)
+    for op in student:
+        op.lineage = ()
+    assert choose_points(student, "fc2", find_pairs(student, teacher), 4) == []

@@ -1,0 +1,186 @@
+"""The pass as the pipeline runs it."""
+
+import pytest
+import torch
+from compressc_distill import Distill
+
+from compressc.data import Dataset, Split
+from compressc.errors import CompresscError
+from compressc.ir import graph_hash, lower, parse_graph, print_graph, verify
+from compressc.pipeline import Context, parse_pass
+
+
+def agreement(a, b, data):
+    """Share of samples that two graphs answer alike."""
+    (x,) = data.train.inputs
+    with torch.no_grad():
+        return float((lower(a)(x).argmax(1) == lower(b)(x).argmax(1)).float().mean())
+
+
+def notes_of(ctx, start=""):
+    return [text for _, text in ctx.notes if text.startswith(start)]
+
+
+def test_it_brings_a_cut_student_back(teacher, student, data):
+    assert agreement(teacher, student, data) < 0.6
+    text, before = print_graph(student), graph_hash(teacher)
+    ctx = Context(teacher, data)
+    Distill(epochs=20, lr=0.05).run(student, ctx)
+    assert agreement(teacher, student, data) > 0.85
+    assert print_graph(student) == text  # weights changed, structure and lineage did not
+    assert graph_hash(teacher) == before
+    assert student.edits["set_layer"] == 2
+    assert notes_of(ctx, "kept epoch")
+    verify(student)
+
+
+def test_without_labels_it_learns_from_the_teacher_alone(teacher, student, unlabelled):
+    ctx = Context(teacher, unlabelled)
+    Distill(epochs=20, lr=0.05, alpha=0.9).run(student, ctx)
+    assert agreement(teacher, student, unlabelled) > 0.85
+    assert notes_of(ctx, "no labels")
+
+
+def test_labels_that_lie_are_outvoted_by_the_teacher(teacher, student, data):
+    lies = Split(data.train.inputs, (data.train.labels + 1) % 3)
+    Distill(epochs=20, lr=0.05, alpha=0.1).run(student, Context(teacher, Dataset("l", *[lies] * 3)))
+    assert agreement(teacher, student, data) > 0.8
+
+
+def test_a_student_that_is_the_teacher_stays_as_it_is(teacher, data):
+    student = teacher.copy()
+    before = graph_hash(student)
+    ctx = Context(teacher, data)
+    Distill(epochs=2, alpha=0.0, lr=0.5).run(student, ctx)
+    assert graph_hash(student) == before
+    assert not student.edits
+    assert notes_of(ctx, "no epoch of 2 was better")
+
+
+@pytest.mark.parametrize("options", [{}, {"features": 1.0}])
+def test_same_seed_same_bytes(teacher, student, data, options):
+    hashes = []
+    for seed, extra in ((3, 0), (3, 0), (2, 1), (4, 0)):
+        graph = student.copy()
+        torch.manual_seed(len(hashes))
+        Distill(epochs=2, seed=extra, **options).run(graph, Context(teacher, data, seed))
+        hashes.append(graph_hash(graph))
+    assert hashes[0] == hashes[1] == hashes[2]  # the pass's seed is added to the run's
+    assert hashes[0] != hashes[3]
+
+
+def test_features_are_matched_through_the_lineage_and_reported(teacher, student, data):
+    plain, matched = student.copy(), student.copy()
+    Distill(epochs=2).run(plain, Context(teacher, data))
+    ctx = Context(teacher, data)
+    Distill(epochs=2, features=5.0).run(matched, ctx)
+    assert (
+        "act",
+        "matched with the teacher's %act, the 4 kept indices of dimension 1",
+    ) in ctx.notes
+    assert graph_hash(plain) != graph_hash(matched)
+
+    def distance(graph):
+        x = data.train.inputs
+        with torch.no_grad():
+            (theirs,), (ours,) = (lower(g, also=["act"])(*x)[1] for g in (teacher, graph))
+        return float((ours - theirs[:, [1, 4, 6, 9]]).pow(2).mean())
+
+    assert distance(matched) < distance(plain)
+
+
+def test_without_any_pair_features_are_off_and_it_says_so(teacher, student, data):
+    for op in student:
+        op.lineage = ()
+    ctx = Context(teacher, data)
+    Distill(epochs=1, features=1.0).run(student, ctx)
+    assert notes_of(ctx, "no inner value")
+
+
+def test_features_are_not_matched_unless_asked_for(teacher, student, data):
+    ctx = Context(teacher, data)
+    Distill(epochs=1, features=0.0).run(student, ctx)
+    assert not notes_of(ctx, "matched")
+
+
+def test_the_test_part_is_not_looked_at(teacher, student, data):
+    class Guarded:
+        train, calibration, fingerprint = data.train, data.calibration, ""
+
+        @property
+        def test(self):
+            raise AssertionError("the test part was read")
+
+    Distill(epochs=1).run(student, Context(teacher, Guarded()))
+
+
+def test_a_graph_without_parameters_is_skipped(teacher, data):
+    text = "graph g(%x: f32[b,6]) {\n  %y = aten.neg(%x) : f32[b,6]\n  return %y\n}\n"
+    graph = parse_graph(text, {})
+    ctx = Context(teacher, data)
+    Distill().run(graph, ctx)
+    assert notes_of(ctx, "skipped")
+    assert not graph.edits
+
+
+def test_other_outputs_are_named_in_a_note(teacher, student, data):
+    both = [
+        parse_graph(str(g).replace("return %fc2", "return [%fc2, %act]"), g.tensors())
+        for g in (teacher, student)
+    ]
+    ctx = Context(both[0], data)
+    Distill(epochs=1).run(both[1], ctx)
+    assert ("fc2", "the output that is distilled; %act only follow") in ctx.notes
+
+
+def test_divergence_is_noted_and_leaves_finite_weights(teacher, student, data, monkeypatch):
+    from compressc_distill import lesson
+
+    original, calls = lesson.Mixture.of, []
+
+    def of(self, student, teacher, labels):
+        calls.append(student.requires_grad)
+        return original(self, student, teacher, labels) * (float("nan") if sum(calls) > 8 else 1.0)
+
+    monkeypatch.setattr(lesson.Mixture, "of", of)
+    ctx = Context(teacher, data)
+    Distill(epochs=5).run(student, ctx)  # 336 samples are 5 steps an epoch
+    assert [text for text in notes_of(ctx) if text.endswith("training diverged in epoch 2")]
+    assert all(torch.isfinite(tensor).all() for tensor in student.tensors().values())
+
+
+def test_progress_tells_epoch_loss_and_accuracy(teacher, student, data):
+    told = []
+    Distill(epochs=2).run(student, Context(teacher, data, progress=lambda *a: told.append(a)))
+    text, done, total = told[-1]
+    assert text.startswith("distill epoch 2/2 loss ")
+    assert "acc" in text
+    assert done == total == 10
+
+
+def test_no_data_is_an_error(teacher, student):
+    with pytest.raises(CompresscError, match="CC105"):
+        Distill().run(student, Context(teacher))
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "hint"),
+    [
+        ("distill(objective=kdd)", "CC107", "did you mean 'kd'"),
+        ("distill(alpha=2)", "CC102", "alpha"),
+        ("distill(epochs=0)", "CC102", "epochs"),
+        ("distill(epoch=3)", "CC102", "did you mean 'epochs'"),
+    ],
+)
+def test_bad_options_are_errors_before_any_work(text, code, hint):
+    with pytest.raises(CompresscError, match=code) as error:
+        parse_pass(text)
+    assert hint in str(error.value)
+
+
+@pytest.mark.parametrize("objective", ["kd", "mse_logits", "dkd"])
+def test_every_objective_teaches(teacher, student, data, objective):
+    pass_ = parse_pass(f"distill(epochs=20, lr=0.05, objective={objective})")
+    assert pass_.cache_key()["objective"] == objective
+    pass_.run(student, Context(teacher, data))
+    assert agreement(teacher, student, data) > 0.8
