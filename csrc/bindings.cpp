@@ -13,15 +13,19 @@ T* pointer(std::uintptr_t address) {
   return reinterpret_cast<T*>(address);
 }
 
-void softmax_kl(std::uintptr_t student, int student_type, std::int64_t student_stride,
+bool softmax_kl(std::uintptr_t student, int student_type, std::int64_t student_stride,
                 std::uintptr_t teacher, int teacher_type, std::int64_t teacher_stride,
-                std::uintptr_t weight, std::uintptr_t loss, std::uintptr_t grad, std::int64_t rows,
-                std::int64_t vocab, float temperature, float scale, int threads) {
+                std::uintptr_t weight, std::uintptr_t labels, std::uintptr_t loss,
+                std::uintptr_t total, std::uintptr_t grad, std::int64_t rows, std::int64_t vocab,
+                int direction, float temperature, float scale, float alpha, float smoothing,
+                int threads) {
   compressc::SoftmaxKl args;
   args.student = pointer<const void>(student);
   args.teacher = pointer<const void>(teacher);
   args.weight = pointer<const float>(weight);
+  args.labels = pointer<const std::int64_t>(labels);
   args.loss = pointer<float>(loss);
+  args.total = pointer<float>(total);
   args.grad = pointer<void>(grad);
   args.rows = rows;
   args.vocab = vocab;
@@ -29,10 +33,36 @@ void softmax_kl(std::uintptr_t student, int student_type, std::int64_t student_s
   args.teacher_stride = teacher_stride;
   args.student_type = static_cast<compressc::DType>(student_type);
   args.teacher_type = static_cast<compressc::DType>(teacher_type);
+  args.direction = static_cast<compressc::Direction>(direction);
+  args.temperature = temperature;
+  args.scale = scale;
+  args.alpha = alpha;
+  args.smoothing = smoothing;
+  py::gil_scoped_release unlocked;
+  return compressc::softmax_kl(args, threads);
+}
+
+bool topk_kl(std::uintptr_t student, int student_type, std::int64_t student_stride,
+             std::uintptr_t values, std::uintptr_t indices, std::uintptr_t tail,
+             std::uintptr_t weight, std::uintptr_t loss, std::uintptr_t grad, std::int64_t rows,
+             std::int64_t vocab, std::int64_t k, float temperature, float scale, int threads) {
+  compressc::TopkKl args;
+  args.student = pointer<const void>(student);
+  args.values = pointer<const float>(values);
+  args.indices = pointer<const std::int64_t>(indices);
+  args.tail = pointer<const float>(tail);
+  args.weight = pointer<const float>(weight);
+  args.loss = pointer<float>(loss);
+  args.grad = pointer<void>(grad);
+  args.rows = rows;
+  args.vocab = vocab;
+  args.k = k;
+  args.student_stride = student_stride;
+  args.student_type = static_cast<compressc::DType>(student_type);
   args.temperature = temperature;
   args.scale = scale;
   py::gil_scoped_release unlocked;
-  compressc::softmax_kl(args, threads);
+  return compressc::topk_kl(args, threads);
 }
 
 void scale_rows(std::uintptr_t data, int type, std::uintptr_t scale, std::int64_t rows,
@@ -47,6 +77,7 @@ void scale_rows(std::uintptr_t data, int type, std::uintptr_t scale, std::int64_
 PYBIND11_MODULE(_native, m) {
   m.doc() = "compressc's CPU kernels; addresses in, nothing checked: call compressc.kernels instead.";
   m.def("softmax_kl", &softmax_kl);
+  m.def("topk_kl", &topk_kl);
   m.def("scale_rows", &scale_rows);
   m.def("instruction_set", &compressc::instruction_set);
   m.def("use_instruction_set", &compressc::use_instruction_set);

@@ -3,6 +3,7 @@
 Importing this package imports torch and, where it was built, the native module; never triton.
 """
 
-from compressc.kernels.losses import softmax_kl
+from compressc.kernels.losses import softmax_kl, softmax_kl_ce
+from compressc.kernels.problem import TopK
 
-__all__ = ["softmax_kl"]
+__all__ = ["TopK", "softmax_kl", "softmax_kl_ce"]

@@ -15,9 +15,11 @@ import torch
 
 from compressc.errors import CompresscError
 from compressc.kernels import native
+from compressc.kernels.problem import Problem, TopK
 
 #: Operators that more than one implementation has.
-OPERATORS = ("softmax_kl",)
+LOSSES = ("softmax_kl", "softmax_kl_ce", "softmax_kl_topk")
+OPERATORS = LOSSES
 
 _FORCED: list[str] = [name for name in (os.environ.get("COMPRESSC_KERNELS"),) if name]
 
@@ -45,6 +47,15 @@ def choose(operator: str, device: torch.device, *dtypes: torch.dtype) -> Row:
     if reason:
         return Row(operator, "reference", reason)
     return Row(operator, "native", native.REASON)
+
+
+def choose_loss(problem: Problem) -> Row:
+    """`choose` for a loss: the student's dtype decides, and a full teacher's."""
+    student, teacher = problem.student, problem.teacher
+    if isinstance(teacher, TopK):
+        return choose("softmax_kl_topk", student.device, student.dtype)
+    operator = "softmax_kl" if problem.labels is None else "softmax_kl_ce"
+    return choose(operator, student.device, student.dtype, teacher.dtype)
 
 
 def table() -> list[Row]:

@@ -1,141 +1,159 @@
-"""The distillation losses as users call them: checks, reductions, and the one-pass gradient.
+"""The distillation losses as users call them.
 
 In eager mode one kernel pass gives the loss and its gradient, and backward only applies the
-upstream factor. Under torch.compile and torch.export the registered operators run, under torch.func
-(grad, vmap, jvp of any order) the plain definitions.
+upstream factor (`one_pass.py`). Under torch.compile and torch.export the registered operators run,
+under torch.func (grad, vmap, jvp of any order) the plain definitions.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from compressc.errors import CompresscError
-from compressc.kernels import dispatch, native, ops, reference
-from compressc.kernels.problem import Problem
+from compressc.kernels import native, one_pass, ops, reference
+from compressc.kernels.problem import Direction, Problem, TopK
 
 Reduction = Literal["none", "sum", "mean"]
 
 
-def softmax_kl(
+def softmax_kl(  # noqa: PLR0913 - one loss, its options by keyword
     student: Tensor,
-    teacher: Tensor,
+    teacher: Tensor | TopK,
     temperature: float = 1.0,
     *,
+    direction: Direction = "forward",
     weight: Tensor | None = None,
     reduction: Reduction = "none",
 ) -> Tensor:
-    """`T^2 * KL(softmax(teacher/T) || softmax(student/T))` from raw logits (Hinton et al. 2015).
+    """`T^2 * D(softmax(teacher/T), softmax(student/T))` from raw logits (Hinton et al. 2015).
 
     Args:
         student: raw logits `[..., V]`, any float dtype; the one argument that gets a gradient.
-        teacher: raw logits of the same shape, any float dtype.
+        teacher: raw logits of the same shape, any float dtype; or their `TopK`, and then the loss
+            is the KL of k + 1 events: the known tokens, and all others together.
         temperature: T > 0; the factor T^2 keeps gradients of one size whatever T is.
+        direction: "forward" KL(teacher || student), "reverse" KL(student || teacher), or
+            "jensen_shannon".
         weight: `[...]`, a factor for each row. A row of weight 0 is ignored, whatever it holds.
         reduction: "none" gives `[...]`; "sum"; "mean" divides by the sum of the weights. With "sum"
             and "mean" the gradient needs no second pass over memory: prefer them to `.mean()`.
 
     Returns:
         float32 (float64 for a float64 student). A logit of -inf has probability 0. Rows with no
-        other logit, on either side, give 0; a token that the student alone masks gives inf.
+        other logit, on either side, give 0. A token masked by one side alone gives inf where the
+        divergence is infinite; the gradient stays finite.
 
     Raises:
-        CompresscError: CC204 if shapes or devices do not fit, CC100 for a bad temperature.
+        CompresscError: CC204 if shapes or devices do not fit, CC100 for a bad option.
     """
-    _check(student, teacher, temperature, weight)
-    shape = student.shape[:-1]
+    if isinstance(teacher, TopK) and direction != "forward":
+        raise CompresscError("CC100", "a top-k teacher has one direction, forward", got=direction)
+    problem = Problem(student, teacher, temperature, weight, direction)
+    return _solve(problem, reduction)
+
+
+def softmax_kl_ce(  # noqa: PLR0913 - one loss, its options by keyword
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    temperature: float = 1.0,
+    *,
+    alpha: float = 0.5,
+    label_smoothing: float = 0.0,
+    weight: Tensor | None = None,
+    reduction: Reduction = "none",
+) -> Tensor:
+    """`alpha * softmax_kl + (1 - alpha) * cross_entropy(student, labels)`, in one pass.
+
+    Args:
+        student: raw logits `[..., V]`.
+        teacher: raw logits of the same shape.
+        labels: int64 `[...]`; a negative one (-100, say) leaves the row its first term alone.
+        temperature: T > 0, of the first term. The second is at temperature 1.
+        alpha: in [0, 1].
+        label_smoothing: in [0, 1), as `torch.nn.functional.cross_entropy` has it.
+        weight: as in `softmax_kl`, like `reduction` and what is returned.
+        reduction: see `softmax_kl`.
+
+    Raises:
+        CompresscError: CC204 if shapes, devices or labels do not fit, CC100 for a bad option.
+    """
+    if not 0.0 <= alpha <= 1.0 or not 0.0 <= label_smoothing < 1.0:
+        got = f"alpha {alpha}, label_smoothing {label_smoothing}"
+        raise CompresscError("CC100", "alpha must be in [0, 1], label_smoothing in [0, 1)", got=got)
+    problem = Problem(
+        student, teacher, temperature, weight, "forward", labels, alpha, label_smoothing
+    )
+    return _solve(problem, reduction)
+
+
+def _solve(problem: Problem, reduction: Reduction) -> Tensor:
+    _check(problem)
+    shape = problem.student.shape[:-1]
     if len(shape) != 1:
-        student, teacher = student.flatten(0, -2), teacher.flatten(0, -2)  # a view, or a copy
-        weight = None if weight is None else weight.flatten()
-    scale = 1.0
+        problem = _flat(problem)
     if reduction == "mean":
-        scale, weight = _mean_factors(student.shape[0], weight)
-    problem = Problem(student, teacher, temperature, weight, scale)
-    loss = _rows_loss(problem)
-    if reduction != "none":
-        return loss.sum()
-    return loss.reshape(shape) if len(shape) != 1 else loss
-
-
-def _rows_loss(problem: Problem) -> Tensor:
-    student, teacher, temperature, weight, scale = problem
-    if _one_pass(student, teacher):
-        loss: Tensor = _apply(student, problem)
-        return loss
+        problem = _for_mean(problem)
+    reduce = reduction != "none"
+    if one_pass.possible(problem):
+        loss = one_pass.solve(problem, reduce)
+        return loss if reduce or len(shape) == 1 else loss.reshape(shape)
     if torch._C._are_functorch_transforms_active():
-        return scale * reference.softmax_kl(student, teacher, temperature, weight)
-    loss = torch.ops.compressc.softmax_kl(student, teacher, temperature, weight)
-    return loss * scale
+        loss = reference.rows_loss(problem)
+    else:
+        loss = ops.call(problem)
+    return loss.sum() if reduce else loss.reshape(shape)
 
 
-class _OnePass(torch.autograd.Function):
-    """Loss and gradient in one pass; the gradient waits, in the student's dtype, for backward."""
-
-    @staticmethod
-    def forward(ctx: Any, _: Tensor, problem: Problem) -> Tensor:
-        """`_` is the student again: autograd looks for tensors among the arguments only."""
-        loss, grad = ops.loss_and_grad(problem, ctx.needs_input_grad[0])
-        if grad is not None:
-            ctx.save_for_backward(grad)
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = ctx.saved_tensors
-        constant = all(stride == 0 for stride in upstream.stride())
-        if not constant or upstream.flatten()[0].item() != 1.0:
-            grad = _scaled(grad, upstream.expand(grad.shape[0]))
-        return grad, None
+def _flat(problem: Problem) -> Problem:
+    """All rows in one dimension: views where strides allow, copies where not."""
+    rows = problem.student.shape[:-1].numel()
+    teacher = problem.teacher
+    if isinstance(teacher, TopK):
+        k = teacher.values.shape[-1]
+        values, indices = teacher.values.reshape(rows, k), teacher.indices.reshape(rows, k)
+        teacher = TopK(values, indices, teacher.tail.reshape(rows))
+    else:
+        teacher = teacher.reshape(rows, teacher.shape[-1])
+    return problem._replace(
+        student=problem.student.reshape(rows, problem.student.shape[-1]),
+        teacher=teacher,
+        weight=None if problem.weight is None else problem.weight.reshape(rows),
+        labels=None if problem.labels is None else problem.labels.reshape(rows),
+    )
 
 
-# torch.autograd.Function is untyped.
-_apply: Any = cast("Any", _OnePass).apply
+def _for_mean(problem: Problem) -> Problem:
+    if problem.weight is None:
+        return problem._replace(scale=1.0 / max(problem.student.shape[0], 1))
+    total = problem.weight.sum(dtype=torch.float32)
+    return problem._replace(weight=problem.weight / torch.where(total == 0, 1.0, total))
 
 
-def _scaled(grad: Tensor, upstream: Tensor) -> Tensor:
-    """`grad * upstream[:, None]`, in place when this was the last use of the graph."""
-    keep_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
-    if keep_graph():
-        grad = grad.clone()
-    native.scale_rows(grad, upstream)
-    return grad
-
-
-def _one_pass(student: Tensor, teacher: Tensor) -> bool:
-    """Whether the eager shortcut may run.
-
-    Not for float16: a gradient rounded before the loss scaler's factor is applied underflows.
-    """
-    if torch.compiler.is_compiling() or type(student) not in (Tensor, torch.nn.Parameter):
-        return False
-    if student.dtype not in (torch.float32, torch.bfloat16) or student.numel() == 0:
-        return False
-    if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
-        return False
-    row = dispatch.choose("softmax_kl", student.device, student.dtype, teacher.dtype)
-    return row.implementation == "native"
-
-
-def _mean_factors(rows: int, weight: Tensor | None) -> tuple[float, Tensor | None]:
-    if weight is None:
-        return 1.0 / max(rows, 1), None
-    total = weight.sum(dtype=torch.float32)
-    return 1.0, weight / torch.where(total == 0, 1.0, total)
-
-
-def _check(student: Tensor, teacher: Tensor, temperature: float, weight: Tensor | None) -> None:
-    if student.dim() == 0 or student.shape != teacher.shape:
-        got = f"student {list(student.shape)}, teacher {list(teacher.shape)}"
+def _check(problem: Problem) -> None:
+    student, teacher = problem.student, problem.teacher
+    shape = student.shape
+    if isinstance(teacher, TopK):
+        fits = teacher.values.shape == teacher.indices.shape and teacher.tail.shape == shape[:-1]
+        fits = fits and teacher.values.shape[:-1] == shape[:-1]
+        teacher = teacher.values
+    else:
+        fits = shape == teacher.shape
+    if not shape or not fits:
+        got = f"student {list(shape)}, teacher {list(teacher.shape)}"
         raise CompresscError("CC204", "student and teacher logits must have one shape", got=got)
-    if weight is not None and weight.shape != student.shape[:-1]:
-        got = f"{list(weight.shape)} for {list(student.shape)}"
-        raise CompresscError("CC204", "weight must have one entry per row", got=got)
+    for name, rows in (("weight", problem.weight), ("labels", problem.labels)):
+        if rows is not None and rows.shape != shape[:-1]:
+            got = f"{list(rows.shape)} for {list(shape)}"
+            raise CompresscError("CC204", f"{name} must have one entry per row", got=got)
     if student.device != teacher.device:
         got = f"{student.device} and {teacher.device}"
         raise CompresscError("CC204", "student and teacher must be on one device", got=got)
-    if not temperature > 0:
-        raise CompresscError("CC100", "temperature must be above 0", got=str(temperature))
+    if problem.direction not in native.DIRECTIONS:
+        wanted = f"direction must be one of {', '.join(native.DIRECTIONS)}"
+        raise CompresscError("CC100", wanted, got=str(problem.direction))
+    if not problem.temperature > 0:
+        raise CompresscError("CC100", "temperature must be above 0", got=str(problem.temperature))

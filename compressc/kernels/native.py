@@ -8,10 +8,13 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from compressc.kernels.problem import Problem
+from compressc.errors import CompresscError
+from compressc.kernels.problem import Problem, TopK
 
 #: The element types of csrc/include/compressc/dtype.h.
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+#: `Direction` of csrc/include/compressc/kernels.h.
+DIRECTIONS = {"forward": 0, "reverse": 1, "jensen_shannon": 2}
 
 
 def _load() -> tuple[ModuleType | None, str]:
@@ -29,17 +32,28 @@ def _load() -> tuple[ModuleType | None, str]:
 MODULE, REASON = _load()
 
 
-def softmax_kl(problem: Problem, want_grad: bool) -> tuple[Tensor, Tensor | None]:
-    """Loss `[B]` and, if wanted, the gradient `[B, V]` of its sum; see `reference.softmax_kl`."""
+def rows_loss(
+    problem: Problem, want_grad: bool, reduce: bool, in_place: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Loss `[B]` (its sum `[]` with `reduce`) and, if wanted, the gradient `[B, V]` of the sum.
+
+    With `in_place` the gradient overwrites the student's logits, which must be contiguous.
+
+    Raises:
+        CompresscError: CC204, for a label or an index that is not below V.
+    """
+    if isinstance(problem.teacher, TopK):
+        return _topk_kl(problem, problem.teacher, (want_grad, reduce, in_place))
     assert MODULE is not None
-    student, teacher, temperature, weight, scale = problem
-    student, teacher = _rows(student), _rows(teacher)
+    student, teacher = _rows(problem.student), _rows(problem.teacher)
     rows, vocab = student.shape
     loss = torch.empty(rows, dtype=torch.float32)
-    grad = torch.empty_like(student, memory_format=torch.contiguous_format) if want_grad else None
-    if weight is not None:
-        weight = weight.to(torch.float32).contiguous()
-    MODULE.softmax_kl(
+    total = torch.empty((), dtype=torch.float32) if reduce else None
+    grad = _grad(student, in_place) if want_grad else None
+    weight, labels = _row_weights(problem.weight), problem.labels
+    if labels is not None:
+        labels = labels.to(torch.int64).contiguous()
+    good = MODULE.softmax_kl(
         student.data_ptr(),
         DTYPES[student.dtype],
         student.stride(0),
@@ -47,15 +61,69 @@ def softmax_kl(problem: Problem, want_grad: bool) -> tuple[Tensor, Tensor | None
         DTYPES[teacher.dtype],
         teacher.stride(0),
         0 if weight is None else weight.data_ptr(),
+        0 if labels is None else labels.data_ptr(),
+        loss.data_ptr(),
+        0 if total is None else total.data_ptr(),
+        0 if grad is None else grad.data_ptr(),
+        rows,
+        vocab,
+        DIRECTIONS[problem.direction],
+        problem.temperature,
+        problem.scale,
+        problem.alpha,
+        problem.smoothing,
+        torch.get_num_threads(),
+    )
+    _refuse_unless(good, "labels", vocab)
+    return (loss if total is None else total), grad
+
+
+def _topk_kl(
+    problem: Problem, teacher: TopK, want: tuple[bool, bool, bool]
+) -> tuple[Tensor, Tensor | None]:
+    assert MODULE is not None
+    want_grad, reduce, in_place = want
+    student, weight = _rows(problem.student), _row_weights(problem.weight)
+    values, tail = teacher.values.float().contiguous(), teacher.tail.float().contiguous()
+    indices = teacher.indices.to(torch.int64).contiguous()
+    rows, vocab = student.shape
+    loss = torch.empty(rows, dtype=torch.float32)
+    grad = _grad(student, in_place) if want_grad else None
+    good = MODULE.topk_kl(
+        student.data_ptr(),
+        DTYPES[student.dtype],
+        student.stride(0),
+        values.data_ptr(),
+        indices.data_ptr(),
+        tail.data_ptr(),
+        0 if weight is None else weight.data_ptr(),
         loss.data_ptr(),
         0 if grad is None else grad.data_ptr(),
         rows,
         vocab,
-        temperature,
-        scale,
+        values.shape[1],
+        problem.temperature,
+        problem.scale,
         torch.get_num_threads(),
     )
-    return loss, grad
+    _refuse_unless(good, "indices", vocab)
+    return (loss.sum() if reduce else loss), grad
+
+
+def _grad(student: Tensor, in_place: bool) -> Tensor:
+    if in_place:
+        assert student.is_contiguous()
+        return student
+    return torch.empty_like(student, memory_format=torch.contiguous_format)
+
+
+def _row_weights(weight: Tensor | None) -> Tensor | None:
+    return None if weight is None else weight.to(torch.float32).contiguous()
+
+
+def _refuse_unless(good: bool, what: str, vocab: int) -> None:
+    if not good:
+        raise CompresscError("CC204", f"{what} must be below the vocabulary size", got=str(vocab))
 
 
 def scale_rows(data: Tensor, scale: Tensor) -> None:

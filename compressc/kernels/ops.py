@@ -6,79 +6,108 @@ shorter way of `losses.py`, where one pass gives both.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from compressc.kernels import dispatch, native, reference
-from compressc.kernels.problem import Problem
+from compressc.kernels import dispatch, gradients, native, reference
+from compressc.kernels.problem import Problem, TopK
 
 # torch.library is untyped.
 _LIBRARY: Any = cast("Any", torch.library.Library)("compressc", "DEF")
-_ARGUMENTS = "Tensor student, Tensor teacher, float temperature, Tensor? weight=None"
-_TAGS = (torch.Tag.pt2_compliant_tag,)
-_LIBRARY.define(f"softmax_kl({_ARGUMENTS}) -> Tensor", tags=_TAGS)
-_LIBRARY.define(f"softmax_kl_backward(Tensor upstream, {_ARGUMENTS}) -> Tensor", tags=_TAGS)
 
 
-def loss_and_grad(problem: Problem, want_grad: bool) -> tuple[Tensor, Tensor | None]:
-    """Loss `[B]`, and the gradient `[B, V]` of its sum (None if not wanted)."""
-    student, teacher, temperature, weight, scale = problem
-    row = dispatch.choose("softmax_kl", student.device, student.dtype, teacher.dtype)
-    if row.implementation == "native":
-        return native.softmax_kl(problem, want_grad)
-    loss = scale * reference.softmax_kl(student, teacher, temperature, weight)
-    if not want_grad:
-        return loss, None
-    return loss, scale * reference.softmax_kl_grad(student, teacher, temperature, weight)
+def loss_and_grad(
+    problem: Problem, want_grad: bool, reduce: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Loss `[B]` (its sum with `reduce`), and the gradient `[B, V]` of the sum (or None)."""
+    if dispatch.choose_loss(problem).implementation == "native":
+        return native.rows_loss(problem, want_grad, reduce)
+    loss = reference.rows_loss(problem)
+    grad = gradients.rows_grad(problem) if want_grad else None
+    return (loss.sum() if reduce else loss), grad
 
 
-def _softmax_kl(
-    student: Tensor, teacher: Tensor, temperature: float, weight: Tensor | None = None
-) -> Tensor:
-    return loss_and_grad(Problem(student, teacher, temperature, weight), want_grad=False)[0]
+def _register(name: str, arguments: str, pose: Callable[..., Problem]) -> None:
+    """Define `compressc::name(student, arguments, weight?)` and its `_backward`.
+
+    `pose` makes the problem of an operator's arguments.
+    """
+    schema = f"Tensor student, {arguments}, Tensor? weight=None"
+    tags = (torch.Tag.pt2_compliant_tag,)
+    count = schema.count(",") + 1
+
+    def loss(*args: Any) -> Tensor:
+        return loss_and_grad(pose(*args), want_grad=False)[0]
+
+    def backward(upstream: Tensor, *args: Any) -> Tensor:
+        problem = pose(*args)
+        weight = upstream if problem.weight is None else upstream * problem.weight
+        grad = loss_and_grad(problem._replace(weight=weight), want_grad=True)[1]
+        assert grad is not None
+        return grad
+
+    def fake_loss(student: Tensor, *_: Any) -> Tensor:
+        wide = student.dtype == torch.float64
+        return student.new_empty(student.shape[0], dtype=torch.float64 if wide else torch.float32)
+
+    def fake_grad(upstream: Tensor, student: Tensor, *_: Any) -> Tensor:
+        return torch.empty_like(student, memory_format=torch.contiguous_format)
+
+    def setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.rest = [None if isinstance(x, Tensor) else x for x in inputs]
+        ctx.save_for_backward(*[x if isinstance(x, Tensor) else None for x in inputs])
+
+    def chain(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        pairs = zip(ctx.saved_tensors, ctx.rest, strict=True)
+        args = [x if x is not None else other for x, other in pairs]
+        operator = getattr(torch.ops.compressc, f"{name}_backward")
+        return operator(upstream, *args), *([None] * (count - 1))
+
+    _LIBRARY.define(f"{name}({schema}) -> Tensor", tags=tags)
+    _LIBRARY.define(f"{name}_backward(Tensor upstream, {schema}) -> Tensor", tags=tags)
+    _LIBRARY.impl(name, loss, "CompositeExplicitAutograd")
+    _LIBRARY.impl(f"{name}_backward", backward, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"compressc::{name}", fake_loss, lib=_LIBRARY)
+    torch.library.register_fake(f"compressc::{name}_backward", fake_grad, lib=_LIBRARY)
+    torch.library.register_autograd(f"compressc::{name}", chain, setup_context=setup, lib=_LIBRARY)
 
 
-def _softmax_kl_backward(
-    upstream: Tensor,
-    student: Tensor,
-    teacher: Tensor,
-    temperature: float,
-    weight: Tensor | None = None,
-) -> Tensor:
-    weight = upstream if weight is None else upstream * weight
-    grad = loss_and_grad(Problem(student, teacher, temperature, weight), want_grad=True)[1]
-    assert grad is not None
-    return grad
+def call(problem: Problem) -> Tensor:
+    """The registered operator that solves `problem`: loss `[B]`."""
+    student, teacher, temperature, weight, direction, labels, alpha, smoothing, scale = problem
+    operators = torch.ops.compressc
+    if isinstance(teacher, TopK):
+        loss = operators.softmax_kl_topk(student, *teacher, temperature, weight)
+    elif labels is None:
+        loss = operators.softmax_kl(student, teacher, temperature, direction, weight)
+    else:
+        loss = operators.softmax_kl_ce(
+            student, teacher, labels, temperature, alpha, smoothing, weight
+        )
+    return cast("Tensor", loss if scale == 1.0 else loss * scale)
 
 
-def _fake_loss(
-    student: Tensor, teacher: Tensor, temperature: float, weight: Tensor | None = None
-) -> Tensor:
-    wide = student.dtype == torch.float64
-    return student.new_empty(student.shape[0], dtype=torch.float64 if wide else torch.float32)
-
-
-def _fake_grad(upstream: Tensor, student: Tensor, *_: Any) -> Tensor:
-    return torch.empty_like(student, memory_format=torch.contiguous_format)
-
-
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    student, teacher, ctx.temperature, weight = inputs
-    ctx.save_for_backward(student, teacher, weight)
-
-
-def _backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
-    student, teacher, weight = ctx.saved_tensors
-    operator = torch.ops.compressc.softmax_kl_backward
-    return operator(upstream, student, teacher, ctx.temperature, weight), None, None, None
-
-
-_LIBRARY.impl("softmax_kl", _softmax_kl, "CompositeExplicitAutograd")
-_LIBRARY.impl("softmax_kl_backward", _softmax_kl_backward, "CompositeExplicitAutograd")
-torch.library.register_fake("compressc::softmax_kl", _fake_loss, lib=_LIBRARY)
-torch.library.register_fake("compressc::softmax_kl_backward", _fake_grad, lib=_LIBRARY)
-torch.library.register_autograd(
-    "compressc::softmax_kl", _backward, setup_context=_setup, lib=_LIBRARY
+_register(
+    "softmax_kl",
+    'Tensor teacher, float temperature, str direction="forward"',
+    lambda student, teacher, temperature, direction="forward", weight=None: Problem(
+        student, teacher, temperature, weight, direction
+    ),
+)
+_register(
+    "softmax_kl_ce",
+    "Tensor teacher, Tensor labels, float temperature, float alpha, float smoothing",
+    lambda student, teacher, labels, temperature, alpha, smoothing, weight=None: Problem(
+        student, teacher, temperature, weight, "forward", labels, alpha, smoothing
+    ),
+)
+_register(
+    "softmax_kl_topk",
+    "Tensor values, Tensor indices, Tensor tail, float temperature",
+    lambda student, values, indices, tail, temperature, weight=None: Problem(
+        student, TopK(values, indices, tail), temperature, weight
+    ),
 )

@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
+
+Direction = Literal["forward", "reverse", "jensen_shannon"]
+
+
+class TopK(NamedTuple):
+    """A teacher of whom only the k largest logits of each row were stored.
+
+    Attributes:
+        values: raw logits `[..., k]`.
+        indices: int64 `[..., k]`, their places in the vocabulary, distinct within a row.
+        tail: `[...]`, the probability of all other places together, at the temperature of the loss.
+    """
+
+    values: Tensor
+    indices: Tensor
+    tail: Tensor
+
+    @classmethod
+    def of(cls, logits: Tensor, k: int, temperature: float = 1.0) -> TopK:
+        """Keep the k largest of full logits `[..., V]`."""
+        values, indices = logits.float().topk(k, dim=-1)
+        whole = torch.logsumexp(logits.float() / temperature, dim=-1)
+        tail = -torch.expm1(torch.logsumexp(values / temperature, dim=-1) - whole)
+        return cls(values, indices, tail.clamp(0.0, 1.0))
 
 
 class Problem(NamedTuple):
@@ -12,14 +37,22 @@ class Problem(NamedTuple):
 
     Attributes:
         student: raw logits, the ones that get a gradient.
-        teacher: raw logits.
+        teacher: raw logits, or the largest of them (then `forward` and no labels).
         temperature: T > 0.
         weight: `[B]` or None for 1; a row of weight 0 is ignored, whatever it holds.
+        direction: "forward" is KL(teacher || student).
+        labels: int64 `[B]` or None; with labels, a negative one means this row has none.
+        alpha: share of the divergence where there are labels; the rest is cross-entropy.
+        smoothing: label smoothing.
         scale: of every loss and gradient; `1 / B` makes the gradient of a sum that of a mean.
     """
 
     student: Tensor
-    teacher: Tensor
+    teacher: Tensor | TopK
     temperature: float
     weight: Tensor | None = None
+    direction: Direction = "forward"
+    labels: Tensor | None = None
+    alpha: float = 1.0
+    smoothing: float = 0.0
     scale: float = 1.0

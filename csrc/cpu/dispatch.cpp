@@ -63,12 +63,33 @@ float* thread_scratch(std::int64_t floats) {
   return memory.get();
 }
 
-void softmax_kl(const SoftmaxKl& a, int threads) {
+bool softmax_kl(const SoftmaxKl& a, int threads) {
+  for (std::int64_t i = 0; a.labels != nullptr && i < a.rows; ++i) {
+    if (a.labels[i] >= a.vocab) return false;
+  }
   const Isa& isa = *current();
   const std::int64_t scratch = isa.softmax_kl_scratch(a.vocab);
   for_rows(a.rows, a.vocab, threads, [&](std::int64_t begin, std::int64_t end) {
     isa.softmax_kl_rows(a, begin, end, thread_scratch(scratch));
   });
+  if (a.total != nullptr) {
+    double sum = 0;
+    for (std::int64_t i = 0; i < a.rows; ++i) sum += a.loss[i];
+    *a.total = static_cast<float>(sum);
+  }
+  return true;
+}
+
+bool topk_kl(const TopkKl& a, int threads) {
+  for (std::int64_t i = 0; i < a.rows * a.k; ++i) {
+    if (a.indices[i] < 0 || a.indices[i] >= a.vocab) return false;
+  }
+  const Isa& isa = *current();
+  const std::int64_t scratch = isa.topk_kl_scratch(a.vocab, a.k);
+  for_rows(a.rows, a.vocab, threads, [&](std::int64_t begin, std::int64_t end) {
+    isa.topk_kl_rows(a, begin, end, thread_scratch(scratch));
+  });
+  return true;
 }
 
 void scale_rows(void* data, DType type, const float* scale, std::int64_t rows, std::int64_t columns,

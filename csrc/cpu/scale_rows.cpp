@@ -1,9 +1,8 @@
-// scale_rows for one instruction set, and that set's table of functions.
+// scale_rows for one instruction set.
 #include "compressc/vec.h"
 #include "isa_entries.h"
 
-namespace compressc {
-namespace COMPRESSC_ISA {
+namespace compressc::COMPRESSC_ISA {
 namespace {
 
 template <typename T>
@@ -31,17 +30,4 @@ void scale_rows(void* data, DType type, const float* factor, std::int64_t begin,
   }
 }
 
-}  // namespace COMPRESSC_ISA
-
-#define COMPRESSC_TEXT_OF(x) #x
-#define COMPRESSC_TEXT(x) COMPRESSC_TEXT_OF(x)
-#define COMPRESSC_JOIN_OF(a, b) a##b
-#define COMPRESSC_JOIN(a, b) COMPRESSC_JOIN_OF(a, b)
-
-const Isa& COMPRESSC_JOIN(isa_, COMPRESSC_ISA)() {
-  static const Isa table{COMPRESSC_TEXT(COMPRESSC_ISA), &COMPRESSC_ISA::softmax_kl_rows,
-                         &COMPRESSC_ISA::softmax_kl_scratch, &COMPRESSC_ISA::scale_rows};
-  return table;
-}
-
-}  // namespace compressc
+}  // namespace compressc::COMPRESSC_ISA

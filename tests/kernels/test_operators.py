@@ -5,22 +5,32 @@ import sys
 
 import pytest
 import torch
+from torch import Tensor
 
 from compressc.errors import CompresscError
-from compressc.kernels import dispatch, softmax_kl
+from compressc.kernels import TopK, dispatch, softmax_kl
 
 WEIGHT = torch.tensor([1.0, 0.0, 2.0])
 
 
+def arguments_of(name: str, student: Tensor) -> tuple[object, ...]:
+    teacher = torch.randn_like(student)
+    if name == "softmax_kl_topk":
+        return (*TopK.of(teacher, 4, 2.0), 2.0)
+    if name == "softmax_kl_ce":
+        return teacher, torch.tensor([3, -100, 19]), 2.0, 0.5, 0.1
+    return teacher, 2.0, "reverse"
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("weight", [None, WEIGHT])
-def test_opcheck(dtype, weight):
+@pytest.mark.parametrize("name", dispatch.LOSSES)
+def test_opcheck(dtype, weight, name):
     student = torch.randn(3, 20, dtype=dtype, requires_grad=True)
-    teacher = torch.randn(3, 20, dtype=dtype)
-    torch.library.opcheck(torch.ops.compressc.softmax_kl, (student, teacher, 2.0, weight))
-    upstream = torch.rand(3)
-    arguments = (upstream, student.detach(), teacher, 2.0, weight)
-    torch.library.opcheck(torch.ops.compressc.softmax_kl_backward, arguments)
+    arguments = (*arguments_of(name, student.detach()), weight)
+    torch.library.opcheck(getattr(torch.ops.compressc, name), (student, *arguments))
+    backward = getattr(torch.ops.compressc, f"{name}_backward")
+    torch.library.opcheck(backward, (torch.rand(3), student.detach(), *arguments))
 
 
 class Loss(torch.nn.Module):

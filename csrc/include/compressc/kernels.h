@@ -7,24 +7,53 @@
 
 namespace compressc {
 
-// scale * weight * T^2 * KL(softmax(teacher / T) || softmax(student / T)) for each row of raw logits, and its
-// gradient with respect to the student's logits.
+enum class Direction : int { forward = 0, reverse = 1, jensen_shannon = 2 };
+
+// scale * weight * (alpha * T^2 * D(softmax(teacher / T), softmax(student / T))
+//                   + (1 - alpha) * cross entropy of softmax(student) and the label)
+// for each row of raw logits, and its gradient with respect to the student's logits. D is KL(p || q),
+// KL(q || p) or the Jensen-Shannon divergence of p (teacher) and q (student). Without labels there is
+// no second term, whatever alpha.
 struct SoftmaxKl {
-  const void* student;        // [rows, vocab], elements of a row contiguous
-  const void* teacher;        // [rows, vocab], likewise
-  const float* weight;        // [rows] or null for 1; a row of weight 0 is not read
-  float* loss;                // [rows]
-  void* grad;                 // [rows, vocab] contiguous, of the student's type; null: not wanted.
-                              // May be `student` itself where that is contiguous.
+  const void* student;  // [rows, vocab], elements of a row contiguous
+  const void* teacher;  // [rows, vocab], likewise
+  const float* weight;  // [rows] or null for 1; a row of weight 0 is not read
+  float* loss;          // [rows]
+  void* grad;           // [rows, vocab] contiguous, of the student's type; null: not wanted.
+                        // May be `student` itself where that is contiguous.
+  float* total;         // the sum of all losses; null: not wanted
+  const std::int64_t* labels;  // [rows] or null; negative: this row has no label. `forward` only.
   std::int64_t rows, vocab;
   std::int64_t student_stride, teacher_stride;  // elements from one row to the next
   DType student_type, teacher_type;
+  Direction direction;
   float temperature;  // > 0
   float scale;        // of every loss and gradient: 1 / rows for a mean
+  float alpha;        // share of the divergence where there are labels
+  float smoothing;    // label smoothing
 };
 
 // Runs on at most `threads` OpenMP threads. Rows are independent: the result does not depend on them.
-void softmax_kl(const SoftmaxKl& args, int threads);
+// False, and nothing done: a label is not below `vocab`.
+bool softmax_kl(const SoftmaxKl& args, int threads);
+
+// The same KL(p || q) with a teacher of whom only k logits are known, and the probability `tail` of
+// all others together; the student's others are pooled likewise. Indices of a row are distinct.
+struct TopkKl {
+  const void* student;         // [rows, vocab], elements of a row contiguous
+  const float* values;         // [rows, k] the teacher's logits
+  const std::int64_t* indices;  // [rows, k]
+  const float* tail;           // [rows], in [0, 1], at this temperature
+  const float* weight;         // as above, like all that follows
+  float* loss;
+  void* grad;
+  std::int64_t rows, vocab, k, student_stride;
+  DType student_type;
+  float temperature, scale;
+};
+
+// False, and nothing done: an index is not in [0, vocab).
+bool topk_kl(const TopkKl& args, int threads);
 
 // Multiplies row i of a contiguous [rows, columns] tensor by scale[i], in place.
 void scale_rows(void* data, DType type, const float* scale, std::int64_t rows, std::int64_t columns,

@@ -23,18 +23,27 @@ inline constexpr int kRun = 8;       // vectors summed before a sum joins the ot
 // exponentials to the row's maximum. `excess` is z_s - z_t.
 struct Blocks {
   float *max_s, *max_t, *z_t, *excess, *dot, *factor_s, *factor_t;
-  static constexpr int arrays = 7;
+  float *z_1, *factor_1;  // of the student at temperature 1
+  static constexpr int arrays = 9;
 };
 
 // One row's working space, one thread's own.
 struct Scratch {
   float *exp_s, *exp_t;  // exponentials, relative to their block's maximum
+  float* third;          // as `Keep` says
   Blocks blocks;
+};
+
+// What the pass over the logits leaves in Scratch::third.
+enum class Keep {
+  nothing,
+  gap,       // (s - m_s) - (t - m_t), for divergences whose slope needs it
+  exp_at_1,  // the student's exponentials at temperature 1, for a cross-entropy
 };
 
 // Sums over a row, relative to the row's maxima; `masked` where either side has no finite logit.
 struct RowSums {
-  double z_s, z_t, excess, dot;
+  double z_s, z_t, excess, dot, z_1;
   bool masked;
 };
 
@@ -62,20 +71,24 @@ inline void block_maxima(const S* s, const T* t, int n, float& m_s, float& m_t) 
   m_t = block_t > m_t ? block_t : m_t;
 }
 
-// Fills exp_s and exp_t of one block (whole vectors; lanes past n get 0) and its sums.
-template <typename S, typename T>
-inline void block_sums(const S* s, const T* t, int n, const Exp& exp, const Blocks& k,
-                       std::int64_t b, float* exp_s, float* exp_t) {
+// Fills the scratch of block b (whole vectors; lanes past n get an exponential of 0) and its sums.
+template <Keep kKeep, typename S, typename T>
+inline void block_sums(const S* s, const T* t, int n, const Exp& exp, const Scratch& w,
+                       std::int64_t b) {
   constexpr int W = Vec::width;
+  const Blocks& k = w.blocks;
+  float *const exp_s = w.exp_s + b * kBlock, *const exp_t = w.exp_t + b * kBlock;
+  float* const third = w.third + b * kBlock;
+  const Exp exp_at_1(1.0f);
   k.max_s[b] = b == 0 ? -INFINITY : k.max_s[b - 1];
   k.max_t[b] = b == 0 ? -INFINITY : k.max_t[b - 1];
   block_maxima(s, t, n, k.max_s[b], k.max_t[b]);
   const Vec shift_s = set1(finite_or_zero(k.max_s[b])), shift_t = set1(finite_or_zero(k.max_t[b]));
   const Vec zero = set1(0);
-  Vec z_t = zero, excess = zero, dot = zero;
+  Vec z_t = zero, excess = zero, dot = zero, z_1 = zero;
   for (int from = 0; from < n; from += kRun * W) {
     const int to = n - from < kRun * W ? n : from + kRun * W;
-    Vec run_z = zero, run_excess = zero, run_dot = zero;
+    Vec run_z = zero, run_excess = zero, run_dot = zero, run_1 = zero;
     const auto step = [&](Vec raw_s, Vec raw_t, int i) {
       const Vec x_s = sub(raw_s, shift_s), x_t = sub(raw_t, shift_t);
       const Vec e_s = exp(x_s), e_t = exp(x_t);
@@ -84,6 +97,12 @@ inline void block_sums(const S* s, const T* t, int n, const Exp& exp, const Bloc
       run_z = add(run_z, e_t);
       run_excess = add(run_excess, sub(e_s, e_t));
       run_dot = fma_where_positive(e_t, sub(x_t, x_s), run_dot);
+      if constexpr (kKeep == Keep::gap) store(third + i, sub(x_s, x_t));
+      if constexpr (kKeep == Keep::exp_at_1) {
+        const Vec e_1 = exp_at_1(x_s);
+        store(third + i, e_1);
+        run_1 = add(run_1, e_1);
+      }
     };
     int i = from;
     for (; i + W <= to; i += W) step(load(s + i), load(t + i), i);
@@ -92,10 +111,12 @@ inline void block_sums(const S* s, const T* t, int n, const Exp& exp, const Bloc
     z_t = add(z_t, run_z);
     excess = add(excess, run_excess);
     dot = add(dot, run_dot);
+    z_1 = add(z_1, run_1);
   }
   k.z_t[b] = reduce_add(z_t);
   k.excess[b] = reduce_add(excess);
   k.dot[b] = reduce_add(dot);
+  k.z_1[b] = reduce_add(z_1);
 }
 
 // factor[b] = e^((m_b - m) / T), where m is the last maximum, the row's.
@@ -109,8 +130,9 @@ inline void block_factors(const float* maxima, float* factor, std::int64_t block
   }
 }
 
-inline RowSums join_blocks(const Blocks& k, std::int64_t blocks, const Exp& exp) {
-  RowSums r{0, 0, 0, 0, true};
+// `with_1`: the blocks hold sums at temperature 1 as well.
+inline RowSums join_blocks(const Blocks& k, std::int64_t blocks, const Exp& exp, bool with_1) {
+  RowSums r{0, 0, 0, 0, 0, true};
   if (blocks == 0) return r;
   block_factors(k.max_s, k.factor_s, blocks, exp);
   block_factors(k.max_t, k.factor_t, blocks, exp);
@@ -124,32 +146,38 @@ inline RowSums join_blocks(const Blocks& k, std::int64_t blocks, const Exp& exp)
     if (!(f_t > 0)) continue;  // no mass here, and d may be infinite
     r.dot += f_t * (k.dot[b] + z_t * ((k.max_t[b] - m_t) - (finite_or_zero(k.max_s[b]) - m_s)));
   }
+  if (with_1) {
+    block_factors(k.max_s, k.factor_1, blocks, Exp(1.0f));
+    for (std::int64_t b = 0; b < blocks; ++b) {
+      r.z_1 += static_cast<double>(k.factor_1[b]) * k.z_1[b];
+    }
+  }
   // A NaN anywhere must come out, so only true zeros count as masked.
   r.masked = (k.max_s[blocks - 1] == -INFINITY && r.z_s == r.z_s) ||
              (k.max_t[blocks - 1] == -INFINITY && r.z_t == r.z_t);
   return r;
 }
 
-// g = e_s * a - e_t * b, for one block.
-template <bool kStream, typename S>
-inline void weighted_difference(S* g, const float* e_s, const float* e_t, int n, Vec a, Vec b) {
+// g[i] = value(i, lanes) over n elements; `value` loads `lanes` of its inputs, or all for W.
+template <bool kStream, typename S, typename Value>
+inline void fill(S* g, int n, const Value& value) {
   constexpr int W = Vec::width;
-  const auto value = [&](int i) { return sub(mul(load(e_s + i), a), mul(load(e_t + i), b)); };
   int i = 0;
   if constexpr (kStream) {
     const auto past = reinterpret_cast<std::uintptr_t>(g) % (W * sizeof(S)) / sizeof(S);
     if (past != 0) {
       i = W - static_cast<int>(past) < n ? W - static_cast<int>(past) : n;
-      store_partial(g, value(0), i);
+      store_partial(g, value(0, i), i);
     }
-    for (; i + W <= n; i += W) stream(g + i, value(i));
+    for (; i + W <= n; i += W) stream(g + i, value(i, W));
   } else {
-    for (; i + W <= n; i += W) store(g + i, value(i));
+    for (; i + W <= n; i += W) store(g + i, value(i, W));
   }
-  if (i < n) {
-    const Vec tail = sub(mul(load_partial(e_s + i, n - i, 0), a), mul(load_partial(e_t + i, n - i, 0), b));
-    store_partial(g + i, tail, n - i);
-  }
+  if (i < n) store_partial(g + i, value(i, n - i), n - i);
+}
+
+inline Vec load_lanes(const float* p, int lanes) {
+  return lanes == Vec::width ? load(p) : load_partial(p, lanes, 0);
 }
 
 template <typename S>
@@ -157,33 +185,54 @@ inline void fill_zero(S* g, std::int64_t n) {
   std::memset(g, 0, static_cast<std::size_t>(n) * sizeof(S));
 }
 
-template <bool kStream, typename S, typename T>
-inline void softmax_kl_row(const S* s, const T* t, S* g, float* loss, std::int64_t vocab,
-                           float temperature, float weight, const Scratch& w) {
-  const Exp exp(temperature);
-  const std::int64_t blocks = (vocab + kBlock - 1) / kBlock;
-  const auto length = [&](std::int64_t b) {
-    return static_cast<int>(vocab - b * kBlock < kBlock ? vocab - b * kBlock : kBlock);
-  };
+inline std::int64_t blocks_of(std::int64_t vocab) { return (vocab + kBlock - 1) / kBlock; }
+inline int block_length(std::int64_t vocab, std::int64_t b) {
+  return static_cast<int>(vocab - b * kBlock < kBlock ? vocab - b * kBlock : kBlock);
+}
+
+// What a row asks for beside its logits. `weight` includes the scale.
+struct RowTask {
+  std::int64_t vocab;
+  float temperature, weight;
+  std::int64_t label;  // negative: none, and then alpha and smoothing mean nothing
+  float alpha, smoothing;
+};
+
+template <Keep kKeep, typename S, typename T>
+inline RowSums row_sums(const S* s, const T* t, const RowTask& task, const Scratch& w) {
+  const Exp exp(task.temperature);
+  const std::int64_t blocks = blocks_of(task.vocab);
   for (std::int64_t b = 0; b < blocks; ++b) {
-    const std::int64_t at = b * kBlock;
-    block_sums(s + at, t + at, length(b), exp, w.blocks, b, w.exp_s + at, w.exp_t + at);
+    block_sums<kKeep>(s + b * kBlock, t + b * kBlock, block_length(task.vocab, b), exp, w, b);
   }
-  const RowSums r = join_blocks(w.blocks, blocks, exp);
+  return join_blocks(w.blocks, blocks, exp, kKeep == Keep::exp_at_1);
+}
+
+inline double forward_kl(const RowSums& r, double temperature) {
+  const double kl = r.dot / (temperature * r.z_t) + std::log1p(r.excess / r.z_t);
+  return kl < 0 ? 0 : kl;
+}
+
+// KL(p || q) alone.
+template <bool kStream, typename S, typename T>
+inline void forward_row(const S* s, const T* t, S* g, float* loss, const RowTask& task,
+                        const Scratch& w) {
+  const RowSums r = row_sums<Keep::nothing>(s, t, task, w);
   if (r.masked) {
     *loss = 0;
-    if (g != nullptr) fill_zero(g, vocab);
+    if (g != nullptr) fill_zero(g, task.vocab);
     return;
   }
-  const double kl = r.dot / (temperature * r.z_t) + std::log1p(r.excess / r.z_t);
-  *loss = static_cast<float>((kl < 0 ? 0 : kl) * temperature * temperature * weight);
+  const double scale = static_cast<double>(task.weight) * task.temperature;
+  *loss = static_cast<float>(scale * task.temperature * forward_kl(r, task.temperature));
   if (g == nullptr) return;
-  const double scale_s = weight * temperature / r.z_s, scale_t = weight * temperature / r.z_t;
-  for (std::int64_t b = 0; b < blocks; ++b) {
-    const Vec a = set1(static_cast<float>(scale_s * w.blocks.factor_s[b]));
-    const Vec c = set1(static_cast<float>(scale_t * w.blocks.factor_t[b]));
-    const std::int64_t at = b * kBlock;
-    weighted_difference<kStream>(g + at, w.exp_s + at, w.exp_t + at, length(b), a, c);
+  for (std::int64_t b = 0; b < blocks_of(task.vocab); ++b) {
+    const Vec a = set1(static_cast<float>(scale / r.z_s * w.blocks.factor_s[b]));
+    const Vec c = set1(static_cast<float>(scale / r.z_t * w.blocks.factor_t[b]));
+    const float *const e_s = w.exp_s + b * kBlock, *const e_t = w.exp_t + b * kBlock;
+    fill<kStream>(g + b * kBlock, block_length(task.vocab, b), [&](int i, int lanes) {
+      return sub(mul(load_lanes(e_s + i, lanes), a), mul(load_lanes(e_t + i, lanes), c));
+    });
   }
 }
 

@@ -97,6 +97,9 @@ inline Vec sub(Vec a, Vec b) {
 inline Vec mul(Vec a, Vec b) {
   return each([&](int i) { return a.v[i] * b.v[i]; });
 }
+inline Vec div(Vec a, Vec b) {
+  return each([&](int i) { return a.v[i] / b.v[i]; });
+}
 inline Vec fma(Vec a, Vec b, Vec c) {
   return each([&](int i) { return a.v[i] * b.v[i] + c.v[i]; });
 }

@@ -1,0 +1,74 @@
+"""Eager mode's way to a loss and its gradient: one pass over the logits for both."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from compressc.kernels import dispatch, native, ops
+from compressc.kernels.problem import Problem
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+_DTYPES = (torch.float32, torch.bfloat16)
+
+
+def possible(problem: Problem) -> bool:
+    """Whether this call may take the short way.
+
+    Not for float16: a gradient rounded before the loss scaler's factor is applied underflows. Not
+    under anything that traces, transforms or intercepts tensors: those must see the operators.
+    """
+    student = problem.student
+    if torch.compiler.is_compiling() or type(student) not in _PLAIN:
+        return False
+    if student.dtype not in _DTYPES or student.numel() == 0:
+        return False
+    if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
+        return False
+    return dispatch.choose_loss(problem).implementation == "native"
+
+
+def solve(problem: Problem, reduce: bool) -> Tensor:
+    """Loss `[B]`, or its sum; differentiable once in `problem.student`."""
+    return cast("Tensor", _apply(problem.student, problem, reduce))
+
+
+class _OnePass(torch.autograd.Function):
+    """The gradient is computed in forward and waits, in the student's dtype, for backward."""
+
+    @staticmethod
+    def forward(ctx: Any, _: Tensor, problem: Problem, reduce: bool) -> Tensor:
+        """`_` is the student again: autograd looks for tensors among the arguments only."""
+        loss, grad = ops.loss_and_grad(problem, ctx.needs_input_grad[0], reduce)
+        if grad is not None:
+            ctx.save_for_backward(grad)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "the one-pass softmax_kl is differentiable once; for higher derivatives use "
+                "compressc.kernels.reference or torch.func"
+            )
+        (grad,) = ctx.saved_tensors
+        if upstream.dim() == 0 or upstream.stride(0) == 0:
+            factor = upstream.flatten()[0].item() if upstream.dim() else upstream.item()
+            if factor == 1.0:
+                return grad, None, None
+        return _scaled(grad, upstream.expand(grad.shape[0])), None, None
+
+
+# torch.autograd.Function is untyped.
+_apply: Any = cast("Any", _OnePass).apply
+
+
+def _scaled(grad: Tensor, upstream: Tensor) -> Tensor:
+    """`grad * upstream[:, None]`, in place when this was the last use of the graph."""
+    keep_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
+    if keep_graph():
+        grad = grad.clone()
+    native.scale_rows(grad, upstream)
+    return grad
