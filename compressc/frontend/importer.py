@@ -176,11 +176,24 @@ class _Importer:
                 self._alias(node, node.args[0])
         else:
             kind, written = self._functional(kind, node)
-            result = Ref(self._emit(_RENAMED.get(kind, kind), node).name)
+            result = self._overwritten(kind, node)
+            if result is None:
+                result = Ref(self._emit(_RENAMED.get(kind, kind), node).name)
             self.values[node] = result
             if written is not None:
                 self._alias(node, written)
                 self.values |= dict.fromkeys(self.aliases[node], result)
+
+    def _overwritten(self, kind: str, node: fx.Node) -> Any:
+        """The source of a write that replaces a whole tensor (and has no derivative in torch)."""
+        if kind not in ("aten.copy", "aten.slice_scatter"):
+            return None
+        source, whole = node.args[1], node.meta["val"]
+        if not isinstance(source, fx.Node) or source.meta["val"].dtype != whole.dtype:
+            return None
+        if _texts(source.meta["val"].shape) != _texts(whole.shape):
+            return None
+        return self._operand(source)
 
     def _kind(self, node: fx.Node) -> str:
         target = node.target

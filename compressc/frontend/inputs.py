@@ -9,7 +9,7 @@ import sympy
 import torch
 
 from compressc.errors import CompresscError
-from compressc.ir import TensorType, parse_type
+from compressc.ir import Graph, TensorType, parse_type
 from compressc.ir.types import evaluate
 
 #: Sizes stand-ins for open dimensions: distinct primes, so that none is taken for another or for a
@@ -44,6 +44,31 @@ def parse_input(text: str) -> InputSpec:
     if any(isinstance(size, int) and size < 0 for size in type_.shape):
         raise _bad(text, "a negative size")
     return InputSpec(name, type_)
+
+
+def check_inputs(graph: Graph, tensors: Sequence[torch.Tensor]) -> None:
+    """Tensors fit a graph's inputs: as many, of these dtypes, with these sizes.
+
+    Raises:
+        CompresscError: CC204 naming the input at fault.
+    """
+    wanted = [graph.type_of(op.name) for op in graph.inputs]
+    if len(wanted) != len(tensors):
+        text = f"the model takes {len(wanted)} inputs"
+        raise CompresscError("CC204", text, got=str(len(tensors)), hint=", ".join(map(str, wanted)))
+    open_sizes: dict[str, int] = {}
+    for op, type_, tensor in zip(graph.inputs, wanted, tensors, strict=True):
+        fits = tensor.dtype == type_.dtype and tensor.dim() == len(type_.shape)
+        for size, length in zip(type_.shape, tensor.shape, strict=False):
+            # an open dimension takes any size, but the same one everywhere
+            wanted_size = (
+                size if isinstance(size, int) else open_sizes.setdefault(str(size), length)
+            )
+            fits &= wanted_size == length
+        if not fits:
+            text = f"input '{op.name}' must be {type_}"
+            got = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+            raise CompresscError("CC204", text, got=got, hint="check the data set or --input")
 
 
 def _bad(text: str, got: str) -> CompresscError:

@@ -13,8 +13,9 @@ from compressc.errors import CompresscError
 from compressc.frontend.archive import read_program
 from compressc.frontend.export import export_module, import_program
 from compressc.frontend.formats import Format, recognise
-from compressc.frontend.inputs import InputSpec, make_example, parse_input
+from compressc.frontend.inputs import InputSpec, check_inputs, make_example, parse_input
 from compressc.frontend.pickled import read_pickle, run_factory
+from compressc.frontend.quiet import first_line
 from compressc.ir import Graph, check_finite, load_bundle, verify
 
 Example = tuple[torch.Tensor, ...]
@@ -36,6 +37,12 @@ class Loaded:
     example: Example | None
     source: str
     format: str
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The one batch size the model takes, where it was exported without an open one."""
+        shape = self.graph.type_of(self.graph.inputs[0].name).shape if self.graph.inputs else ()
+        return shape[0] if shape and isinstance(shape[0], int) else None
 
 
 @dataclass(frozen=True)
@@ -72,12 +79,24 @@ def load_model(
             (damaged bundle).
     """
     request = _Request(example, tuple(map(parse_input, input_spec)), trust_pickle, factory)
-    if isinstance(source, str | Path):
-        loaded = _load_path(Path(source), request)
-    else:
-        loaded = _load_object(source, request)
+    if not isinstance(source, str | Path):
+        return _checked(_load_object(source, request), example)
+    path = Path(source)
+    try:
+        return _checked(_READERS[recognise(path)](path, request), example)
+    except CompresscError:
+        raise
+    except Exception as error:  # a stranger's file may break any assumption
+        raise CompresscError(
+            "CC200", "the file cannot be read as a model", got=first_line(error), where=str(path)
+        ) from error
+
+
+def _checked(loaded: Loaded, example: Example | None) -> Loaded:
     check_finite(loaded.graph)
     verify(loaded.graph)
+    if example is not None:
+        check_inputs(loaded.graph, example)
     return loaded
 
 
@@ -99,11 +118,6 @@ def _load_object(
         "a model is a file, a folder, an nn.Module, an ExportedProgram or a Graph",
         got=type(source).__name__,
     )
-
-
-def _load_path(path: Path, request: _Request) -> Loaded:
-    format_ = recognise(path)
-    return _READERS[format_](path, request)
 
 
 def _load_program(path: Path, request: _Request) -> Loaded:

@@ -5,12 +5,18 @@ from __future__ import annotations
 from torch import fx
 
 from compressc.frontend.held import HeldTensors
+from compressc.ir import LAYERS
 
+#: Modules whose whole work is one layer op; attention, say, makes several.
+_LEAVES = {layer.module.__name__ for layer in LAYERS.values()} - {"Tensor"}
 _SLOTS = ("weight", "running_mean", "running_var", "bias")
 
 
 def layer_stem(node: fx.Node, kind: str, held: HeldTensors) -> str:
     """Name of a layer: its module's path, or the path of the caller and the kind of layer."""
+    path, class_name = _position(node)
+    if class_name.rpartition(".")[2] in _LEAVES and path:
+        return path
     bare = ""
     for source in map(held.origin, node.all_input_nodes):
         if source in held:
@@ -22,9 +28,6 @@ def layer_stem(node: fx.Node, kind: str, held: HeldTensors) -> str:
                     return stem or kind
     if bare and kind == "linear":  # a product with a parameter of its own: `x @ self.projection`
         return bare
-    path, class_name = _position(node)
-    if class_name.startswith("torch.nn.modules") and path:
-        return path
     return f"{path}.{kind}" if path else kind
 
 

@@ -80,6 +80,10 @@ def simplify_size(size: Any) -> Size:
     """An `int` where the value is known, else the expression."""
     if isinstance(size, int):
         return size
+    if size.has(sympy.Max, sympy.Min):
+        size = (
+            size.doit()
+        )  # sympy leaves Max(s, Min(2, 3)) as it is; its text would read back simpler
     return int(size) if size.is_number else size
 
 

@@ -1,0 +1,217 @@
+"""Bundles: round trip with ties and memory layout, damage, hashes."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.utils._pytree import tree_leaves
+
+from compressc.errors import CompresscError
+from compressc.ir import Graph, graph_hash, load_bundle, lower, save_bundle, verify
+from tests.models import ZOO
+
+
+def test_the_zoo_loads_again_bit_equal(graph: Graph, tmp_path: Path) -> None:
+    save_bundle(graph, tmp_path)
+    again = load_bundle(tmp_path)
+    assert str(again) == str(graph)
+    assert list(again.tensors()) == list(graph.tensors())
+    assert graph_hash(again) == graph_hash(graph)
+    _, example = ZOO[graph.name]()
+    with torch.no_grad():
+        for a, b in zip(
+            tree_leaves(lower(graph)(*example)), tree_leaves(lower(again)(*example)), strict=True
+        ):
+            assert torch.equal(a, b)
+
+
+def test_a_bundle_needs_none_of_the_users_code(digits: Graph, tmp_path: Path) -> None:
+    save_bundle(digits, tmp_path)
+    x = torch.randn(3, 1, 8, 8)
+    code = (
+        "import sys, torch; from pathlib import Path; from compressc.ir import load_bundle, lower\n"
+        "assert not any('tests' in name for name in sys.modules)\n"
+        f"x = torch.tensor({x.tolist()})\n"
+        "print(lower(load_bundle(Path(sys.argv[1])))(x).detach().double().tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    with torch.no_grad():
+        assert json.loads(done.stdout) == lower(digits)(x).double().tolist()
+
+
+def test_memory_layout_is_kept(digits: Graph, tmp_path: Path) -> None:
+    layer = digits["conv1"].layer
+    assert layer is not None
+    layer.to(memory_format=torch.channels_last)
+    head = digits["head"].layer
+    head.weight = torch.nn.Parameter(head.weight.detach().t().contiguous().t())
+    save_bundle(digits, tmp_path)
+    again = load_bundle(tmp_path)
+    for name, tensor in digits.tensors().items():
+        assert again.tensors()[name].stride() == tensor.stride(), name
+        assert torch.equal(again.tensors()[name], tensor)
+
+
+def test_no_pickle_is_written(digits: Graph, tmp_path: Path) -> None:
+    save_bundle(digits, tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["graph.txt", "weights.safetensors"]
+
+
+# ---- hashes -------------------------------------------------------------------------------
+
+
+def test_the_hash_sees_one_weight_bit(digits: Graph) -> None:
+    before = graph_hash(digits)
+    assert graph_hash(digits.copy()) == before
+    with torch.no_grad():
+        bits = digits["head"].layer.bias.view(torch.int32)
+        bits[3] ^= 1
+    assert graph_hash(digits) != before
+    with torch.no_grad():
+        bits[3] ^= 1
+    assert graph_hash(digits) == before
+
+
+def test_the_hash_sees_one_attribute(digits: Graph) -> None:
+    before = graph_hash(digits)
+    digits["bn1"].layer.eps = 1e-4
+    assert graph_hash(digits) != before
+
+
+def test_the_hash_sees_lineage_and_outputs(digits: Graph) -> None:
+    hashes = {graph_hash(digits)}
+    digits["head"].lineage = ("other",)
+    hashes.add(graph_hash(digits))
+    digits.outputs = (digits.outputs,)
+    hashes.add(graph_hash(digits))
+    assert len(hashes) == 3
+
+
+# ---- damage -------------------------------------------------------------------------------
+
+
+def refused(folder: Path) -> str:
+    """The code a damaged bundle is refused with."""
+    with pytest.raises(CompresscError) as caught:
+        verify(load_bundle(folder))
+    return caught.value.code
+
+
+@pytest.fixture
+def bundle(digits: Graph, tmp_path: Path) -> Path:
+    """A sound bundle on disk."""
+    save_bundle(digits, tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["graph.txt", "weights.safetensors"])
+def test_a_missing_file_is_refused(bundle: Path, name: str) -> None:
+    (bundle / name).unlink()
+    assert refused(bundle) == "CC403"
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.5, 0.999])
+def test_truncated_weights_are_refused(bundle: Path, share: float) -> None:
+    data = (bundle / "weights.safetensors").read_bytes()
+    (bundle / "weights.safetensors").write_bytes(data[: int(share * len(data))])
+    assert refused(bundle) == "CC403"
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.7])
+def test_truncated_text_is_refused(bundle: Path, share: float) -> None:
+    text = (bundle / "graph.txt").read_text()
+    (bundle / "graph.txt").write_text(text[: int(share * len(text))])
+    assert refused(bundle) == "CC402"
+
+
+def test_text_that_is_not_utf8_is_refused(bundle: Path) -> None:
+    (bundle / "graph.txt").write_bytes(b"graph \xff\xfe")
+    assert refused(bundle) == "CC403"
+
+
+def test_weights_of_another_shape_are_refused(bundle: Path) -> None:
+    text = (bundle / "graph.txt").read_text()
+    (bundle / "graph.txt").write_text(text.replace("out=10", "out=11"))
+    assert refused(bundle) == "CC402"
+
+
+def test_a_missing_weight_is_refused(bundle: Path) -> None:
+    text = (bundle / "graph.txt").read_text()
+    (bundle / "graph.txt").write_text(text.replace("@head.bias", "@nowhere.bias"))
+    assert refused(bundle) == "CC402"
+
+
+def _write_safetensors(path: Path, header: object, data: bytes = b"") -> None:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def _entry(shape: list[int], start: int, end: int) -> dict[str, object]:
+    return {"dtype": "F32", "shape": shape, "data_offsets": [start, end]}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"a": _entry([2], 0, 8), "b": _entry([2], 4, 12)},
+        {"a": _entry([1 << 40], 0, 1 << 42)},
+        {"a": _entry([2], 8, 0)},
+        {"a": _entry([2], 0, 8) | {"dtype": "PICKLE"}},
+        {"__metadata__": {"memory_order": "{\"nowhere\": [1, 0]}"}},
+        {"__metadata__": {"memory_order": "not json"}},
+        {"__metadata__": {"memory_order": "[1]"}, "a": _entry([2], 0, 8)},
+        b"not json",
+    ],
+)  # fmt: skip
+def test_forged_weight_tables_are_refused(bundle: Path, header: object) -> None:
+    _write_safetensors(bundle / "weights.safetensors", header, b"\0" * 12)
+    assert refused(bundle) in ("CC403", "CC402")
+
+
+def test_a_huge_header_is_refused_without_reading_it(bundle: Path) -> None:
+    (bundle / "weights.safetensors").write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
+    assert refused(bundle) == "CC403"
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_damage_is_refused_with_a_code(
+    data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("damage")
+    save_bundle(_tied_copy(), folder)
+    file = folder / data.draw(st.sampled_from(["graph.txt", "weights.safetensors"]))
+    content = bytearray(file.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, min(len(content) - 1, 1200)))] = data.draw(
+            st.integers(0, 255)
+        )
+    file.write_bytes(content)
+    with suppress(CompresscError):  # any other exception fails the test
+        verify(load_bundle(folder))
+
+
+def _tied_copy() -> Graph:
+    from compressc.ir import Op, Ref, TensorType, symbol
+
+    torch.manual_seed(0)
+    graph = Graph("tied")
+    graph.append(Op("x", "input", type=TensorType(torch.float32, (symbol("b"), 4))))
+    first, second = torch.nn.Linear(4, 4).eval(), torch.nn.Linear(4, 4).eval()
+    second.weight = first.weight
+    type_ = TensorType(torch.float32, (symbol("b"), 4))
+    graph.append(Op("a", "linear", (Ref("x"),), layer=first, type=type_, lineage=("a",)))
+    graph.append(Op("c", "linear", (Ref("a"),), layer=second, type=type_, kept={1: (0, 1, 2, 3)}))
+    graph.outputs = Ref("c")
+    return graph
