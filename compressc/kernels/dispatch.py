@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -38,12 +39,17 @@ def choose(operator: str, device: torch.device, *dtypes: torch.dtype) -> Row:
     Raises:
         CompresscError: CC100, if an implementation is forced that does not exist here.
     """
+    return _choose(operator, device.type, dtypes, _FORCED[-1] if _FORCED else "")
+
+
+@cache  # asked on every call of every loss
+def _choose(operator: str, device: str, dtypes: tuple[torch.dtype, ...], forced: str) -> Row:
     reason = _why_not_native(device, dtypes)
-    if _FORCED and _FORCED[-1] == "reference":
+    if forced == "reference":
         return Row(operator, "reference", "asked for (COMPRESSC_KERNELS or dispatch.using)")
-    if _FORCED and (_FORCED[-1] != "native" or reason):
+    if forced and (forced != "native" or reason):
         hint = "native or reference"
-        raise CompresscError("CC100", f"kernels '{_FORCED[-1]}' cannot run", got=reason, hint=hint)
+        raise CompresscError("CC100", f"kernels '{forced}' cannot run", got=reason, hint=hint)
     if reason:
         return Row(operator, "reference", reason)
     return Row(operator, "native", native.REASON)
@@ -81,9 +87,9 @@ def using(implementation: str) -> Iterator[None]:
         _FORCED.pop()
 
 
-def _why_not_native(device: torch.device, dtypes: tuple[torch.dtype, ...]) -> str:
-    if device.type != "cpu":
-        return f"the native kernels run on cpu, the tensors are on {device.type}"
+def _why_not_native(device: str, dtypes: tuple[torch.dtype, ...]) -> str:
+    if device != "cpu":
+        return f"the native kernels run on cpu, the tensors are on {device}"
     for dtype in dtypes:
         if dtype not in native.DTYPES:
             return f"the native kernels have no {str(dtype).removeprefix('torch.')}"

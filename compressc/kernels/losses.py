@@ -92,15 +92,16 @@ def softmax_kl_ce(  # noqa: PLR0913 - one loss, its options by keyword
 
 def _solve(problem: Problem, reduction: Reduction) -> Tensor:
     _check(problem)
+    flat = problem.student.dim() == 2
     shape = problem.student.shape[:-1]
-    if len(shape) != 1:
+    if not flat:
         problem = _flat(problem)
     if reduction == "mean":
         problem = _for_mean(problem)
     reduce = reduction != "none"
     if one_pass.possible(problem):
         loss = one_pass.solve(problem, reduce)
-        return loss if reduce or len(shape) == 1 else loss.reshape(shape)
+        return loss if reduce or flat else loss.reshape(shape)
     if torch._C._are_functorch_transforms_active():
         loss = reference.rows_loss(problem)
     else:
@@ -135,25 +136,35 @@ def _for_mean(problem: Problem) -> Problem:
 
 def _check(problem: Problem) -> None:
     student, teacher = problem.student, problem.teacher
-    shape = student.shape
     if isinstance(teacher, TopK):
-        fits = teacher.values.shape == teacher.indices.shape and teacher.tail.shape == shape[:-1]
-        fits = fits and teacher.values.shape[:-1] == shape[:-1]
-        teacher = teacher.values
+        logits, fits = teacher.values, _topk_fits(student, teacher)
     else:
-        fits = shape == teacher.shape
-    if not shape or not fits:
-        got = f"student {list(shape)}, teacher {list(teacher.shape)}"
+        logits, fits = teacher, student.shape == teacher.shape and student.dim() > 0
+    if not fits:
+        got = f"student {list(student.shape)}, teacher {list(logits.shape)}"
         raise CompresscError("CC204", "student and teacher logits must have one shape", got=got)
-    for name, rows in (("weight", problem.weight), ("labels", problem.labels)):
-        if rows is not None and rows.shape != shape[:-1]:
-            got = f"{list(rows.shape)} for {list(shape)}"
-            raise CompresscError("CC204", f"{name} must have one entry per row", got=got)
-    if student.device != teacher.device:
-        got = f"{student.device} and {teacher.device}"
+    if student.device != logits.device:
+        got = f"{student.device} and {logits.device}"
         raise CompresscError("CC204", "student and teacher must be on one device", got=got)
+    if problem.weight is not None:
+        _check_per_row("weight", problem.weight, student)
+    if problem.labels is not None:
+        _check_per_row("labels", problem.labels, student)
     if problem.direction not in native.DIRECTIONS:
         wanted = f"direction must be one of {', '.join(native.DIRECTIONS)}"
         raise CompresscError("CC100", wanted, got=str(problem.direction))
     if not problem.temperature > 0:
         raise CompresscError("CC100", "temperature must be above 0", got=str(problem.temperature))
+
+
+def _topk_fits(student: Tensor, teacher: TopK) -> bool:
+    if student.dim() == 0 or teacher.values.shape != teacher.indices.shape:
+        return False
+    rows = student.shape[:-1]
+    return teacher.values.shape[:-1] == rows and teacher.tail.shape == rows
+
+
+def _check_per_row(name: str, rows: Tensor, student: Tensor) -> None:
+    if rows.shape != student.shape[:-1]:
+        got = f"{list(rows.shape)} for {list(student.shape)}"
+        raise CompresscError("CC204", f"{name} must have one entry per row", got=got)

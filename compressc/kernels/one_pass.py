@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from compressc.kernels import dispatch, native, ops
+from compressc.kernels import dispatch, native
 from compressc.kernels.problem import Problem
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -41,7 +41,7 @@ class _OnePass(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, _: Tensor, problem: Problem, reduce: bool) -> Tensor:
         """`_` is the student again: autograd looks for tensors among the arguments only."""
-        loss, grad = ops.loss_and_grad(problem, ctx.needs_input_grad[0], reduce)
+        loss, grad = native.rows_loss(problem, ctx.needs_input_grad[0], reduce)
         if grad is not None:
             ctx.save_for_backward(grad)
         return loss
@@ -54,9 +54,9 @@ class _OnePass(torch.autograd.Function):
                 "compressc.kernels.reference or torch.func"
             )
         (grad,) = ctx.saved_tensors
-        if upstream.dim() == 0 or upstream.stride(0) == 0:
-            factor = upstream.flatten()[0].item() if upstream.dim() else upstream.item()
-            if factor == 1.0:
+        if upstream.dim() == 0 or upstream.stride(0) == 0:  # one factor for all rows
+            factor = upstream if upstream.dim() == 0 else upstream[0]
+            if factor.item() == 1.0:
                 return grad, None, None
         return _scaled(grad, upstream.expand(grad.shape[0])), None, None
 

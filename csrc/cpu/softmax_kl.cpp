@@ -1,6 +1,7 @@
 // softmax_kl for one instruction set (COMPRESSC_ISA): scratch laid out, the row's kernel chosen.
 #include "compressc/softmax_kl.h"
 
+#include "compressc/short_row.h"
 #include "compressc/softmax_kl_ce.h"
 #include "isa_entries.h"
 #include "row_loop.h"
@@ -46,9 +47,29 @@ void forward(const SoftmaxKl& a, std::int64_t begin, std::int64_t end, const Scr
   if (kStream) stream_fence();
 }
 
+template <int N>
+void short_rows(const SoftmaxKl& a, std::int64_t begin, std::int64_t end) {
+  if (a.vocab <= (N - 1) * Vec::width) return short_rows<N - 1>(a, begin, end);
+  const Exp exp(a.temperature);
+  with_types(a.student_type, a.teacher_type, [&](auto s, auto t) {
+    using S = decltype(s);
+    using T = decltype(t);
+    for_each_row<S, T>(a, begin, end, [&](const S* s, const T* t, S* g, float* loss,
+                                          const RowTask& task) {
+      short_row<N>(s, t, g, loss, task, exp);
+    });
+  });
+}
+template <>
+void short_rows<0>(const SoftmaxKl&, std::int64_t, std::int64_t) {}
+
 }  // namespace
 
 void softmax_kl_rows(const SoftmaxKl& a, std::int64_t begin, std::int64_t end, float* scratch) {
+  const bool plain = a.direction == Direction::forward && a.labels == nullptr;
+  if (plain && a.vocab > 0 && a.vocab <= kShortVectors * Vec::width) {
+    return short_rows<kShortVectors>(a, begin, end);
+  }
   const Scratch w = lay_out(scratch, a.vocab);
   const std::int64_t element = a.student_type == DType::f32 ? 4 : 2;
   const bool large = a.rows * a.vocab * element >= kStreamBytes;

