@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     show = "--traceback" in arguments or "COMPRESSC_TRACEBACK" in os.environ
     try:
         arguments = with_default([a for a in arguments if a != "--traceback"])
-        result = app(arguments, standalone_mode=False)
+        result = app(arguments, prog_name="compressc", standalone_mode=False)
         return result if isinstance(result, int) else 0
     except (typer.Abort, KeyboardInterrupt):
         return _interrupted()

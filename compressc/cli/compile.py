@@ -15,7 +15,9 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     model: Annotated[
         str, typer.Argument(help="Model file or folder; its format is told by content.")
     ],
-    passes: Annotated[str, typer.Option("--passes", "-p", help="prune(ratio=0.5),distill,quant")],
+    passes: Annotated[
+        str, typer.Option("--passes", "-p", help="prune(ratio=0.5),distill,quant")
+    ] = "",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("out"),
     data: Annotated[
         str | None, typer.Option(help="A data set's name, file.npz, or file.py:function.")

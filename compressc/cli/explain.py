@@ -22,8 +22,8 @@ def explain(name: Annotated[str, typer.Argument(help="Name of a pass.")]) -> Non
     cls = load_pass(name)
     console = Console()
     console.print(f"{name} ({cls.effect})\n", highlight=False)
-    console.print(inspect.getdoc(cls) or "", highlight=False, markup=False)
-    console.print()
+    for paragraph in (inspect.getdoc(cls) or "").split("\n\n"):
+        console.print(" ".join(paragraph.split()) + "\n", highlight=False, markup=False)
     if cls.model_fields:
         console.print(options_table(cls))
     for other, reason in cls.after.items():

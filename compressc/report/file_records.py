@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from compressc.backend import Backend, emit_proved, load_backend
+from compressc.backend import Backend, emit_proved, is_quantized, load_backend
 from compressc.data import Split
 from compressc.errors import CompresscError
 from compressc.ir import Graph
@@ -125,7 +125,7 @@ def _logits(run: Callable[..., object]) -> Runner:
 def _latencies(
     backend: Backend, bench: _Bench, teacher: Callable[..., object], result: Callable[..., object]
 ) -> Iterator[LatencyRecord]:
-    precision = "int8" if _is_quantized(bench.compiled.graph) else "f32"
+    precision = "int8" if is_quantized(bench.compiled.graph) else "f32"
     for batch in bench.batches:
         inputs = tuple(_repeated(x, batch) for x in bench.test.inputs)
         runs = {"teacher": lambda x=inputs: teacher(*x), "result": lambda x=inputs: result(*x)}
@@ -165,7 +165,3 @@ def _torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _is_quantized(graph: Graph) -> bool:
-    return any(op.kind.startswith("quantized_") for op in graph)

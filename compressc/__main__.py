@@ -1,0 +1,5 @@
+"""`python -m compressc`."""
+
+from compressc.cli import entry
+
+entry()
