@@ -1,4 +1,7 @@
-"""What a back end is: it writes a file from a graph, and runs such a file in its own runtime."""
+"""What a back end is: it writes a file from a graph, and runs such a file in its own runtime.
+
+A plugin adds one as an entry point of the group `compressc.backends`.
+"""
 
 from __future__ import annotations
 

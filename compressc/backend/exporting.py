@@ -48,7 +48,9 @@ def _enlarged(tensor: torch.Tensor) -> torch.Tensor:
 
 def _check_open(graph: Graph, program: torch.export.ExportedProgram) -> None:
     users = set(program.graph_signature.user_inputs)
-    values = [n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in users]
+    values = [
+        n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in users
+    ]
     for op, value in zip(graph.inputs, values, strict=True):
         for dim, size in enumerate(graph.type_of(op.name).shape):
             if not isinstance(size, int) and isinstance(value.shape[dim], int):

@@ -9,7 +9,7 @@ import torch
 
 from compressc.backend.backend import Backend, Runner
 from compressc.backend.exporting import export_graph, unwritable
-from compressc.backend.onnx_cleaning import clean
+from compressc.backend.onnx_cleaning import clean, name_dimensions, split_quantized_gemms
 from compressc.backend.quiet import quiet
 from compressc.errors import CompresscError
 from compressc.ir import Graph
@@ -34,6 +34,7 @@ class Onnx(Backend):
         import onnx
 
         model = export_onnx(graph, example)
+        split_quantized_gemms(model.graph)
         if model.ByteSize() > _LARGEST_FILE:
             raise CompresscError("CC503", "an .onnx file holds at most 2 GB", got=graph.name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,6 +90,9 @@ def export_onnx(graph: Graph, example: tuple[torch.Tensor, ...]) -> Any:
     assert exported is not None
     model = exported.model_proto
     clean(model)
+    types = [graph.type_of(op.name) for op in graph.inputs]
+    name_dimensions(model.graph.input, types)
+    name_dimensions(model.graph.output, [graph.type_of(name) for name in graph.output_names])
     return model
 
 
@@ -112,4 +116,3 @@ def refused(runtime: str, path: Path, error: BaseException) -> CompresscError:
     return CompresscError(
         "CC504", f"{runtime} must accept the file", got=text[:200], where=str(path)
     )
-

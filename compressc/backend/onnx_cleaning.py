@@ -1,4 +1,4 @@
-"""Rewriting an exported ONNX model so that runtimes find their int8 kernels, and nothing else in it.
+"""Rewriting an exported ONNX model so that runtimes find their int8 kernels and nothing else.
 
 What the exporter leaves behind is correct but slow and large: the transpose of a linear layer's
 weight hides the dequantized weight from ONNX Runtime's int8 matrix product, and every node carries
@@ -8,9 +8,12 @@ the Python stack it came from.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from compressc.ir.types import TensorType, size_text
 
 
 def clean(model: Any) -> None:
@@ -36,7 +39,7 @@ def transpose_stored_weights(graph: Any) -> None:
         weight = stored.get(source.input[0])
         if weight is None or list(_attribute(node, "perm")) != [1, 0]:
             continue
-        name = f"{weight.name}.T"
+        name = f"{weight.name}:T"
         if name not in stored:
             value = np.ascontiguousarray(numpy_helper.to_array(weight).T)
             graph.initializer.append(numpy_helper.from_array(value, name))
@@ -48,6 +51,43 @@ def transpose_stored_weights(graph: Any) -> None:
         node.input.extend(inputs)
         if axis is not None:
             _set_int(node, "axis", 1 - axis % 2)
+
+
+def split_quantized_gemms(graph: Any) -> None:
+    """`Gemm(x, DequantizeLinear(w), b)` becomes `MatMul(x, w^T) - (-b)`, for ONNX Runtime.
+
+    Its int8 Gemm wants an int32 bias and a quantized result; its int8 MatMul takes every case. The
+    bias is subtracted because it would fuse a MatMul and an Add to the float Gemm again (1.32:
+    0.88 ms instead of 0.18 ms for 64-256-256-10 at batch 256).
+    """
+    from onnx import helper, numpy_helper
+
+    made_by = {name: node for node in graph.node for name in node.output}
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    result = []
+    for node in graph.node:
+        source = made_by.get(node.input[1]) if node.op_type == "Gemm" else None
+        is_quantized = source is not None and source.op_type == "DequantizeLinear"
+        if not is_quantized or not _is_linear(node) or not set(node.input[2:]) <= set(stored):
+            result.append(node)
+            continue
+        (out,), (x, weight, *bias) = node.output, node.input
+        turned, product = f"{out}:weight", f"{out}:product" if bias else out
+        result.append(helper.make_node("Transpose", [weight], [turned], perm=[1, 0]))
+        result.append(helper.make_node("MatMul", [x, turned], [product]))
+        if bias:
+            value = -numpy_helper.to_array(stored[bias[0]])
+            graph.initializer.append(numpy_helper.from_array(value, f"{out}:bias"))
+            result.append(helper.make_node("Sub", [product, f"{out}:bias"], [out]))
+    del graph.node[:]
+    graph.node.extend(result)
+    transpose_stored_weights(graph)
+    drop_unused(graph)
+
+
+def _is_linear(gemm: Any) -> bool:
+    wanted = {"transA": (0, None), "transB": (1,), "alpha": (1.0, None), "beta": (1.0, None)}
+    return all(_attribute(gemm, name) in values for name, values in wanted.items())
 
 
 def drop_unused(graph: Any) -> None:
@@ -74,6 +114,15 @@ def strip_remarks(model: Any) -> None:
         item.doc_string = ""
         del item.metadata_props[:]
     del graph.value_info[:]
+
+
+def name_dimensions(values: Any, types: Sequence[TensorType]) -> None:
+    """Call the open dimensions of inputs or outputs what the graph calls them (`b`), not `s77`."""
+    for value, type_ in zip(values, types, strict=True):
+        dimensions = value.type.tensor_type.shape.dim
+        for dimension, size in zip(dimensions, type_.shape, strict=True):
+            if dimension.dim_param and not isinstance(size, int):
+                dimension.dim_param = size_text(size)
 
 
 def _attribute(node: Any, name: str) -> Any:

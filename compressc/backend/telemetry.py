@@ -10,7 +10,7 @@ _SENDERS = ("send_event", "send_error", "send_stack_trace", "start_session", "en
 
 
 def block_telemetry() -> None:
-    """Make sure that nothing is sent from this process. Call it before nncf or openvino is imported.
+    """Make sure that nothing is sent from this process; call it before importing nncf or openvino.
 
     Both import the package `openvino_telemetry` and fall back to a stub where it is not there, so
     its import is refused. Where the user's own code had imported it before, its senders are

@@ -1,4 +1,4 @@
-"""Layers whose weight is stored as int8, one scale per output channel.
+"""Layers whose weight is stored as int8, one scale per channel.
 
 They are written quantize-dequantize (QDQ): the forward pass turns the weight back into floats with
 `quantized_decomposed.dequantize_per_channel` and calls the float operation. So the IR,
@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from functools import cache
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,8 @@ from torch import nn
 
 #: s8 weights use -127..127: the range stays symmetric, as `-scale * 128` has no positive partner.
 WEIGHT_MIN, WEIGHT_MAX = -127, 127
+#: The weight's dimension that has one scale per index.
+_AXIS = 0
 
 
 @cache
@@ -37,24 +39,21 @@ class _Int8Weight:
 
     Attributes:
         weight: s8, shaped like the float layer's weight.
-        scale: f32[channels] along `AXIS` of the weight.
+        scale: f32[channels], one for each index of the weight's first dimension.
     """
-
-    #: The weight's dimension that has one scale per index.
-    AXIS = 0
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         module = cast(nn.Module, self)
         blank = cast(torch.Tensor, module._parameters.pop("weight"))
         module.register_buffer("weight", torch.zeros_like(blank, dtype=torch.int8))
-        channels = blank.shape[self.AXIS]
+        channels = blank.shape[_AXIS]
         module.register_buffer("scale", torch.ones(channels, device=blank.device))
 
     def float_weight(self) -> torch.Tensor:
         """The weight as it is computed with, f32 in the float layer's shape."""
         weight, scale = cast(Any, self).weight, cast(Any, self).scale
-        return _dequantize()(weight, scale, None, self.AXIS, WEIGHT_MIN, WEIGHT_MAX, torch.int8)
+        return _dequantize()(weight, scale, None, _AXIS, WEIGHT_MIN, WEIGHT_MAX, torch.int8)
 
 
 class QuantizedLinear(_Int8Weight, nn.Linear):
@@ -86,23 +85,34 @@ class QuantizedConv3d(_QuantizedConv, nn.Conv3d):
     """`conv3d` with an int8 weight [out, in / groups, kd, kh, kw], a scale per output channel."""
 
 
-class QuantizedConvTranspose2d(_Int8Weight, nn.ConvTranspose2d):
-    """`conv_transpose2d` with an int8 weight [in, out / groups, kh, kw], a scale per output."""
+class _QuantizedConvTranspose(_Int8Weight):
+    """Scaled per *input* channel, as nncf has it: stored in int8, computed in float."""
 
-    AXIS = 1
+    CONVOLVE: ClassVar[Callable[..., torch.Tensor]]
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The transposed convolution of the float layer."""
-        return F.conv_transpose2d(
-            input,
-            self.float_weight(),
-            self.bias,
-            self.stride,
-            cast(tuple[int, ...], self.padding),  # never a string in a transposed conv
-            self.output_padding,
-            self.groups,
-            self.dilation,
-        )
+        own, convolve = cast(Any, self), type(self).CONVOLVE
+        sizes = own.stride, own.padding, own.output_padding, own.groups, own.dilation
+        return convolve(input, self.float_weight(), own.bias, *sizes)
+
+
+class QuantizedConvTranspose1d(_QuantizedConvTranspose, nn.ConvTranspose1d):  # type: ignore[misc]
+    """`conv_transpose1d` with an int8 weight [in, out / groups, k]."""
+
+    CONVOLVE = staticmethod(F.conv_transpose1d)
+
+
+class QuantizedConvTranspose2d(_QuantizedConvTranspose, nn.ConvTranspose2d):  # type: ignore[misc]
+    """`conv_transpose2d` with an int8 weight [in, out / groups, kh, kw]."""
+
+    CONVOLVE = staticmethod(F.conv_transpose2d)
+
+
+class QuantizedConvTranspose3d(_QuantizedConvTranspose, nn.ConvTranspose3d):  # type: ignore[misc]
+    """`conv_transpose3d` with an int8 weight [in, out / groups, kd, kh, kw]."""
+
+    CONVOLVE = staticmethod(F.conv_transpose3d)
 
 
 class QuantizedEmbedding(_Int8Weight, nn.Embedding):
@@ -121,7 +131,9 @@ QUANTIZED: dict[str, type[nn.Module]] = {
     "conv1d": QuantizedConv1d,
     "conv2d": QuantizedConv2d,
     "conv3d": QuantizedConv3d,
+    "conv_transpose1d": QuantizedConvTranspose1d,
     "conv_transpose2d": QuantizedConvTranspose2d,
+    "conv_transpose3d": QuantizedConvTranspose3d,
     "embedding": QuantizedEmbedding,
 }
 
@@ -135,7 +147,7 @@ def quantized_layer(
         kind: kind of the float layer, a key of `QUANTIZED`.
         layer: the float layer; its bias is shared, its weight is not read.
         weight: s8, in the float weight's shape.
-        scale: f32, one per index of the weight's channel axis.
+        scale: f32, one per index of the weight's first dimension.
 
     Raises:
         ValueError: where weight or scale do not have the layer's shape.

@@ -8,7 +8,7 @@ these becomes an edit of the op it belongs to, so names and lineage survive.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -16,13 +16,20 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from compressc.errors import CompresscError
 from compressc.ir import Graph, Op, Ref, Tensor, TensorType
 from compressc.ir.ops import kind_of, map_arg
 from compressc.ir.quantized import QUANTIZED, quantized_layer
 from compressc_quant.tracing import Traced
 
+#: Told of an op and what became of it.
+Note = Callable[[str, str], None]
+
 _QDQ = "quantized_decomposed"
 _WEIGHT, _BIAS = 1, 2  # positions of an ATen linear's or conv's tensors
+
+#: Norms that end in `gain * x + bias` along the last dimension, as SmoothQuant's factors lie.
+_GAINS = ("layer_norm", "rms_norm")
 
 
 @dataclass(frozen=True)
@@ -33,32 +40,34 @@ class Int8Weight:
     scale: torch.Tensor
 
 
-def carry_over(graph: Graph, traced: Traced, quantized: fx.GraphModule) -> None:
+def carry_over(
+    graph: Graph, traced: Traced, quantized: fx.GraphModule, note: Note = lambda op, text: None
+) -> None:
     """Edit `graph` so that it computes what nncf's module computes.
 
     Args:
         graph: the graph that was traced.
         traced: the module nncf was given.
         quantized: the module nncf returned.
+        note: told (op, reason) where a decision of nncf has no place in the graph.
     """
-    _Carrier(graph, traced, quantized).run()
+    _Carrier(graph, traced, quantized, note).run()
 
 
 class _Carrier:
     """Walks both modules once; knows which op of the graph each node's value now is."""
 
-    def __init__(self, graph: Graph, traced: Traced, quantized: fx.GraphModule) -> None:
+    def __init__(self, graph: Graph, traced: Traced, quantized: fx.GraphModule, note: Note) -> None:
         self.graph, self.origin, self.quantized = graph, traced.origin, quantized
         self.traced = {node.name: node for node in traced.module.graph.nodes}
+        self.note = note
         self.value: dict[fx.Node, str] = {}
+        self.weights: dict[int, Int8Weight] = {}
         self.made: dict[tuple[Any, ...], str] = {}
 
     def run(self) -> None:
-        inputs = iter(self.graph.inputs)
         for node in self.quantized.graph.nodes:
-            if node.op == "placeholder":
-                self.value[node] = next(inputs).name
-            elif node.op == "output":
+            if node.op == "output":
                 self._outputs(node)
             elif node.name in self.origin:
                 self._original(node)
@@ -74,7 +83,9 @@ class _Carrier:
         assert isinstance(node.target, torch._ops.OpOverload)
         kind = kind_of(node.target)
         if not kind.startswith(_QDQ):
-            raise ValueError(f"nncf added an operation that has no place in the graph: {kind}")
+            raise CompresscError(
+                "CC601", "nncf must add nothing but quantize and dequantize", got=kind
+            )
         first, *rest = node.args
         source = self.value[first]  # type: ignore[index]
         constants = tuple(map_arg(rest, self._constant))
@@ -95,6 +106,9 @@ class _Carrier:
         source = self.value[node.args[0]]  # type: ignore[index]
         module = self.quantized.get_submodule(str(node.target))
         (factor,) = (t.detach().clone() for t in module.state_dict().values())
+        if self._absorb(self.graph[source], factor):
+            self.value[node] = source
+            return
         stem = self.graph.fresh_name(f"{source}.smooth")
         type_ = TensorType(factor.dtype, tuple(factor.shape))
         constant = Op(f"{stem}.factor", "constant", layer=Tensor(factor), type=type_)
@@ -107,71 +121,90 @@ class _Carrier:
         )
         self.value[node] = self.graph.insert_after(constant.name, product).name
 
+    def _absorb(self, op: Op, factor: torch.Tensor) -> bool:
+        """Let a norm that only this layer reads multiply by the factor in its own gain."""
+        if op.kind not in _GAINS or len(self.graph.users(op.name)) != 1:
+            return False
+        assert op.layer is not None
+        own = op.layer._parameters  # replaced, not written to: another norm may be tied to it
+        if own.get("weight") is None:
+            return False
+        for name, value in own.items():
+            if value is not None:
+                own[name] = nn.Parameter(value.detach() * factor.reshape(-1))
+        return True
+
     # ---- what was there before -----------------------------------------------------------------
 
     def _original(self, node: fx.Node) -> None:
         name = self.origin[node.name]
         self.value[node] = name
-        if node.op == "get_attr":
+        if node.op != "call_function":
             return
-        op = self.graph[name]
-        self._reconnect(op, node)
-        if op.kind in QUANTIZED:
-            self._weights(op, node)
-
-    def _reconnect(self, op: Op, node: fx.Node) -> None:
-        """Operands that now come from a dequantize (or a smoothing) are read from there."""
-        before, after = self.traced[node.name], node
-        moved: dict[str, str] = {}
-        for old, new in zip_longest(_flat(before.args), _flat(after.args)):
-            if isinstance(old, fx.Node) and old.name in self.origin or _is_input(old):
-                source = self.origin.get(old.name) or self._input_name(old)
-                target = self.value.get(new)
-                if target is not None and target != source:
-                    moved[source] = target
+        before = self.traced[node.name]
+        moved = self._moved(before.args, node.args)
         if moved:
-            change = lambda arg: Ref(moved.get(arg.name, arg.name)) if isinstance(arg, Ref) else arg  # noqa: E731
-            self.graph.set_inputs(op.name, map_arg(op.args, change))
+            op = self.graph[name]
+            self.graph.set_inputs(name, map_arg(op.args, _renaming(moved)))
+        if self.graph[name].kind in QUANTIZED:
+            self._weights(self.graph[name], node)
 
-    def _input_name(self, node: fx.Node) -> str:
-        names = [n.name for n in self.traced.values() if n.op == "placeholder"]
-        return self.graph.inputs[names.index(node.name)].name
+    def _moved(self, before: Any, after: Any) -> dict[str, str]:
+        """Values that are now read behind a dequantize (or a smoothing): old op -> new op."""
+        moved: dict[str, str] = {}
+        for old, new in zip_longest(_flat(before), _flat(after)):
+            source = self.origin.get(old.name) if isinstance(old, fx.Node) else None
+            target = self.value.get(new) if isinstance(new, fx.Node) else None
+            if source is not None and target is not None and source != target:
+                moved[source] = target
+        return moved
 
     def _weights(self, op: Op, node: fx.Node) -> None:
         """Weight and bias of a layer as nncf left them."""
-        assert op.layer is not None
-        weight_at = 0 if op.kind == "embedding" else _WEIGHT
-        weight = self._weight(node.args[weight_at])
-        bias = node.args[_BIAS] if op.kind != "embedding" and len(node.args) > _BIAS else None
+        layer = op.layer
+        assert layer is not None
+        embedding = op.kind == "embedding"
+        bias = None if embedding or len(node.args) <= _BIAS else node.args[_BIAS]
         if isinstance(bias, fx.Node):
-            value = self._tensor(bias)
-            old = op.layer._parameters.get("bias")
-            if old is None or not torch.equal(old, value.reshape(-1)):
-                op.layer._parameters["bias"] = nn.Parameter(value.detach().reshape(-1).clone())
-        if isinstance(weight, Int8Weight):
-            layer = quantized_layer(op.kind, op.layer, weight.values, weight.scale)
-            self.graph.set_layer(op.name, layer, f"quantized_{op.kind}")
-        elif weight is not None and not torch.equal(op.layer.weight, weight):  # type: ignore[arg-type]
-            op.layer.weight = nn.Parameter(weight.detach().clone())
+            self._set_float(layer, "bias", self._tensor(bias).reshape(-1))
+        weight = node.args[0 if embedding else _WEIGHT]
+        if not isinstance(weight, fx.Node):
+            return
+        if weight.op == "get_attr":
+            self._set_float(layer, "weight", self._tensor(weight))
+            return
+        found = self._int8_weight(weight)
+        if found is None:
+            self.note(op.name, "skipped: its weight has a zero point or a layout without a kernel")
+            return
+        found = self._tied(layer, found)
+        made = quantized_layer(op.kind, layer, found.values, found.scale)
+        self.graph.set_layer(op.name, made, f"quantized_{op.kind}")
 
-    def _weight(self, arg: Any) -> Int8Weight | torch.Tensor | None:
+    def _set_float(self, layer: nn.Module, name: str, value: torch.Tensor) -> None:
+        """Take over a tensor that nncf corrected; an unchanged one stays itself, so ties hold."""
+        old = layer._parameters.get(name)
+        if old is None or not torch.equal(old, value):
+            layer._parameters[name] = nn.Parameter(value.clone())
+
+    def _int8_weight(self, node: fx.Node) -> Int8Weight | None:
         """`sub(mul(int8, scale), zero_point)` is how nncf writes an int8 weight."""
-        if not isinstance(arg, fx.Node):
+        product, zero = node.args if node.target is torch.ops.aten.sub.Tensor else (None, None)
+        if not isinstance(product, fx.Node) or product.target is not torch.ops.aten.mul.Tensor:
             return None
-        if arg.op == "get_attr":
-            return self._tensor(arg)
-        if arg.target is not torch.ops.aten.sub.Tensor:
+        values, scale = (self._value_of(arg) for arg in product.args)
+        if self._value_of(zero).any() or values.dtype is not torch.int8:
             return None
-        product, zero = arg.args
-        values, scale = product.args  # type: ignore[union-attr]
-        if self._any(zero) or not isinstance(values, fx.Node):
-            raise ValueError("a weight with a zero point has no int8 layer")
-        stored = self._tensor(values)
-        found = torch.as_tensor(self._tensor(scale) if isinstance(scale, fx.Node) else scale)
-        return Int8Weight(stored.clone(), found.detach().reshape(-1).to(torch.float32).clone())
+        return Int8Weight(values.clone(), scale.float().reshape(-1).clone())
 
-    def _any(self, arg: Any) -> bool:
-        return bool(self._tensor(arg).any()) if isinstance(arg, fx.Node) else bool(arg)
+    def _tied(self, layer: nn.Module, found: Int8Weight) -> Int8Weight:
+        """Layers that shared a float weight share the int8 one, where nncf left them equal."""
+        first = self.weights.setdefault(id(layer._parameters["weight"]), found)
+        same = torch.equal(first.values, found.values) and torch.equal(first.scale, found.scale)
+        return first if same else found
+
+    def _value_of(self, arg: Any) -> torch.Tensor:
+        return self._tensor(arg) if isinstance(arg, fx.Node) else torch.as_tensor(arg)
 
     def _tensor(self, node: fx.Node) -> torch.Tensor:
         found: torch.Tensor = operator.attrgetter(str(node.target))(self.quantized)
@@ -180,13 +213,12 @@ class _Carrier:
     def _outputs(self, node: fx.Node) -> None:
         """An output that is quantized is read behind its dequantize, as nncf has it."""
         before = next(n for n in self.traced.values() if n.op == "output")
-        moved = {
-            self.origin[old.name]: self.value[new]
-            for old, new in zip(_flat(before.args), _flat(node.args), strict=True)
-            if isinstance(old, fx.Node) and old.name in self.origin
-        }
-        change = lambda arg: Ref(moved.get(arg.name, arg.name)) if isinstance(arg, Ref) else arg  # noqa: E731
-        self.graph.outputs = map_arg(self.graph.outputs, change)
+        moved = self._moved(before.args, node.args)
+        self.graph.outputs = map_arg(self.graph.outputs, _renaming(moved))
+
+
+def _renaming(moved: Mapping[str, str]) -> Callable[[Any], Any]:
+    return lambda arg: Ref(moved.get(arg.name, arg.name)) if isinstance(arg, Ref) else arg
 
 
 def _flat(arg: Any) -> Iterator[Any]:
@@ -195,7 +227,3 @@ def _flat(arg: Any) -> Iterator[Any]:
             yield from _flat(item)
     else:
         yield arg
-
-
-def _is_input(node: Any) -> bool:
-    return isinstance(node, fx.Node) and node.op == "placeholder"

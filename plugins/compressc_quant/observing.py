@@ -43,8 +43,11 @@ def observe(
     block_telemetry()
     with quiet():
         import nncf
+        from nncf.quantization.advanced_parameters import QuantizationParameters
 
         preset = nncf.QuantizationPreset
+        # a scale per channel on a depthwise convolution's input has no kernel in ONNX Runtime
+        per_tensor = QuantizationParameters(per_channel=False)
         advanced: dict[str, Any] = {}
         if not settings.smooth:  # a negative alpha turns it off
             advanced["smooth_quant_alphas"] = nncf.AdvancedSmoothQuantParameters(-1, -1)
@@ -60,7 +63,9 @@ def observe(
                 model_type=nncf.ModelType.TRANSFORMER if settings.transformer else None,
                 ignored_scope=nncf.IgnoredScope(types=list(_NORMS), validate=False),
                 advanced_parameters=nncf.AdvancedQuantizationParameters(
-                    disable_bias_correction=not settings.bias_correction, **advanced
+                    disable_bias_correction=not settings.bias_correction,
+                    activations_quantization_params=per_tensor,
+                    **advanced,
                 ),
             )
         except Exception as error:  # a library's failure, of whatever type, named as its own
@@ -68,7 +73,7 @@ def observe(
                 "CC601",
                 "nncf could not quantize the graph",
                 got=f"{type(error).__name__}: {error}".splitlines()[0][:200],
-                hint="keep the parts at fault in float, or report the model",
+                hint="try quant(model_type=convolutional), or leave quant out",
             ) from error
     assert isinstance(result, fx.GraphModule)
     return result

@@ -21,8 +21,6 @@ _ATTENTION = ("aten.scaled_dot_product_attention", "aten.softmax.int", "aten._so
 
 #: Why an op without an int8 kernel stays in float.
 _FLOAT = {
-    "conv_transpose1d": "compressc has no int8 form of it",
-    "conv_transpose3d": "compressc has no int8 form of it",
     "batch_norm1d": "it is not folded into the layer before it; run simplify first",
     "batch_norm2d": "it is not folded into the layer before it; run simplify first",
     "batch_norm3d": "it is not folded into the layer before it; run simplify first",
@@ -95,7 +93,7 @@ class Quant(Pass):
         )
         ctx.progress("calibrating", 0, len(batches))
         traced = trace(graph, batches[0])
-        carry_over(graph, traced, observe(traced.module, batches, settings))
+        carry_over(graph, traced, observe(traced.module, batches, settings), ctx.note)
         retype(graph)
         ctx.progress("calibrating", len(batches), len(batches))
         _report(graph, ctx, transformer)
@@ -106,8 +104,8 @@ class Quant(Pass):
         if not count:
             raise CompresscError("CC105", "pass 'quant' needs calibration samples", got="none")
         size = min(self.batch, count)
-        first = tuple(tensor[: count - count % size] for tensor in calibration.inputs)
-        return list(zip(*(tensor.split(size) for tensor in first), strict=True))
+        starts = range(0, count - count % size, size)
+        return [tuple(x[i : i + size] for x in calibration.inputs) for i in starts]
 
 
 def _report(graph: Graph, ctx: Context, transformer: bool) -> None:

@@ -7,6 +7,7 @@ op becomes a submodule of its own.
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ class Traced:
 
     Attributes:
         module: the calls; weights are `get_attr` nodes.
-        origin: node name -> op name, for calls and for held tensors that are ops themselves.
+        origin: node name -> op name, for inputs, calls, and held tensors that are ops themselves.
     """
 
     module: fx.GraphModule
@@ -60,7 +61,8 @@ def trace(graph: Graph, example: tuple[torch.Tensor, ...]) -> Traced:
             continue
         path = f"call_{number}"
         is_layer = node.op == "call_module"
-        target = lowered.get_submodule(str(node.target)) if is_layer else node.target
+        # a copy: nncf mistakes a weight that two layers share for the weight of one
+        target = copy.deepcopy(lowered.get_submodule(node.target)) if is_layer else node.target
         lowered.add_submodule(path, _Call(target))
         node.op, node.target = "call_module", path
         paths[path] = node.meta["ir_op"]
@@ -69,7 +71,8 @@ def trace(graph: Graph, example: tuple[torch.Tensor, ...]) -> Traced:
         program = torch.export.export(lowered, example, strict=False)
         module = program.module(check_guards=False)
     assert isinstance(module, fx.GraphModule)
-    origin: dict[str, str] = {}
+    placeholders = [node.name for node in module.graph.nodes if node.op == "placeholder"]
+    origin = dict(zip(placeholders, (op.name for op in graph.inputs), strict=True))
     for node in module.graph.nodes:
         found = _picked(graph, node, origin) or _origin(node, paths)
         if found is not None:
@@ -81,7 +84,8 @@ def _picked(graph: Graph, node: fx.Node, origin: dict[str, str]) -> str | None:
     """Export picks the items of a tuple where the tuple is made, not where our graph picks them."""
     if node.target is not operator.getitem:
         return None
-    source, index = origin.get(node.args[0].name), node.args[1]  # type: ignore[union-attr]
+    made_by, index = node.args
+    source = origin.get(made_by.name) if isinstance(made_by, fx.Node) else None
     if source is None:
         return None
     users = (op for op in graph.users(source) if op.kind == "getitem" and op.args[1] == index)

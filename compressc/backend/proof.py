@@ -1,0 +1,154 @@
+"""Does an emitted file compute what the graph computes? Its own runtime tells."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch.utils import _pytree as pytree
+
+from compressc.backend.backend import Backend, Runner
+from compressc.errors import CompresscError
+from compressc.ir import Graph, lower
+from compressc.measure import Fidelity, fidelity
+from compressc.pipeline import Samples
+
+#: Float graphs. A runtime adds the same products in another order and with other vector widths:
+#: each sum is off by some 1e-7 of its size, and measured models by 1e-7 to 1e-6. A wrong layout, a
+#: lost bias or a half-precision fallback is off by 1e-3 or more.
+FLOAT_RELATIVE_ERROR = 1e-4
+
+#: Quantized graphs. Where a sum lies on the border of two integers, the last bit of it decides
+#: which one it becomes, so one value in some hundred differs by one step of 255. Measured: cosine
+#: 0.99994 or better. A wrong scale, zero point or a saturating kernel gives 0.99 or worse.
+QUANTIZED_COSINE = 0.998
+#: The share of samples whose largest output may be another one (those between two classes), and at
+#: least one sample. Measured: none for trained models, 0.008 for one with random weights.
+QUANTIZED_DISAGREEMENT = 0.03
+
+#: Batches that the file runs at; none is the exported one, and the last batch is smaller again.
+_BATCHES = (1, 3, 128)
+#: More samples would prove nothing more.
+_MOST_SAMPLES = 512
+#: Samples of the example that an exporter traces with.
+_EXAMPLE = 8
+
+
+def emit_proved(
+    backend: Backend, graph: Graph, folder: Path, split: Samples
+) -> tuple[Path, Fidelity]:
+    """Write a file and prove it; a file that fails is removed again.
+
+    Args:
+        backend: what writes it.
+        graph: what to write.
+        folder: where to.
+        split: real inputs.
+
+    Raises:
+        CompresscError: CC503 where it cannot be written, CC504 where it does not compute the graph.
+    """
+    path = backend.emit(graph, folder, tuple(x[:_EXAMPLE] for x in split.inputs))
+    try:
+        return path, prove(backend, graph, path, split)
+    except CompresscError:
+        for file in backend.files(path):
+            shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+        raise
+
+
+def prove(backend: Backend, graph: Graph, path: Path, split: Samples) -> Fidelity:
+    """Run an emitted file on real inputs, at several batch sizes, and compare it with the graph.
+
+    Returns:
+        The distance between file and graph: of the output that is furthest off.
+
+    Raises:
+        CompresscError: CC504 where the runtime refuses the file or an input, or the numbers differ
+            by more than rounding (`FLOAT_RELATIVE_ERROR`; `QUANTIZED_COSINE` and
+            `QUANTIZED_DISAGREEMENT`).
+    """
+    run, module = backend.load(path), lower(graph)
+    found = []
+    for batch in _batches(split):
+        got = _run(run, batch, backend, path)
+        with torch.no_grad():
+            want = pytree.tree_leaves(module(*batch))
+        found.append(_check_shapes(got, want, path))
+    worst = min((_compare(pairs) for pairs in zip(*found, strict=True)), key=lambda f: f.cosine)
+    _check_numbers(worst, is_quantized(graph), backend, path)
+    return worst
+
+
+def is_quantized(graph: Graph) -> bool:
+    """Whether any value or weight of the graph is int8."""
+    return any(op.kind.startswith(("quantized_", "quantized_decomposed")) for op in graph)
+
+
+def _batches(split: Samples) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The first sample, the next few, then the rest in large batches."""
+    count, start = min(len(split), _MOST_SAMPLES), 0
+    sizes = iter(_BATCHES)
+    size = next(sizes)
+    while start < count:
+        stop = min(start + size, count)
+        yield tuple(x[start:stop].contiguous() for x in split.inputs)
+        start, size = stop, next(sizes, size)
+
+
+def _run(
+    run: Runner, batch: tuple[torch.Tensor, ...], backend: Backend, path: Path
+) -> tuple[torch.Tensor, ...]:
+    try:
+        return run(*batch)
+    except Exception as error:  # each runtime has exception types of its own
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise CompresscError(
+            "CC504",
+            f"{backend.runtime} must run the file at batch {len(batch[0])}",
+            got=lines[0][:200],
+            where=str(path),
+        ) from error
+
+
+def _check_shapes(
+    got: tuple[torch.Tensor, ...], want: list[torch.Tensor], path: Path
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    shapes = [[list(tensor.shape) for tensor in side] for side in (got, want)]
+    if shapes[0] != shapes[1]:
+        raise CompresscError(
+            "CC504", f"the outputs have the shapes {shapes[1]}", got=str(shapes[0]), where=str(path)
+        )
+    return list(zip(got, want, strict=True))
+
+
+def _compare(pairs: tuple[tuple[torch.Tensor, torch.Tensor], ...]) -> Fidelity:
+    """One output over all batches; outputs without a batch are compared as one sample each."""
+    got, want = (
+        torch.cat([side[None] if side.dim() == 0 else side for side in sides])
+        for sides in zip(*pairs, strict=True)
+    )
+    return fidelity(got, want)
+
+
+def _check_numbers(found: Fidelity, quantized: bool, backend: Backend, path: Path) -> None:
+    if quantized:
+        disagreement = max(QUANTIZED_DISAGREEMENT, 1 / found.samples)
+        fine = found.cosine >= QUANTIZED_COSINE and found.agreement >= 1 - disagreement - 1e-9
+        bound = f"cosine at least {QUANTIZED_COSINE}, agreement {1 - disagreement:.3f}"
+        got = f"{found.cosine:.5f}, {found.agreement:.3f}"
+    else:
+        fine = found.relative_rms_error <= FLOAT_RELATIVE_ERROR
+        bound = f"relative error at most {FLOAT_RELATIVE_ERROR:g}"
+        got = f"{found.relative_rms_error:.2g}"
+    if not fine:
+        raise CompresscError(
+            "CC504",
+            f"the {backend.name} file must compute what the graph does in {backend.runtime} "
+            f"({bound})",
+            got=got,
+            where=str(path),
+            hint="use another format, and report the model",
+        )

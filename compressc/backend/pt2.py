@@ -1,0 +1,84 @@
+"""`.pt2`, the archive of `torch.export`, run by PyTorch."""
+
+from __future__ import annotations
+
+import importlib
+import io
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch.utils import _pytree as pytree
+
+from compressc.backend.backend import Backend, Runner
+from compressc.backend.exporting import export_graph, unwritable
+from compressc.backend.onnx import refused
+from compressc.backend.quiet import quiet
+from compressc.ir import Graph
+
+
+class Pt2(Backend):
+    """One `.pt2` file: ATen calls and weights, int8 where the graph is quantized.
+
+    PyTorch has no int8 kernels for the quantize/dequantize form and computes it in float: such a
+    file is small, not fast. Load it with `torch.export.load`; a quantized one needs
+    `import torch.ao.quantization.fx._decomposed` before, which registers its operators.
+    """
+
+    name: ClassVar[str] = "pt2"
+    runtime: ClassVar[str] = "PyTorch"
+    suffix: ClassVar[str] = "model.pt2"
+
+    def emit(self, graph: Graph, folder: Path, example: tuple[torch.Tensor, ...]) -> Path:
+        """Write `model.pt2`; the batch stays open.
+
+        Raises:
+            CompresscError: CC503 where torch.export fails.
+        """
+        program = export_graph(graph, example)
+        _strip_remarks(program)
+        buffer = io.BytesIO()
+        try:
+            with quiet():
+                torch.export.save(program, buffer)
+        except Exception as error:  # the serializer asserts, and raises types of its own
+            raise unwritable("torch.export.save", error) from error
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / self.suffix
+        path.write_bytes(buffer.getvalue())
+        return path
+
+    def load(self, path: Path, threads: int = 1) -> Runner:
+        """The file as a function.
+
+        Raises:
+            CompresscError: CC504 where torch cannot read the file.
+        """
+        importlib.import_module("torch.ao.quantization.fx._decomposed")
+        try:
+            with quiet():
+                module = torch.export.load(path).module()
+        except Exception as error:  # as in emit
+            raise refused(self.runtime, path, error) from error
+
+        def run(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            before = torch.get_num_threads()
+            if before != threads:
+                torch.set_num_threads(threads)
+            try:
+                with torch.no_grad():
+                    return tuple(pytree.tree_leaves(module(*inputs)))
+            finally:
+                if before != threads:
+                    torch.set_num_threads(before)
+
+        return run
+
+
+def _strip_remarks(program: torch.export.ExportedProgram) -> None:
+    """Drop the example, which is the user's data, and stack traces, which name their files."""
+    program.example_inputs = None
+    for node in program.graph.nodes:
+        meta: dict[str, Any] = node.meta
+        for key in ("stack_trace", "source_fn_stack", "from_node", "torch_fn"):
+            meta.pop(key, None)
