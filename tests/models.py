@@ -371,3 +371,21 @@ class RmsGated(nn.Module):
 @_in_zoo
 def rms_gated() -> Made:
     return RmsGated(), (torch.randn(4, 6, 16),)
+
+
+class Small(nn.Module):
+    """The smallest network worth loading."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+        self.register_buffer("shift", torch.ones(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.fc(x)).reshape(-1, 3) + self.shift
+
+
+def small() -> Small:
+    """A seeded instance."""
+    torch.manual_seed(0)
+    return Small().eval()

@@ -106,9 +106,11 @@ def _looks_like_onnx(head: bytes) -> bool:
 
 def _is_text(head: bytes) -> bool:
     try:
-        text = head.decode("utf-8", errors="strict" if len(head) < 512 else "ignore")
-    except UnicodeDecodeError:
-        return False
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:  # else the head ends within a character
+            return False
+        text = head[: error.start].decode("utf-8")
     return all(char.isprintable() or char.isspace() for char in text)
 
 

@@ -43,7 +43,7 @@ _ALIASES = {
 }
 _COPIES = {"aten.clone", "aten.lift_fresh_copy", "aten._to_copy"}
 #: Calls that return their operand itself in eval mode, though their schema does not say so.
-_HIDDEN_VIEWS = {"aten.dropout", "aten.feature_dropout", "aten.alpha_dropout"}
+_HIDDEN_ALIASES = {"aten.dropout", "aten.feature_dropout", "aten.alpha_dropout"}
 #: The same values whatever the memory layout.
 _RENAMED = {"aten.view": "aten.reshape", "aten._unsafe_view": "aten.reshape"}
 #: Regions without an effect on values in eval mode -> position of their body among the arguments.
@@ -180,6 +180,8 @@ class _Importer:
             if result is None:
                 result = Ref(self._emit(_RENAMED.get(kind, kind), node).name)
             self.values[node] = result
+            if kind in _HIDDEN_ALIASES:
+                self._alias(node, node.args[0])
             if written is not None:
                 self._alias(node, written)
                 self.values |= dict.fromkeys(self.aliases[node], result)
@@ -403,8 +405,6 @@ def _is_view(node: fx.Node) -> bool:
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return False
-    if kind_of(target) in _HIDDEN_VIEWS:
-        return True
     returns = target._schema.returns
     return any(r.alias_info is not None and not r.alias_info.is_write for r in returns)
 

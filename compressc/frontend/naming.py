@@ -18,14 +18,14 @@ def layer_stem(node: fx.Node, kind: str, held: HeldTensors) -> str:
     if class_name.rpartition(".")[2] in _LEAVES and path:
         return path
     bare = ""
-    for source in map(held.origin, node.all_input_nodes):
-        if source in held:
-            owner, dot, last = held.name(source).rpartition(".")
-            bare = bare or owner + dot + last
-            for slot in _SLOTS:
-                if last.endswith(slot):  # `in_proj_weight` belongs to `in_proj`
-                    stem = (owner + dot + last.removesuffix(slot)).rstrip("._")
-                    return stem or kind
+    sources = [source for source in map(held.origin, node.all_input_nodes) if source in held]
+    for source in sorted(sources, key=lambda s: -held.tensor(s).dim()):  # weight before bias
+        owner, dot, last = held.name(source).rpartition(".")
+        bare = bare or owner + dot + last
+        for slot in _SLOTS:
+            if last.endswith(slot):  # `in_proj_weight` belongs to `in_proj`
+                stem = (owner + dot + last.removesuffix(slot)).rstrip("._")
+                return stem or kind
     if bare and kind == "linear":  # a product with a parameter of its own: `x @ self.projection`
         return bare
     return f"{path}.{kind}" if path else kind

@@ -206,6 +206,7 @@ RULES: dict[str, Rule] = {
     "aten.dropout": Rule("dropout", lambda a: {"p": a["p"]}, _INPUT),
     "aten.relu": Rule("relu"),
     "aten.relu6": Rule("relu6"),
+    "aten.hardtanh": Rule("relu6", when=lambda a: (a["min_val"], a["max_val"]) == (0, 6)),
     "aten.gelu": Rule("gelu", lambda a: {"approximate": a["approximate"]}),
     "aten.silu": Rule("silu"),
     "aten.sigmoid": Rule("sigmoid"),
