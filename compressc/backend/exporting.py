@@ -53,13 +53,18 @@ def _check_open(graph: Graph, program: torch.export.ExportedProgram) -> None:
     ]
     for op, value in zip(graph.inputs, values, strict=True):
         for dim, size in enumerate(graph.type_of(op.name).shape):
-            if not isinstance(size, int) and isinstance(value.shape[dim], int):
+            if not isinstance(size, int) and not _is_open(value.shape[dim]):
                 raise CompresscError(
                     "CC503",
                     f"dimension {dim} of input '%{op.name}' must stay open",
                     got=f"torch.export fixed it at {value.shape[dim]}",
                     where=graph.name,
                 )
+
+
+def _is_open(size: int | torch.SymInt) -> bool:
+    """A size that the trace fixed is still a SymInt, of a number."""
+    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
 
 
 def unwritable(what: str, error: BaseException) -> CompresscError:
