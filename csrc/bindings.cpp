@@ -72,6 +72,17 @@ void scale_rows(std::uintptr_t data, int type, std::uintptr_t scale, std::int64_
                         pointer<const float>(scale), rows, columns, threads);
 }
 
+void int8_linear(std::uintptr_t x, std::uintptr_t weight, std::uintptr_t scale,
+                 std::uintptr_t bias, std::uintptr_t y, std::int64_t rows, std::int64_t in,
+                 std::int64_t out, int threads) {
+  const compressc::Int8Linear args{pointer<const float>(x),     pointer<const std::int8_t>(weight),
+                                   pointer<const float>(scale), pointer<const float>(bias),
+                                   pointer<float>(y),           rows,
+                                   in,                          out};
+  py::gil_scoped_release unlocked;
+  compressc::int8_linear(args, threads);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -79,6 +90,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("softmax_kl", &softmax_kl);
   m.def("topk_kl", &topk_kl);
   m.def("scale_rows", &scale_rows);
+  m.def("int8_linear", &int8_linear);
   m.def("instruction_set", &compressc::instruction_set);
   m.def("use_instruction_set", &compressc::use_instruction_set);
 }

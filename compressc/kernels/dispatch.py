@@ -15,12 +15,12 @@ from typing import NamedTuple
 import torch
 
 from compressc.errors import CompresscError
-from compressc.kernels import native
+from compressc.kernels import lowrank, native
 from compressc.kernels.problem import Problem, TopK
 
 #: Operators that more than one implementation has.
 LOSSES = ("softmax_kl", "softmax_kl_ce", "softmax_kl_topk")
-OPERATORS = LOSSES
+OPERATORS = (*LOSSES, "int8_lowrank_linear")
 
 _FORCED: list[str] = [name for name in (os.environ.get("COMPRESSC_KERNELS"),) if name]
 
@@ -74,6 +74,11 @@ def table() -> list[Row]:
                 row = choose(operator, device, dtype)
                 name = f"{operator} [{device.type}, {str(dtype).removeprefix('torch.')}]"
                 rows.append(row._replace(operator=name))
+    rows.append(Row("lowrank_linear", "torch", "training, tracing, fewer than 16 rows"))
+    for shape, (chosen, reason) in lowrank.LINEAR.items():
+        dtype = str(shape.dtype).removeprefix("torch.")
+        size = f"{shape.inner}-{shape.rank}-{shape.out}, up to {shape.rows} rows, {dtype}"
+        rows.append(Row(f"lowrank_linear [{size}]", chosen, reason))
     return rows
 
 

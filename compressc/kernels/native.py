@@ -141,6 +141,28 @@ def scale_rows(data: Tensor, scale: Tensor) -> None:
     )
 
 
+def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """`x @ (weight * scale[:, None]).T + bias`, float32 `[rows, out]` of float32 `[rows, in]`."""
+    assert MODULE is not None
+    x, weight = x.contiguous(), weight.contiguous()
+    scale = scale.float().contiguous()
+    bias = None if bias is None else bias.float().contiguous()
+    (rows, inner), out = x.shape, weight.shape[0]
+    y = torch.empty(rows, out, dtype=torch.float32)
+    MODULE.int8_linear(
+        x.data_ptr(),
+        weight.data_ptr(),
+        scale.data_ptr(),
+        0 if bias is None else bias.data_ptr(),
+        y.data_ptr(),
+        rows,
+        inner,
+        out,
+        torch.get_num_threads(),
+    )
+    return y
+
+
 def _rows(logits: Tensor) -> Tensor:
     """Rows may lie apart, but the elements of one must be neighbours."""
     return logits if logits.shape[1] < 2 or logits.stride(1) == 1 else logits.contiguous()

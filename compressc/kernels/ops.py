@@ -16,7 +16,7 @@ from compressc.kernels import dispatch, gradients, native, reference
 from compressc.kernels.problem import Problem, TopK
 
 # torch.library is untyped.
-_LIBRARY: Any = cast("Any", torch.library.Library)("compressc", "DEF")
+LIBRARY: Any = cast("Any", torch.library.Library)("compressc", "DEF")
 
 
 def loss_and_grad(
@@ -66,13 +66,13 @@ def _register(name: str, arguments: str, pose: Callable[..., Problem]) -> None:
         operator = getattr(torch.ops.compressc, f"{name}_backward")
         return operator(upstream, *args), *([None] * (count - 1))
 
-    _LIBRARY.define(f"{name}({schema}) -> Tensor", tags=tags)
-    _LIBRARY.define(f"{name}_backward(Tensor upstream, {schema}) -> Tensor", tags=tags)
-    _LIBRARY.impl(name, loss, "CompositeExplicitAutograd")
-    _LIBRARY.impl(f"{name}_backward", backward, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"compressc::{name}", fake_loss, lib=_LIBRARY)
-    torch.library.register_fake(f"compressc::{name}_backward", fake_grad, lib=_LIBRARY)
-    torch.library.register_autograd(f"compressc::{name}", chain, setup_context=setup, lib=_LIBRARY)
+    LIBRARY.define(f"{name}({schema}) -> Tensor", tags=tags)
+    LIBRARY.define(f"{name}_backward(Tensor upstream, {schema}) -> Tensor", tags=tags)
+    LIBRARY.impl(name, loss, "CompositeExplicitAutograd")
+    LIBRARY.impl(f"{name}_backward", backward, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"compressc::{name}", fake_loss, lib=LIBRARY)
+    torch.library.register_fake(f"compressc::{name}_backward", fake_grad, lib=LIBRARY)
+    torch.library.register_autograd(f"compressc::{name}", chain, setup_context=setup, lib=LIBRARY)
 
 
 def call(problem: Problem) -> Tensor:

@@ -100,6 +100,13 @@ void scale_rows(void* data, DType type, const float* scale, std::int64_t rows, s
   });
 }
 
+void int8_linear(const Int8Linear& a, int threads) {
+  const Isa& isa = *current();
+  for_rows(a.out, a.rows * a.in, threads, [&](std::int64_t begin, std::int64_t end) {
+    isa.int8_linear_rows(a, begin, end);
+  });
+}
+
 const char* instruction_set() { return current()->name; }
 
 bool use_instruction_set(const char* name) {

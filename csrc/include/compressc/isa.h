@@ -13,6 +13,7 @@ struct Isa {
   std::int64_t (*topk_kl_scratch)(std::int64_t vocab, std::int64_t k);
   void (*scale_rows)(void* data, DType type, const float* scale, std::int64_t begin,
                      std::int64_t end, std::int64_t columns);
+  void (*int8_linear_rows)(const Int8Linear&, std::int64_t begin, std::int64_t end);
 };
 
 const Isa& isa_portable();

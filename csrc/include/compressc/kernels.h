@@ -59,6 +59,18 @@ bool topk_kl(const TopkKl& args, int threads);
 void scale_rows(void* data, DType type, const float* scale, std::int64_t rows, std::int64_t columns,
                 int threads);
 
+// y = x W^T + bias, W int8 with one scale for each of its rows.
+struct Int8Linear {
+  const float* x;             // [rows, in]
+  const std::int8_t* weight;  // [out, in]
+  const float* scale;         // [out]
+  const float* bias;          // [out] or null
+  float* y;                   // [rows, out]
+  std::int64_t rows, in, out;
+};
+
+void int8_linear(const Int8Linear& args, int threads);
+
 // The instruction set in use, "avx512", "avx2" or "portable", and the choice of another one for tests.
 const char* instruction_set();
 bool use_instruction_set(const char* name);  // false: unknown, or not of this machine

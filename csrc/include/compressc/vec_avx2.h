@@ -50,6 +50,10 @@ inline Vec load_partial(const T* p, int n, float fill) {
   const __m256 mask = _mm256_castsi256_ps(lanes_below(n));
   return {_mm256_blendv_ps(_mm256_set1_ps(fill), load(lanes).v, mask)};
 }
+inline Vec load_int8(const std::int8_t* p) {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes))};
+}
 inline void store(float* p, Vec x) { _mm256_storeu_ps(p, x.v); }
 template <typename T>
 inline void store(T* p, Vec x) {

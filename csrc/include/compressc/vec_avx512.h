@@ -43,6 +43,10 @@ inline Vec load_partial(const T* p, int n, float fill) {
   const __m512 x = widen(_mm256_maskz_loadu_epi16(lanes_below(n), p), T{});
   return {_mm512_mask_blend_ps(lanes_below(n), _mm512_set1_ps(fill), x)};
 }
+inline Vec load_int8(const std::int8_t* p) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
+}
 inline void store(float* p, Vec x) { _mm512_storeu_ps(p, x.v); }
 template <typename T>
 inline void store(T* p, Vec x) {

@@ -74,6 +74,9 @@ template <typename T>
 inline Vec load_partial(const T* p, int n, float fill) {
   return each([=](int i) { return i < n ? widen(p[i]) : fill; });
 }
+inline Vec load_int8(const std::int8_t* p) {
+  return each([=](int i) { return static_cast<float>(p[i]); });
+}
 template <typename T>
 inline void store_partial(T* p, Vec x, int n) {
   for (int i = 0; i < n; ++i) narrow(x.v[i], p[i]);

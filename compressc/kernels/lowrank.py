@@ -1,0 +1,130 @@
+"""The factored linear layer: two thin products in place of a wide one.
+
+On a CPU nothing is gained by fusing them (the product of rank r stays in cache anyway); what
+differs is which library multiplies. `LINEAR` holds what was measured, `dispatch.table` shows it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from compressc.kernels import reference
+
+#: oneDNN must be this much faster in the measurement to be chosen: less is noise.
+_MARGIN = 0.9
+_ROUNDS = 7
+_SMALLEST = 16  # rows: below, calling oneDNN costs more than it saves
+
+
+class Shape(NamedTuple):
+    """What a choice is made for: `rows` rounded up to a power of two, and all else exact."""
+
+    rows: int
+    inner: int
+    rank: int
+    out: int
+    dtype: torch.dtype
+    threads: int
+
+
+#: (shape -> (chosen, reason)) as measured in this process.
+LINEAR: dict[Shape, tuple[str, str]] = {}
+
+
+def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`x @ v.T @ u.T + bias`, by the faster library for this shape.
+
+    The first call of a shape measures (a few milliseconds) and the process keeps the answer. Where
+    a gradient is wanted, a trace is running or deterministic algorithms are demanded, it is two
+    `F.linear`, so that training and exports do not depend on a measurement. Arguments as in
+    `reference.lowrank_linear`.
+    """
+    if x.dtype is torch.float64 or not _may_measure(x, v, u, bias):
+        return reference.lowrank_linear(x, v, u, bias)
+    rows = x.numel() // max(x.shape[-1], 1)
+    if rows < _SMALLEST:
+        return reference.lowrank_linear(x, v, u, bias)
+    (rank, inner), out = v.shape, u.shape[0]
+    bucket = 1 << (rows - 1).bit_length()
+    shape = Shape(bucket, inner, rank, out, x.dtype, torch.get_num_threads())
+    chosen = LINEAR.get(shape) or _measure(shape, x, v, u, bias)
+    return (_onednn if chosen[0] == "onednn" else reference.lowrank_linear)(x, v, u, bias)
+
+
+def _may_measure(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> bool:
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or _linear_pointwise() is None:
+        return False
+    if torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in (x, v, u, bias)
+    ):
+        return False
+    if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
+        return False
+    one_type = x.dtype == v.dtype == u.dtype and (bias is None or bias.dtype == x.dtype)
+    return one_type and not torch.are_deterministic_algorithms_enabled()
+
+
+def _linear_pointwise() -> Any:
+    """oneDNN's linear: a private operator of torch, so it may be absent in another version."""
+    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+
+def _onednn(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> Tensor:
+    linear = _linear_pointwise()
+    thin = linear(x, v, None, "none", [], "")
+    return cast("Tensor", linear(thin, u, bias, "none", [], ""))
+
+
+def _measure(shape: Shape, x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> tuple[str, str]:
+    """Time both ways in turns and keep the answer."""
+    ways: dict[str, Callable[..., Tensor]] = {
+        "torch": reference.lowrank_linear,
+        "onednn": _onednn,
+    }
+    try:
+        best = {name: float("inf") for name in ways}
+        for _ in range(_ROUNDS):
+            for name, way in ways.items():
+                start = time.perf_counter()
+                way(x, v, u, bias)
+                best[name] = min(best[name], time.perf_counter() - start)
+    except (RuntimeError, NotImplementedError) as error:  # oneDNN refuses a type or a layout
+        LINEAR[shape] = ("torch", f"oneDNN refuses: {str(error).splitlines()[0]}")
+        return LINEAR[shape]
+    ratio = best["torch"] / best["onednn"]
+    chosen = "onednn" if best["onednn"] < _MARGIN * best["torch"] else "torch"
+    LINEAR[shape] = (chosen, f"oneDNN ran at {ratio:.2f}x the speed of two F.linear")
+    return LINEAR[shape]
+
+
+def int8_lowrank_linear(
+    x: Tensor,
+    v: tuple[Tensor, Tensor],
+    u: tuple[Tensor, Tensor],
+    bias: Tensor | None = None,
+) -> Tensor:
+    """`lowrank_linear` with both factors as int8 rows and float32 scales (weight-only).
+
+    Args:
+        x: `[..., in]`, float.
+        v: int8 `[r, in]` and scales `[r]`, as `quantize_rows` makes them.
+        u: int8 `[out, r]` and scales `[out]`.
+        bias: `[out]`.
+
+    Returns:
+        `[..., out]` in the dtype of `x`; differentiable in `x` and `bias`.
+    """
+    return cast("Tensor", torch.ops.compressc.int8_lowrank_linear(x, *v, *u, bias))
+
+
+def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 `[out, in]` and scales `[out]` with `int8 * scale` next to `weight` (symmetric)."""
+    weight = weight.detach().float()
+    scale = weight.abs().amax(dim=-1) / 127.0
+    scale = torch.where(scale == 0, 1.0, scale)
+    return torch.round(weight / scale.unsqueeze(-1)).to(torch.int8), scale
