@@ -25,6 +25,12 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made if made.exists() else train_teacher("digits.py", tmp_path_factory.mktemp("model"))
 
 
+@pytest.fixture(scope="session")
+def vit_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits ViT with fused qkv attention; trains for a minute or two."""
+    return train_teacher("digits_vit.py", tmp_path_factory.mktemp("vit"))
+
+
 def train_teacher(script: str, folder: Path) -> Path:
     """Run a script of examples/teachers."""
     out = folder / "model.pt"

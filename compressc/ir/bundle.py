@@ -27,6 +27,8 @@ def save_bundle(graph: Graph, folder: Path) -> None:
     stored = _unshared({name: tensor.contiguous() for name, tensor in stored.items()})
     save_file(stored, folder / WEIGHTS, {_ORDERS: json.dumps(orders)} if orders else None)
     (folder / TEXT).write_text(str(graph), encoding="utf-8")
+    # safetensors makes files for the owner alone; weights are as public as the text beside them
+    (folder / WEIGHTS).chmod((folder / TEXT).stat().st_mode)
 
 
 def _memory_order(tensor: torch.Tensor) -> list[int]:

@@ -23,7 +23,7 @@ NAMES = 8
 
 
 def render(record: Record, console: Console) -> None:
-    """Print the tables: passes, files, latency; then what was skipped and what failed."""
+    """Print the tables: passes, files, latency; then the passes' notes and what failed."""
     wide = console.width >= WIDE
     from rich.text import Text
 
@@ -36,7 +36,7 @@ def render(record: Record, console: Console) -> None:
         console.print(_files(record, wide), "")
     if any(file.latency for file in record.files):
         console.print(_latency(record, wide), "")
-    _skipped(record, console)
+    _notes(record, console)
     _failures(record, console)
 
 
@@ -170,14 +170,14 @@ def _verdict(entry: LatencyRecord) -> str:
     return "red" if entry.speedup_high < 1 else ""
 
 
-def _skipped(record: Record, console: Console) -> None:
+def _notes(record: Record, console: Console) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
     groups = text.grouped_notes(record.passes)
     if not groups:
         return
-    console.print(Text("Skipped, and why", style="bold"))
+    console.print(Text("What each pass did and skipped, and why", style="bold"))
     for group in groups:
         times = f" (x{len(group.ops)})" if len(group.ops) > 1 else ""
         names = group.names(NAMES)

@@ -128,8 +128,7 @@ def grouped_notes(passes: Iterable[PassRecord]) -> list[Group]:
     for entry in passes:
         by_text: dict[str, list[str]] = {}
         for note in entry.notes:
-            # the heading says so already
-            by_text.setdefault(note.text.removeprefix("skipped: "), []).append(note.op)
+            by_text.setdefault(note.text, []).append(note.op)
         ranked = sorted(by_text.items(), key=lambda item: -len(item[1]))
         groups += [Group(entry.name, text, tuple(ops)) for text, ops in ranked]
     return groups

@@ -11,14 +11,12 @@ import torch
 import compressc
 from compressc.data import open_dataset
 from compressc.ir import Graph
-from tests.conftest import train_teacher
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> compressc.Compiled:
-    teacher = train_teacher("digits_vit.py", tmp_path_factory.mktemp("vit"))
+def compiled(vit_teacher: Path) -> compressc.Compiled:
     return compressc.compile(
-        str(teacher), "prune(ratio=0.5),distill(epochs=8),quant", data="digits"
+        str(vit_teacher), "prune(ratio=0.5),distill(epochs=8),quant", data="digits"
     )
 
 

@@ -68,10 +68,10 @@ def test_notes_are_grouped_within_a_pass():
     b = pass_record("b", 1, 1, 0.9, 1.0, notes=[Note(op="x", text="skipped: often")])
     groups = text.grouped_notes([a, b])
     assert [(g.step, g.text, g.ops) for g in groups] == [
-        ("a", "often", ("y", "z")),
+        ("a", "skipped: often", ("y", "z")),
         ("a", "rare", ("x",)),
         ("a", "whole", ("",)),
-        ("b", "often", ("x",)),
+        ("b", "skipped: often", ("x",)),
     ]
     assert groups[0].names() == "y, z"
     assert groups[0].names(1) == "y and 1 more"

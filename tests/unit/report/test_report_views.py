@@ -75,7 +75,7 @@ def test_terminal_leaves_out_what_was_not_measured():
     assert "agreement" in out
     bare = digits_record().model_copy(update={"files": [], "failures": [], "passes": []})
     out = on_terminal(bare, 80)
-    for absent in ("Files", "Latency", "Skipped", "Failed"):
+    for absent in ("Files", "Latency", "skipped", "Failed"):
         assert absent not in out
     file = digits_record().files[0].model_copy(update={"proof": None, "teacher_bytes": None})
     out = on_terminal(bare.model_copy(update={"files": [file]}), 80)
