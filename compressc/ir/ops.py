@@ -255,7 +255,7 @@ def build_layer(kind: str, attributes: Mapping[str, Arg]) -> nn.Module:
     try:
         with torch.device("meta"):
             return layer.module(**values).eval()
-    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, AssertionError) as error:
         raise CompresscError("CC402", f"'{kind}' cannot be built", got=str(error)) from error
 
 

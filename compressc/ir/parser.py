@@ -43,6 +43,17 @@ _WORDS: dict[str, Arg] = {
     **{f"dtype.{name}": dtype for name, dtype in DTYPES.items()},
     **{text: value for table in (_LAYOUTS, _FORMATS) for value, text in table.items()},
 }
+#: What reading a forged line can raise.
+_MALFORMED = (
+    CompresscError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,  # RecursionError, and what torch raises
+)
+_MOST_KEPT = 1 << 20
 
 
 def parse_graph(text: str, tensors: Mapping[str, torch.Tensor] | None = None) -> Graph:
@@ -72,7 +83,7 @@ def parse_graph(text: str, tensors: Mapping[str, torch.Tensor] | None = None) ->
                 graph.outputs, returned = parse_arg(line[7:]), True
             elif line != "}":
                 graph.append(_parse_op(line, weights))
-        except (CompresscError, ValueError, KeyError) as error:
+        except _MALFORMED as error:
             got = error.wanted if isinstance(error, CompresscError) else str(error)
             raise CompresscError(
                 "CC402",
@@ -174,7 +185,10 @@ def _parse_origin(text: str) -> tuple[tuple[str, ...], dict[int, tuple[int, ...]
 
 def _run(text: str) -> range:
     first, _, last = text.partition("-")
-    return range(int(first), int(last or first) + 1)
+    run = range(int(first), int(last or first) + 1)
+    if len(run) > _MOST_KEPT:
+        raise ValueError(f"more than {_MOST_KEPT} kept indices")
+    return run
 
 
 def parse_arg(text: str) -> Arg:

@@ -10,6 +10,8 @@ import torch
 from compressc.frontend import export_module
 from tests.models import ZOO, small
 
+torch.set_num_threads(1)  # threads that wait for each other cost more than these networks
+
 
 @pytest.fixture(scope="session")
 def program_file(tmp_path_factory: pytest.TempPathFactory) -> Path:

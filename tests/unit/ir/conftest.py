@@ -5,10 +5,13 @@ from __future__ import annotations
 from functools import lru_cache
 
 import pytest
+import torch
 
 from compressc.frontend import export_module, import_program
 from compressc.ir import Graph
 from tests.models import ZOO
+
+torch.set_num_threads(1)  # threads that wait for each other cost more than these networks
 
 
 @lru_cache
