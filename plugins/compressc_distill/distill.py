@@ -44,13 +44,13 @@ class Distill(Pass):
     """Peak learning rate of AdamW; it warms up, then falls by a cosine."""
     batch_size: Annotated[int, Field(ge=1)] = 64
     """Samples in a step."""
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Weight of the labels against the teacher's answers; 0 without labels."""
     temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
     """T of the distillation loss: a higher one makes more of the unlikely classes."""
     objective: str = "kd"
     """The distillation loss: `kd`, `mse_logits`, `dkd` or one that a plugin brings."""
-    features: Annotated[float, Field(ge=0)] = 0.0
+    features: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the feature loss; 0 for none."""
     feature_points: Annotated[int, Field(ge=1)] = 4
     """At how many ends of blocks features are matched."""
