@@ -76,8 +76,8 @@ def table() -> list[Row]:
                 rows.append(row._replace(operator=name))
     rows.append(Row("lowrank_linear", "torch", "training, tracing, fewer than 16 rows"))
     for shape, (chosen, reason) in lowrank.LINEAR.items():
-        dtype = str(shape.dtype).removeprefix("torch.")
-        size = f"{shape.inner}-{shape.rank}-{shape.out}, up to {shape.rows} rows, {dtype}"
+        kind = str(shape.dtype).removeprefix("torch.")
+        size = f"{shape.inner}-{shape.rank}-{shape.out}, up to {shape.rows} rows, {kind}"
         rows.append(Row(f"lowrank_linear [{size}]", chosen, reason))
     return rows
 

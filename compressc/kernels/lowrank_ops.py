@@ -1,6 +1,7 @@
 """`torch.ops.compressc.lowrank_linear` and `.int8_lowrank_linear`.
 
-The first is a composite: traced, it becomes two linear layers that every back end knows.
+The Python functions of `lowrank.py` are for use in models: traced, `lowrank_linear` becomes two
+linear layers that every back end knows.
 """
 
 from __future__ import annotations

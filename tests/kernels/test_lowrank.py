@@ -81,12 +81,20 @@ def test_nothing_is_measured_for_training_tracing_or_determinism(monkeypatch):
 
     class Layer(torch.nn.Module):
         def forward(self, x):
-            return torch.ops.compressc.lowrank_linear(x, v, u, bias)
+            return lowrank_linear(x, v, u, bias)
 
-    program = torch.export.export(Layer(), (x.detach(),)).run_decompositions({})
+    program = torch.export.export(Layer(), (x.detach(),))
     targets = [str(node.target) for node in program.graph.nodes]
     assert not any("lowrank" in target for target in targets), "a trace shows two plain layers"
     torch.testing.assert_close(program.module()(x.detach()), lowrank_linear(x, v, u, bias))
+
+
+def test_the_operator_is_the_function():
+    x, v, u, bias = factors(4, 64, 16, 64)
+    torch.library.opcheck(torch.ops.compressc.lowrank_linear, (x, v, u, bias))
+    torch.testing.assert_close(
+        torch.ops.compressc.lowrank_linear(x, v, u, bias), lowrank_linear(x, v, u, bias)
+    )
 
 
 def test_without_onednn_it_is_plain_torch(monkeypatch):

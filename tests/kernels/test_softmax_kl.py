@@ -38,7 +38,7 @@ def test_loss_and_gradient_are_as_exact_as_plain_torch(
     torch.manual_seed(0)
     # The reference is plain torch too: between two such, luck decides by more than a factor 2.
     luck = (4, 2**-21 * max(temperature**2, 1)) if implementation == "reference" else ()
-    for rows, vocab in SHAPES:
+    for rows, vocab in SHAPES if dtype == torch.float32 else SHAPES[:-2]:
         student = (torch.randn(rows, vocab) * size).to(dtype)
         teacher = (torch.randn(rows, vocab) * size).to(dtype)
         upstream = torch.rand(rows) + 0.5

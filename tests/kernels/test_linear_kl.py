@@ -1,0 +1,95 @@
+"""linear_softmax_kl against the loss of whole logits, chunk by chunk."""
+
+import pytest
+import torch
+
+from compressc.errors import CompresscError
+from compressc.kernels import dispatch, linear_kl, linear_softmax_kl, softmax_kl
+
+
+def states(dtype=torch.float32):
+    torch.manual_seed(0)
+    h_s, h_t = torch.randn(3, 7, 16), torch.randn(3, 7, 24)
+    w_s, w_t = torch.randn(50, 16), torch.randn(50, 24)
+    return [tensor.to(dtype) for tensor in (h_s, w_s, h_t, w_t)]
+
+
+@pytest.mark.parametrize("rows", [1, 4, 100])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_same_loss_and_gradients_as_with_whole_logits(
+    implementation, monkeypatch, rows, reduction, weighted
+):
+    monkeypatch.setattr(linear_kl, "CHUNK_BYTES", rows * 50 * 4)
+    h_s, w_s, h_t, w_t = states()
+    weight = torch.rand(3, 7).round(decimals=1) if weighted else None
+    if weight is not None:
+        weight[1, 2] = 0
+    leaves = (h_s.requires_grad_(), w_s.requires_grad_())
+    want = softmax_kl(h_s @ w_s.T, h_t @ w_t.T, 2.0, weight=weight, reduction=reduction)
+    got = linear_softmax_kl((h_s, w_s), (h_t, w_t), 2.0, weight=weight, reduction=reduction)
+    torch.testing.assert_close(got, want)
+    for a, b in zip(
+        torch.autograd.grad(3 * got, leaves), torch.autograd.grad(3 * want, leaves), strict=True
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            linear_softmax_kl((h_s, w_s), (h_t, w_t), 2.0, weight=weight, reduction=reduction), want
+        )
+
+
+def test_bfloat16_sums_of_chunks_are_not_rounded_each_time(implementation, monkeypatch):
+    monkeypatch.setattr(linear_kl, "CHUNK_BYTES", 50 * 4)
+    h_s, w_s, h_t, w_t = states(torch.bfloat16)
+    loss = linear_softmax_kl((h_s, w_s.requires_grad_()), (h_t, w_t), 2.0)
+    (grad,) = torch.autograd.grad(loss, w_s)
+    wide = w_s.detach().double().requires_grad_()
+    with dispatch.using("reference"):
+        logits, teacher = h_s.double() @ wide.T, h_t.double() @ w_t.double().T
+        exact = softmax_kl(logits, teacher, 2.0, reduction="mean")
+        (want,) = torch.autograd.grad(exact, wide)
+    assert grad.dtype == torch.bfloat16
+    assert (grad.double() - want).norm() < 0.02 * want.norm()
+    torch.testing.assert_close(loss.double(), exact.detach(), rtol=2e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_opcheck_and_gradcheck(dtype):
+    h_s, w_s, h_t, w_t = states(dtype)
+    h_s, h_t = h_s.flatten(0, 1), h_t.flatten(0, 1)
+    leaves = (h_s.requires_grad_(), w_s.requires_grad_())
+    arguments = (*leaves, h_t, w_t, 2.0, 0.5, True, torch.rand(21))
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(torch.ops.compressc.linear_softmax_kl, arguments, test_utils=tests)
+    if dtype == torch.float64:
+        assert torch.autograd.gradcheck(
+            lambda h, w: linear_softmax_kl((h, w), (h_t, w_t), 2.0), leaves
+        )
+
+
+def test_compiled_it_is_the_same():
+    h_s, w_s, h_t, w_t = states()
+    h_s.requires_grad_()
+
+    def loss(h):
+        return linear_softmax_kl((h, w_s), (h_t, w_t), 2.0)
+
+    compiled = torch.compile(loss, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(h_s), loss(h_s))
+    torch.testing.assert_close(
+        torch.autograd.grad(compiled(h_s), h_s)[0], torch.autograd.grad(loss(h_s), h_s)[0]
+    )
+
+
+def test_what_does_not_fit_is_refused():
+    h_s, w_s, h_t, w_t = states()
+    for student, teacher, temperature, code in [
+        ((h_s, w_s.T), (h_t, w_t), 1.0, "CC204"),
+        ((h_s, w_s), (h_t[:2], w_t), 1.0, "CC204"),
+        ((h_s, w_s), (h_t, w_t[:49]), 1.0, "CC204"),
+        ((h_s, w_s), (h_t, w_t), 0.0, "CC100"),
+    ]:
+        with pytest.raises(CompresscError) as caught:
+            linear_softmax_kl(student, teacher, temperature)
+        assert caught.value.code == code
