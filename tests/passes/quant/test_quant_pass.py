@@ -1,0 +1,186 @@
+"""The pass `quant`: what it makes of a graph, how good that is, and what it refuses."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from compressc_quant import Quant
+from compressc_quant.carry import carry_over
+from compressc_quant.observing import Settings, observe
+from compressc_quant.tracing import trace
+from pydantic import ValidationError
+from quant_nets import Tied, imported, random_data
+from torch import nn
+
+from compressc.errors import CompresscError
+from compressc.ir import graph_hash, load_bundle, lower, parse_graph, save_bundle, verify
+from compressc.pipeline import Context
+
+SNAPSHOT = Path(__file__).parent / "residual.ir"
+
+
+def masked(text):
+    """Scales and zero points depend on the training; what is quantized does not."""
+    text = re.sub(r"per_tensor\((%[\w.]+), [\d.e-]+, \d+", r"per_tensor(\1, SCALE, ZERO", text)
+    return re.sub(r" +#", "  #", text)
+
+
+def logits(graph, split):
+    with torch.no_grad():
+        return lower(graph)(*split.inputs)
+
+
+def test_the_graph_reads_like_this(quantized):
+    assert masked(str(quantized)) == SNAPSHOT.read_text(encoding="utf-8")
+
+
+def test_it_is_a_graph_like_any_other(quantized, teacher, tmp_path):
+    verify(quantized, like=teacher)
+    text = str(quantized)
+    assert str(parse_graph(text, quantized.tensors())) == text
+    save_bundle(quantized, tmp_path)
+    assert graph_hash(load_bundle(tmp_path)) == graph_hash(quantized)
+
+
+def test_names_and_lineage_survive(quantized, teacher):
+    for op in teacher:
+        assert quantized[op.name].lineage == op.lineage
+    assert quantized["a.q"].lineage == teacher["a"].lineage
+
+
+def test_accuracy_stays(quantized, teacher, digits):
+    before, after = logits(teacher, digits.test), logits(quantized, digits.test)
+    labels = digits.test.labels
+    accuracy = [(x.argmax(1) == labels).float().mean().item() for x in (before, after)]
+    assert accuracy[0] > 0.9
+    assert accuracy[1] > accuracy[0] - 0.01
+    assert torch.nn.functional.cosine_similarity(before.flatten(), after.flatten(), 0) > 0.998
+    assert not torch.equal(before, after)
+
+
+def test_the_weights_are_int8_rounded_to_the_nearest(quantized, teacher):
+    layers = [
+        op.name
+        for op in quantized
+        if op.kind.startswith("quantized_") and not op.kind.startswith("quantized_decomposed")
+    ]
+    assert layers == ["stem", "a", "b", "head"]
+    for name in ("a", "b", "head"):
+        new = quantized[name].layer
+        assert new.weight.dtype is torch.int8
+        assert new.scale.shape == (len(new.weight),)
+        scale = new.scale.reshape([-1, *[1] * (new.weight.dim() - 1)])
+        error = (new.weight * scale - teacher[name].layer.weight).abs()
+        assert (error <= scale * 0.501).all(), name
+
+
+def test_it_computes_what_nncfs_own_module_computes(teacher, digits):
+    batches = [tuple(x[i : i + 32] for x in digits.calibration.inputs) for i in (0, 32, 64)]
+    traced = trace(teacher, batches[0])
+    settings = Settings(symmetric=False, transformer=False, smooth=True, bias_correction=True)
+    theirs = observe(traced.module, batches, settings)
+    ours = teacher.copy()
+    carry_over(ours, traced, theirs)
+    with torch.no_grad():
+        assert torch.equal(lower(ours)(*batches[1]), theirs(*batches[1]))
+
+
+def test_attention_is_as_good_as_nncfs_own(digits):
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.head = layer, nn.Linear(16, 4)
+
+        def forward(self, x):
+            return self.head(self.layer(x)[:, 0])
+
+    torch.manual_seed(1)
+    x = torch.randn(64, 5, 16)
+    graph = imported(Net().eval(), (x[:4],))
+    traced = trace(graph, (x[:32],))
+    settings = Settings(symmetric=False, transformer=True, smooth=True, bias_correction=True)
+    theirs = observe(traced.module, [(x[:32],), (x[32:],)], settings)
+    ours = graph.copy()
+    carry_over(ours, traced, theirs)
+    verify(ours, like=graph)
+    with torch.no_grad():
+        assert torch.allclose(lower(ours)(x[:32]), theirs(x[:32]), atol=2e-3)
+        assert lower(ours)(x[:7]).shape == (7, 4)
+
+
+def test_floats_that_stay_are_reported(run):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.norm, self.b = nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.b(self.norm(self.a(x)))
+
+    x = torch.randn(64, 8)
+    graph, context = run(imported(Net().eval(), (x[:4],)), random_data(x))
+    assert graph["a"].kind == graph["b"].kind == "quantized_linear"
+    (note,) = context.notes
+    assert note[0] == "norm"
+    assert note[1].startswith("skipped: it has no int8 kernel")
+
+
+def test_where_nothing_can_be_quantized_nothing_happens(run):
+    x = torch.randn(64, 8)
+    graph = imported(nn.Sequential(nn.LayerNorm(8), nn.GELU()).eval(), (x[:4],))
+    after, context = run(graph, random_data(x))
+    assert str(after) == str(graph)
+    assert len(context.notes) == 2
+
+
+def test_tied_weights_stay_tied(run):
+    torch.manual_seed(0)
+    x = torch.rand(64, 64)
+    graph, _ = run(imported(Tied().eval(), (x[:4],)), random_data(x))
+    first, second = graph["first"].layer, graph["second"].layer
+    assert first.weight is second.weight
+    assert first.weight.dtype is torch.int8
+    assert str(graph).count("@first.weight") == 2
+
+
+def test_the_teacher_is_not_touched(teacher, run):
+    before = graph_hash(teacher)
+    run(teacher, samples=32)
+    assert graph_hash(teacher) == before
+
+
+def test_same_data_same_bytes(quantized, teacher, run):
+    assert graph_hash(run(teacher)[0]) == graph_hash(quantized)
+
+
+def test_options_do_what_they_say(teacher, run, digits):
+    symmetric, _ = run(teacher, preset="performance", bias_correction=False)
+    for op in symmetric:
+        if op.kind == "quantized_decomposed.quantize_per_tensor":
+            assert op.args[2] == 0  # no zero point
+    bias = symmetric["stem"].layer.bias
+    assert torch.equal(bias, teacher["stem"].layer.bias)
+    few, _ = run(teacher, samples=3)  # fewer than a batch
+    assert few["stem"].kind == "quantized_conv2d"
+
+
+@pytest.mark.parametrize(
+    "options", [{"bits": 4}, {"samples": 0}, {"batch": 0}, {"preset": "fast"}, {"bit": 8}]
+)
+def test_bad_options_are_refused(options):
+    with pytest.raises(ValidationError):
+        Quant(**options)
+
+
+def test_it_needs_data(teacher):
+    with pytest.raises(CompresscError, match="CC105"):
+        Quant().run(teacher.copy(), Context(teacher=teacher))
+
+
+def test_it_declares_its_order_and_documents_its_options():
+    assert set(Quant.after) >= {"prune", "lowrank", "distill"}
+    assert Quant.prelude == ("simplify",)
+    assert all(field.description for field in Quant.model_fields.values())
