@@ -177,6 +177,7 @@ def derive_types(graph: Graph) -> dict[str, ValueType]:
     env: dict[str, Any] = dict(graph.widths)
     values: dict[str, Any] = {}
     types: dict[str, ValueType] = {}
+    known: dict[Any, Any] = {}  # repeated blocks are derived once
     # the Python dispatcher: some C++ shape functions would turn a symbolic size into a number
     with mode, enable_python_dispatcher(), torch.no_grad():
         for op in graph:
@@ -184,7 +185,7 @@ def derive_types(graph: Graph) -> dict[str, ValueType]:
                 values[op.name] = (
                     _fake_input(op, shapes, names, env)
                     if op.kind == "input"
-                    else _fake_call(op, values, env)
+                    else _fake_call(op, values, env, known)
                 )
                 types[op.name] = _type_of(values[op.name], names)
             except CompresscError:
@@ -220,14 +221,42 @@ def _hint(name: str) -> int:
     return int(sympy.prime(500 + sum(map(ord, name)) % 500))
 
 
-def _fake_call(op: Op, values: Mapping[str, Any], env: Mapping[str, Any]) -> Any:
+def _fake_call(
+    op: Op, values: Mapping[str, Any], env: Mapping[str, Any], known: dict[Any, Any]
+) -> Any:
     def leaf(arg: Arg) -> Any:
         if isinstance(arg, Ref):
             return values[arg.name]
         return evaluate(arg, env) if isinstance(arg, sympy.Expr) else arg
 
     args, kwargs = map_arg(op.args, leaf), map_arg(op.kwargs, leaf)
-    return op.layer(*args) if op.layer is not None else overload(op.kind)(*args, **kwargs)
+    if op.kind in ("parameter", "constant"):
+        return op.layer() if op.layer is not None else None
+    key = (op.kind, _layer_key(op.layer), _key(args), _key(kwargs))
+    if key not in known:
+        function = op.layer if op.layer is not None else overload(op.kind)
+        known[key] = function(*args, **kwargs)
+    return known[key]
+
+
+def _layer_key(layer: nn.Module | None) -> Any:
+    """Equal for layers that give equal types: class, settings, and types of the tensors."""
+    if layer is None:
+        return None
+    settings = {key: value for key, value in vars(layer).items() if key[0] != "_"}
+    return type(layer), repr(settings), _key([tensor for _, tensor in layer_tensors(layer)])
+
+
+def _key(value: Any) -> Any:
+    """Equal for values that no operator's shape function can tell apart."""
+    if isinstance(value, torch.Tensor):
+        sizes = (*value.shape, *value.stride())
+        return value.dtype, *(s.node.expr if isinstance(s, torch.SymInt) else s for s in sizes)
+    if isinstance(value, tuple | list):
+        return tuple(map(_key, value))
+    if isinstance(value, dict):
+        return tuple((name, _key(item)) for name, item in value.items())
+    return repr(value)
 
 
 def _type_of(value: Any, names: Mapping[Any, Size]) -> ValueType:
