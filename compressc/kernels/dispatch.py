@@ -74,7 +74,7 @@ def table() -> list[Row]:
                 row = choose(operator, device, dtype)
                 name = f"{operator} [{device.type}, {str(dtype).removeprefix('torch.')}]"
                 rows.append(row._replace(operator=name))
-    rows.append(Row("lowrank_linear", "torch", "training, tracing, fewer than 16 rows"))
+    rows.append(Row("lowrank_linear", "torch", "training, tracing, small products"))
     for shape, (chosen, reason) in lowrank.LINEAR.items():
         kind = str(shape.dtype).removeprefix("torch.")
         size = f"{shape.inner}-{shape.rank}-{shape.out}, up to {shape.rows} rows, {kind}"

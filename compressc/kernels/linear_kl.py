@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from compressc.errors import CompresscError
-from compressc.kernels import dispatch, native, ops
+from compressc.kernels import dispatch, native, one_pass, ops
 from compressc.kernels.problem import Problem
 
 #: Bytes of one side's logits in a chunk: few enough to stay in a last-level cache, many enough rows
@@ -125,6 +125,8 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tens
 
 def _backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
     grad_h, grad_w = ctx.saved_tensors
+    if one_pass.is_one(upstream):  # the usual case; a copy of both would double the memory
+        return grad_h, grad_w, *([None] * (ctx.count - 2))
     factor = upstream.to(grad_h.dtype)
     return grad_h * factor, grad_w * factor, *([None] * (ctx.count - 2))
 

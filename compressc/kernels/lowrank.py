@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from compressc.kernels import reference
@@ -18,7 +19,7 @@ from compressc.kernels import reference
 #: oneDNN must be this much faster in the measurement to be chosen: less is noise.
 _MARGIN = 0.9
 _ROUNDS = 7
-_SMALLEST = 16  # rows: below, calling oneDNN costs more than it saves
+_SMALLEST = 1 << 20  # multiplications by v: below, calling oneDNN costs more than it saves
 
 
 class Shape(NamedTuple):
@@ -44,12 +45,11 @@ def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None = None) 
     `F.linear`, so that training and exports do not depend on a measurement. Arguments as in
     `reference.lowrank_linear`.
     """
-    if x.dtype is torch.float64 or not _may_measure(x, v, u, bias):
-        return reference.lowrank_linear(x, v, u, bias)
-    rows = x.numel() // max(x.shape[-1], 1)
-    if rows < _SMALLEST:
-        return reference.lowrank_linear(x, v, u, bias)
+    # First of all what is too small to gain: there, every line here would be felt.
+    if x.numel() * v.shape[0] < _SMALLEST or not _may_measure(x, v, u, bias):
+        return F.linear(F.linear(x, v), u, bias)
     (rank, inner), out = v.shape, u.shape[0]
+    rows = x.numel() // inner
     bucket = 1 << (rows - 1).bit_length()
     shape = Shape(bucket, inner, rank, out, x.dtype, torch.get_num_threads())
     chosen = LINEAR.get(shape) or _measure(shape, x, v, u, bias)
@@ -66,6 +66,7 @@ def _may_measure(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> bool:
     if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
         return False
     one_type = x.dtype == v.dtype == u.dtype and (bias is None or bias.dtype == x.dtype)
+    one_type = one_type and x.dtype in (torch.float32, torch.bfloat16)
     return one_type and not torch.are_deterministic_algorithms_enabled()
 
 

@@ -54,11 +54,20 @@ class _OnePass(torch.autograd.Function):
                 "compressc.kernels.reference or torch.func"
             )
         (grad,) = ctx.saved_tensors
-        if upstream.dim() == 0 or upstream.stride(0) == 0:  # one factor for all rows
-            factor = upstream if upstream.dim() == 0 else upstream[0]
-            if factor.item() == 1.0:
-                return grad, None, None
+        if is_one(upstream):
+            return grad, None, None
         return _scaled(grad, upstream.expand(grad.shape[0])), None, None
+
+
+def is_one(upstream: Tensor) -> bool:
+    """Whether the upstream gradient is known to be 1 everywhere, so that nothing need be scaled."""
+    if type(upstream) is not Tensor or upstream.device.type != "cpu":
+        return False  # a traced value cannot be read, reading one of a GPU would wait for it
+    if upstream.dim() != 0:
+        if upstream.stride(0) != 0:
+            return False
+        upstream = upstream[0]
+    return not torch.compiler.is_compiling() and upstream.item() == 1.0
 
 
 # torch.autograd.Function is untyped.
