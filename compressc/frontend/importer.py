@@ -262,7 +262,7 @@ class _Importer:
         args, kwargs = map_arg(node.args, self._operand), map_arg(node.kwargs, self._operand)
         if "scale" in bound:
             attention_scale(kind, kwargs, _first(node).meta["val"].shape[-1])
-        name = self.graph.fresh_name(call_stem(node, kind))
+        name = self.graph.fresh_name(call_stem(node, self._kind(node)))
         op = Op(name, kind, args, kwargs, type=self._type(node), lineage=(name,))
         return self.graph.append(op)
 

@@ -32,7 +32,7 @@ def layer_stem(node: fx.Node, kind: str, held: HeldTensors) -> str:
 
 
 def call_stem(node: fx.Node, kind: str) -> str:
-    """Name of any other call: the caller's path and the operator without its overload."""
+    """Name of any other call: the caller's path and the operator as the user wrote it."""
     short = kind.split(".")[1 if "." in kind else 0].strip("_")
     path, _ = _position(node)
     return f"{path}.{short}" if path else short
