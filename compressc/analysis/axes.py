@@ -127,7 +127,7 @@ def align(left: Sequence[Axis], right: Sequence[Axis]) -> bool:
     """
     a, b = _stack(left), _stack(right)
     while a and b:
-        x, y = a.pop(), b.pop()
+        x, y = _next_factor(a), _next_factor(b)
         if x.size == y.size:
             unify(x, y)
         elif x.size > y.size:
@@ -143,6 +143,12 @@ def align(left: Sequence[Axis], right: Sequence[Axis]) -> bool:
 
 def _stack(axes: Sequence[Axis]) -> list[Axis]:
     return [factor for axis in reversed(axes) for factor in reversed(factors(axis))]
+
+
+def _next_factor(stack: list[Axis]) -> Axis:
+    """The outermost factor left; one axis may be there twice, and be refined by now."""
+    stack += reversed(factors(stack.pop()))
+    return stack.pop()
 
 
 def _refine(axis: Axis, outer: int, stack: list[Axis]) -> bool:

@@ -12,13 +12,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import sympy
+
 from compressc.analysis.axes import Axis, find, freeze, leaves, unify
 from compressc.analysis.coupling_rules import Rule, Values, rule_for
 from compressc.ir import Graph, Op, Ref, TensorType, TupleType, evaluate
 from compressc.ir.types import Size
 
-#: A size that no real width has stands for each open dimension, so that sizes are plain integers.
-_OPEN_DIMENSIONS = (10007, 10009, 10037, 10039, 10061, 10067)
+#: A prime that no real width has stands for each open dimension, so that sizes are plain integers.
+#: This is the index of the first, 10007.
+_FIRST_PRIME = 1230
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,8 @@ class _Analysis:
         self.found = Coupling()
         self.tied: dict[int, tuple[Axis, ...]] = {}
         self.env: dict[str, int] = dict(graph.widths)
-        for name in _open_dimensions(graph):
-            self.env[name] = _OPEN_DIMENSIONS[len(self.env) - len(graph.widths)]
+        for i, name in enumerate(_open_dimensions(graph)):
+            self.env[name] = int(sympy.prime(_FIRST_PRIME + i))
 
     def run(self) -> Coupling:
         pending: list[tuple[str, Axis]] = []

@@ -17,6 +17,7 @@ from compressc.analysis.axes import (
     factor_axis,
     find,
     freeze,
+    leaves,
     mark_normalized,
     reshape_axes,
     set_role,
@@ -99,6 +100,8 @@ def _last_axes_norm(c: Analysis, op: Op) -> Values:
     over = x[len(x) - len(layer.normalized_shape) :]
     for axis in over:
         mark_normalized(axis)
+        if layer.weight is None:  # no tensor to cut, so nothing would tell the layer
+            freeze(axis, "a norm without weights has its width written down")
     c.slot(op, "weight", *over)
     c.slot(op, "bias", *over)
     return x
@@ -133,9 +136,11 @@ def _same(c: Analysis, op: Op) -> Values:
     return c.axes(op.args[0])
 
 
-def _pool2d(c: Analysis, op: Op) -> Values:
+def _resampling(c: Analysis, op: Op) -> Values:
+    """Pooling and interpolation: `pool2d` and `upsample_nearest2d.vec` have two spatial sizes."""
     x = c.axes(op.args[0])
-    return (*x[:-2], *_fresh(c.sizes(op)[-2:]))
+    spatial = int(op.kind.removesuffix(".vec")[-2])
+    return (*x[:-spatial], *_fresh(c.sizes(op)[-spatial:]))
 
 
 # ---- reshaping ----------------------------------------------------------------------------------
@@ -221,9 +226,12 @@ def _split(c: Analysis, op: Op) -> Values:
 
 def _pad(c: Analysis, op: Op) -> Values:
     x, sizes = c.axes(op.args[0]), c.sizes(op)
-    return tuple(
-        a if a.size == n else Axis(n, frozen="padded") for a, n in zip(x, sizes, strict=True)
-    )
+    out = []
+    for axis, size in zip(x, sizes, strict=True):
+        if axis.size != size:
+            freeze(axis, "padded")
+        out.append(axis if axis.size == size else Axis(size, frozen="padded"))
+    return tuple(out)
 
 
 # ---- arithmetic ---------------------------------------------------------------------------------
@@ -250,12 +258,31 @@ def _matmul(c: Analysis, op: Op) -> Values | None:
     if len(a) < 2 or len(b) < 2:
         return None
     unify(a[-1], b[-2])
-    if len(a) == len(b) > 3:  # written-out attention: scores = q @ k.T, context = scores @ v
-        set_role(a[1], "heads")
-        for axis in (a[-1], b[-1]):
+    heads = _matmul_heads(a) if len(a) == len(b) else []
+    _set_heads(heads)
+    for axis in (a[-1], b[-1]) if heads else ():
+        if not find(axis).frozen:  # the other one is the positions
             set_role(axis, "head width")
     batch = _broadcast([a[:-2], b[:-2]], c.sizes(op)[:-2])
     return (*batch, a[-2], b[-1])
+
+
+def _matmul_heads(a: Axes) -> list[Axis]:
+    """The heads of written-out attention, scores = q @ k.T and context = scores @ v.
+
+    Operands are [b, heads, n, d], or [b * heads, n, d] as `nn.MultiheadAttention` has them.
+    """
+    if len(a) > 3:
+        return leaves(a[1])
+    parts = leaves(a[0])
+    return parts[1:] if len(a) == 3 else []
+
+
+def _set_heads(axes: Sequence[Axis]) -> None:
+    """Give leaves their role: several of them are groups of heads and the heads of a group."""
+    wide = [axis for axis in axes if axis.size > 1]
+    for outermost, axis in zip((True, *(False for _ in wide)), wide, strict=False):
+        set_role(axis, "heads" if outermost else "queries per head")
 
 
 def _attention(c: Analysis, op: Op) -> Values | None:
@@ -274,7 +301,7 @@ def _attention(c: Analysis, op: Op) -> Values | None:
             unify(groups, right)
     freeze(k[-2], "a softmax runs over it")
     for axis in q[1:-2]:
-        set_role(axis, "heads")
+        _set_heads(leaves(axis))
     for axis in (q[-1], v[-1]):
         set_role(axis, "head width")
     mask = op.args[3] if len(op.args) > 3 else op.kwargs.get("attn_mask")
@@ -289,10 +316,16 @@ def _softmax(c: Analysis, op: Op) -> Values:
     return x
 
 
+def _cumulative(c: Analysis, op: Op) -> Values:
+    x = c.axes(op.args[0])
+    freeze(x[op.args[1]], "a running sum goes along it")
+    return x
+
+
 def _reduce(c: Analysis, op: Op) -> Values | None:
     x = list(c.axes(op.args[0]))
     dims = op.args[1] if len(op.args) > 1 else None
-    if dims is None:
+    if dims is None or dims == ():  # over everything
         return None
     gone = {dim % len(x) for dim in (dims if isinstance(dims, tuple) else (dims,))}
     keep = op.args[2] if len(op.args) > 2 else op.kwargs.get("keepdim", False)
@@ -318,9 +351,14 @@ RULES: dict[str, Rule] = {
     "parameter": _held,
     "constant": _held,
     **dict.fromkeys(_ACTIVATIONS.split(), _same),
-    **dict.fromkeys(("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"), _pool2d),
+    **dict.fromkeys(("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"), _resampling),
+    **{f"aten.{kind}_pool{n}d": _resampling for kind in ("max", "avg") for n in (1, 2, 3)},
+    **{f"aten.adaptive_avg_pool{n}d": _resampling for n in (1, 2, 3)},
+    **{f"aten.upsample_nearest{n}d.vec": _resampling for n in (1, 2, 3)},
+    **{f"aten.upsample_{kind}.vec": _resampling for kind in ("bilinear2d", "bicubic2d")},
     **{f"aten.{kind}": _same for kind in ("clone", "contiguous", "detach", "to.dtype", "alias")},
-    **{f"aten.{kind}": _same for kind in ("_to_copy", "cumsum")},
+    "aten._to_copy": _same,
+    "aten.cumsum": _cumulative,
     "quantized_decomposed.quantize_per_tensor": _same,
     "quantized_decomposed.dequantize_per_tensor": _same,
     **{f"aten.{kind}": _reshape for kind in ("reshape", "view", "_unsafe_view")},

@@ -12,7 +12,7 @@ from typing import Any
 
 import sympy
 
-from compressc.analysis.axes import Axis, find, leaves
+from compressc.analysis.axes import Axis, factors, find, leaves
 from compressc.analysis.coupling import SIZED, Coupling, couple, written_sizes
 from compressc.ir import Graph, Op, TensorType, TupleType, symbol
 
@@ -53,13 +53,22 @@ class _SizeWriter:
     def write(self, op: Op, position: int) -> Any:
         """The size at a position, as it should be written."""
         written, axis = self.sizes(op)[position]
-        stays = axis is None or (op.kind == "aten.expand" and written == -1)
-        if stays or isinstance(written, sympy.Expr):
+        if axis is None or (op.kind == "aten.expand" and written == -1):
             return written
-        assert axis is not None
+        if isinstance(written, sympy.Expr):
+            return self._open_expression(written, axis)
         if all(leaf.frozen or leaf.size == 1 for leaf in leaves(axis)):
             return _explicit(op, position, written)
         return self._expression(axis)
+
+    def _open_expression(self, written: sympy.Expr, axis: Axis) -> sympy.Expr:
+        """`4*b` as `b*w0`: the factors that are widths are written as such."""
+        names = {str(name) for name in written.free_symbols}
+        widths = [f for f in factors(axis) if not all(leaf.frozen for leaf in leaves(f))]
+        rest = written / prod(factor.size for factor in widths)
+        if names & set(self.graph.widths) or rest.as_numer_denom()[1] != 1:
+            return written
+        return rest * prod(self._expression(factor) for factor in widths)
 
     def _expression(self, axis: Axis) -> Any:
         root = find(axis)

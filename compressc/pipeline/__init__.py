@@ -1,6 +1,7 @@
 """Running passes: what a pass is, how a list of them is read, ordered, checked, run and cached."""
 
 from compressc.pipeline.cache import PassCache, default_cache_folder
+from compressc.pipeline.exactness import EXACT_TOLERANCE, check_exact, random_inputs, run_graph
 from compressc.pipeline.options import make_pass, option_names, parse_pass, parse_passes
 from compressc.pipeline.ordering import Step, plan
 from compressc.pipeline.pass_ import Context, Pass, Progress, Samples, TransferSet
@@ -8,7 +9,6 @@ from compressc.pipeline.pipeline import (
     Observer,
     PassResult,
     Pipeline,
-    random_inputs,
     write_snapshots,
 )
 from compressc.pipeline.registry import (
@@ -19,8 +19,10 @@ from compressc.pipeline.registry import (
     load_plugin,
     nearest,
 )
+from compressc.pipeline.seeding import seeded
 
 __all__ = [
+    "EXACT_TOLERANCE",
     "PASSES",
     "Context",
     "Observer",
@@ -32,6 +34,7 @@ __all__ = [
     "Samples",
     "Step",
     "TransferSet",
+    "check_exact",
     "default_cache_folder",
     "distribution_of",
     "find_plugins",
@@ -44,5 +47,7 @@ __all__ = [
     "parse_passes",
     "plan",
     "random_inputs",
+    "run_graph",
+    "seeded",
     "write_snapshots",
 ]

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from compressc.errors import CompresscError
-from compressc.ir import Graph, load_bundle, save_bundle
+from compressc.ir import Graph, graph_hash, load_bundle, save_bundle
 
 _FACTS = "facts.json"
 
@@ -54,11 +56,14 @@ class PassCache:
         if self.folder is None or not (self.folder / key).is_dir():
             return None
         try:
-            facts = json.loads((self.folder / key / _FACTS).read_text(encoding="utf-8"))
-            return Cached(load_bundle(self.folder / key), facts)
-        except (CompresscError, OSError, ValueError):
-            shutil.rmtree(self.folder / key, ignore_errors=True)
-            return None
+            stored = json.loads((self.folder / key / _FACTS).read_text(encoding="utf-8"))
+            graph = load_bundle(self.folder / key)
+            if graph_hash(graph) == stored["graph"]:  # a flipped bit in a weight is damage, too
+                return Cached(graph, stored["facts"])
+        except (CompresscError, OSError, ValueError, KeyError, TypeError):
+            pass  # dropped below
+        shutil.rmtree(self.folder / key, ignore_errors=True)
+        return None
 
     def store(self, key: str, graph: Graph, facts: Mapping[str, Any]) -> None:
         """Keep a result. Written aside and renamed, so that a crash leaves no half entry; a cache
@@ -70,8 +75,11 @@ class PassCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
             save_bundle(graph, scratch)
-            (scratch / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
+            stored = {"graph": graph_hash(graph), "facts": facts}
+            (scratch / _FACTS).write_text(json.dumps(stored), encoding="utf-8")
             os.replace(scratch, self.folder / key)
-        except OSError:
-            if scratch is not None:  # also where another process stored the same key first
+        except (OSError, SafetensorError):
+            return  # also where another process stored the same key first
+        finally:
+            if scratch is not None:  # still there unless it was renamed
                 shutil.rmtree(scratch, ignore_errors=True)

@@ -48,7 +48,13 @@ def parse_pass(text: str) -> Pass:
         )
     name, options = match.groups()
     cls = load_pass(name)
-    return make_pass(cls, dict(_option(item, name) for item in split_top_level(options or "")))
+    given: dict[str, Any] = {}
+    for item in split_top_level(options or ""):
+        key, value = _option(item, name)
+        if key in given:
+            raise CompresscError("CC103", f"option '{key}' is given once", got=text, where=name)
+        given[key] = value
+    return make_pass(cls, given)
 
 
 def make_pass(cls: type[Pass], options: dict[str, Any]) -> Pass:
@@ -62,6 +68,7 @@ def make_pass(cls: type[Pass], options: dict[str, Any]) -> Pass:
     except ValidationError as error:
         first = error.errors()[0]
         option = ".".join(map(str, first["loc"]))
+        subject = f"option '{option}' of pass '{cls.name}'" if option else f"pass '{cls.name}':"
         if first["type"] == "extra_forbidden":
             raise CompresscError(
                 "CC102",
@@ -71,7 +78,7 @@ def make_pass(cls: type[Pass], options: dict[str, Any]) -> Pass:
         message = first["msg"].replace("Input should be", "must be")
         raise CompresscError(
             "CC102",
-            f"option '{option}' of pass '{cls.name}' {message}",
+            f"{subject} {message}",
             got=repr(first["input"]),
             hint=f"compressc explain {cls.name}",
         ) from error
@@ -98,5 +105,5 @@ def _value(text: str) -> Any:
         return words[text.lower()]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text

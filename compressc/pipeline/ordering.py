@@ -37,6 +37,7 @@ def plan(passes: Sequence[Pass], data: TransferSet | None) -> list[Step]:
             if name != before
         ]
         steps.append(Step(pass_))
+    _check_order([step.pass_ for step in steps])  # a prelude has its place, too
     return steps
 
 
@@ -54,7 +55,7 @@ def _check_order(passes: Sequence[Pass]) -> None:
 
 
 def _check_needs(pass_: Pass, data: TransferSet | None) -> None:
-    if "data" in pass_.needs and data is None:
+    if pass_.needs and data is None:
         raise CompresscError(
             "CC105", f"pass '{pass_.name}' needs data", hint="give --data digits, or your own file"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -125,14 +127,24 @@ class Pass(BaseModel, ABC):
     @property
     def text(self) -> str:
         """The pass as it is written in a pass list: `prune(ratio=0.5)`."""
-        given = {key: getattr(self, key) for key in sorted(self.model_fields_set)}
-        options = ", ".join(f"{key}={_literal(value)}" for key, value in given.items())
+        fields = type(self).model_fields
+        given = {fields[key].alias or key: getattr(self, key) for key in self.model_fields_set}
+        options = ", ".join(f"{key}={_literal(given[key])}" for key in sorted(given))
         return f"{self.name}({options})" if options else self.name
 
     def cache_key(self) -> dict[str, Any]:
-        """Name, version and every option: what the result depends on beside graph and data."""
-        return {"pass": self.name, "version": self.version, **self.model_dump(mode="json")}
+        """Class, version and every option: what the result depends on beside graph and data."""
+        cls = type(self)
+        return {
+            "pass": f"{cls.__module__}.{cls.__qualname__}",
+            "version": self.version,
+            "options": self.model_dump(mode="json"),
+        }
 
 
 def _literal(value: Any) -> str:
-    return value if isinstance(value, str) else repr(value)
+    """A bare word stays one; any other text is quoted, so that it reads back as text."""
+    bare = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.-]*", value)
+    if bare and value.lower() not in ("true", "false", "none"):
+        return str(value)
+    return json.dumps(value) if isinstance(value, str) else repr(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -66,6 +67,13 @@ def load_pass(name: str) -> type[Pass]:
             "CC106",
             f"entry point '{name}' must be a subclass of compressc.Pass",
             got=repr(found),
+            where=_distribution(point),
+        )
+    if inspect.isabstract(found):
+        raise CompresscError(
+            "CC106",
+            f"the pass '{name}' must define run()",
+            got=", ".join(sorted(found.__abstractmethods__)) + " left abstract",
             where=_distribution(point),
         )
     if getattr(found, "name", None) != name:

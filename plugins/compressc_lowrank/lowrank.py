@@ -65,7 +65,7 @@ class LowRank(Pass):
         thin = _linear_like(layer, right[:rank] * roots[:, None], bias=None, first=True)
         wide = _linear_like(layer, left[:, :rank] * roots, bias=layer.bias, first=False)
         assert isinstance(op.type, TensorType)
-        channel = 1 if op.kind == "conv2d" else -1
+        channel = -3 if op.kind == "conv2d" else -1
         shape = list(op.type.shape)
         shape[channel] = rank
         name = graph.fresh_name(f"{op.name}.v")
@@ -74,7 +74,7 @@ class LowRank(Pass):
         graph.insert_before(op.name, first)
         graph.set_layer(op.name, wide)
         graph.set_inputs(op.name, (Ref(name),))
-        kept = float((values[:rank] ** 2).sum() / (values**2).sum())
+        kept = 1 - float((values[rank:] ** 2).sum() / (values**2).sum().clamp_min(1e-30))
         ctx.note(op.name, f"rank {rank} of {len(values)} keeps {kept:.1%} of the energy")
 
 

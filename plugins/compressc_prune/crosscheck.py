@@ -8,10 +8,14 @@ indices wrongly, so only *which* layers are coupled is compared, not the indices
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch_pruning as tp
 from torch import nn
+from torch_pruning._helpers import _HybridIndex
+from torch_pruning.dependency import index_mapping
 
 from compressc.analysis import Axis, Coupling, Slot
 from compressc.ir import Graph, TensorType, lower, module_names
@@ -19,6 +23,16 @@ from compressc.pipeline import Context
 
 #: torch-pruning's tracing is far from linear: larger graphs rely on the IR's coupling alone.
 MOST_OPS = 1500
+#: What it raises on graphs that it cannot trace.
+_THEIR_FAILURES = (
+    RuntimeError,
+    IndexError,
+    KeyError,
+    ValueError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+)
 
 
 def disagreements(graph: Graph, found: Coupling, ctx: Context) -> dict[Axis, str]:
@@ -33,7 +47,7 @@ def disagreements(graph: Graph, found: Coupling, ctx: Context) -> dict[Axis, str
         return {}
     try:
         theirs = _dependency_groups(graph)
-    except (RuntimeError, IndexError, KeyError, ValueError, AttributeError, TypeError) as error:
+    except _THEIR_FAILURES as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         ctx.note(graph.name, f"no second opinion: torch-pruning cannot trace it ({reason})")
         return {}
@@ -71,15 +85,57 @@ def _dependency_groups(graph: Graph) -> list[set[Member]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dependency = tp.DependencyGraph().build_dependency(module, _example(graph))
-    into = (tp.prune_linear_in_channels, tp.prune_conv_in_channels)
+        index_mapping.update_index_mapping(dependency)
     return [
-        {
-            (owner[id(dep.target.module)], "in" if dep.handler in into else "out")
-            for dep, _ in group
-            if id(dep.target.module) in owner
-        }
-        for group in dependency.get_all_groups()
+        {(owner[id(layer)], side) for layer, side in members if id(layer) in owner}
+        for members in _groups(dependency)
     ]
+
+
+_STEPS_PER_NODE = 20
+_IN = (tp.prune_linear_in_channels, tp.prune_conv_in_channels)
+
+
+def _groups(dependency: Any) -> Iterator[list[tuple[nn.Module, str]]]:
+    """The (layer, side) that go with the output channels of each convolution and linear layer.
+
+    torch-pruning's own search never ends where rotary embeddings turn the indices of a layer; this
+    one follows an index into a layer once, and gives up where even that does not end.
+    """
+    done: set[int] = set()
+    for layer, node in list(dependency.module2node.items()):
+        if not isinstance(layer, nn.Linear | nn.modules.conv._ConvNd) or id(layer) in done:
+            continue
+        reached = _reached(dependency, layer, node)
+        done |= {id(found) for found, side in reached if side == "out"}
+        yield reached
+
+
+def _reached(dependency: Any, layer: Any, node: Any) -> list[tuple[nn.Module, str]]:
+    pruner = dependency.get_pruner_of_module(layer)
+    depthwise = getattr(layer, "groups", 1) == pruner.get_out_channels(layer) > 1
+    first = tp.prune_depthwise_conv_out_channels if depthwise else pruner.prune_out_channels
+    indices = [_HybridIndex(i, i) for i in range(pruner.get_out_channels(layer))]
+    seen: dict[tuple[Any, Any], set[int]] = {}
+    stack = [(node, first, indices)]
+    steps = _STEPS_PER_NODE * len(dependency.module2node)
+    while stack:
+        steps -= 1
+        if steps < 0:  # indices past the end of a concatenation come round for ever
+            raise RuntimeError("its search does not end")
+        node, handler, indices = stack.pop()
+        here = seen.setdefault((node, handler), set())
+        if here.issuperset(index.idx for index in indices):
+            continue
+        here |= {index.idx for index in indices}
+        for dep in node.dependencies:
+            if dep.is_triggered_by(handler):
+                mapped = indices
+                for mapping in dep.index_mapping:
+                    mapped = mapping(mapped) if mapping is not None else mapped
+                if mapped:
+                    stack.append((dep.target, dep.handler, mapped))
+    return [(node.module, "in" if handler in _IN else "out") for node, handler in seen]
 
 
 def _example(graph: Graph) -> tuple[torch.Tensor, ...]:

@@ -79,9 +79,13 @@ def _fit_attributes(layer: Any) -> None:
 
 
 def _record_lineage(graph: Graph, found: Coupling, kept: Mapping[Axis, torch.Tensor]) -> None:
-    """Every value knows which teacher channels its own channels are."""
+    """Every value knows which teacher channels its own channels are.
+
+    A dimension with an open part (batch times heads) has no indices to tell until it runs.
+    """
     for op in graph:
         if isinstance(op.type, TensorType):
-            for dim, axis in enumerate(found.values[op.name]):
-                if any(leaf in kept for leaf in leaves(axis)):
+            dims = zip(op.type.shape, found.values[op.name], strict=True)
+            for dim, (size, axis) in enumerate(dims):
+                if isinstance(size, int) and any(leaf in kept for leaf in leaves(axis)):
                     graph.narrow(op.name, dim, kept_indices(axis, kept).tolist())

@@ -7,18 +7,21 @@ the IR's coupling, and the criteria see the right indices.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import torch_pruning as tp
 from torch import nn
+from torch.utils._pytree import tree_leaves
 from torch_pruning.dependency.dependency import Dependency
 from torch_pruning.dependency.group import Group
 from torch_pruning.dependency.node import Node
 
 from compressc.analysis import Axis, Coupling, Slot, Width
 from compressc.analysis.axes import find
+from compressc.errors import CompresscError
 from compressc.ir import Graph, lower
 from compressc.pipeline import Context
 
@@ -43,15 +46,24 @@ class Scorer:
             if criterion == "taylor"
             else tp.importance.GroupMagnitudeImportance(p=2, normalizer=None)
         )
-        if criterion == "taylor":
+        self.reads_gradients = criterion == "taylor"
+        if self.reads_gradients:
             _accumulate_gradients(graph, ctx)
+
+    def score_all(self, widths: Iterable[Width]) -> dict[Width, torch.Tensor]:
+        """The score of each width; the gradients that it took are dropped."""
+        scores = {width: self.score(width) for width in widths}
+        for tensor in self.graph.tensors().values():
+            tensor.grad = None
+        return scores
 
     def score(self, width: Width) -> torch.Tensor:
         """Importance f32[width.size], scaled to mean 1 so that widths can be compared."""
         group = Group()
         for slot in width.slots:
-            item = _group_item(self.graph[slot.op].layer, slot)
-            if item is not None:
+            layer: Any = self.graph[slot.op].layer
+            item = _group_item(layer, slot)
+            if item is not None and not (self.reads_gradients and layer.weight.grad is None):
                 indices, positions = _positions(slot.axis, width.axis)
                 group.add_dep(item, indices.tolist())
                 group.items[-1].root_idxs = positions.tolist()
@@ -119,10 +131,26 @@ def _accumulate_gradients(graph: Graph, ctx: Context) -> None:
     samples = ctx.require_data("prune(importance=taylor)").calibration
     seen = 0
     for batch in samples.batches(_TAYLOR_BATCH):
-        logits = module(*batch.inputs)
-        labels = batch.labels if batch.labels is not None else logits.detach().argmax(-1)
-        loss = F.cross_entropy(logits.flatten(0, -2), labels.flatten())
+        loss = _loss(module(*batch.inputs), batch.labels)
         loss.backward()  # type: ignore[no-untyped-call]
         seen += len(batch)
         if seen >= _TAYLOR_SAMPLES:
             break
+
+
+def _loss(outputs: object, labels: torch.Tensor | None) -> torch.Tensor:
+    """Cross entropy of the first output that has classes: the last dimension, or the second.
+
+    Raises:
+        CompresscError: CC301 where no output has classes.
+    """
+    tensors = [t for t in tree_leaves(outputs) if isinstance(t, torch.Tensor)]
+    logits = next((t for t in tensors if t.is_floating_point() and t.dim() > 1), None)
+    if logits is None:
+        raise CompresscError("CC301", "prune(importance=taylor) needs an output of class scores")
+    if labels is not None and labels.shape == logits.shape[:1] + logits.shape[2:]:
+        return F.cross_entropy(logits, labels)
+    rows = logits.flatten(0, -2)
+    if labels is None or labels.numel() != len(rows):
+        labels = rows.detach().argmax(-1)
+    return F.cross_entropy(rows, labels.flatten())

@@ -54,8 +54,7 @@ class Prune(Pass):
         found = couple(graph)
         chosen = self._candidates(found, graph, ctx)
         scorer = Scorer(graph, found, self.importance, ctx)
-        scores = {width: scorer.score(width) for width in chosen}
-        kept = self._choose(scores)
+        kept = self._choose(scorer.score_all(chosen))
         for width, indices in kept.items():
             ctx.note(_owner(width), f"kept {len(indices)} of {width.size} {_what(width)}")
         cut_widths(graph, found, {width.axis: indices for width, indices in kept.items()})
@@ -82,6 +81,8 @@ class Prune(Pass):
             return "a norm or mean runs over it (normalized=True cuts it)"
         if axis.role == "heads" and self.attention not in ("heads", "both"):
             return f"attention={self.attention} keeps heads"
+        if axis.role == "queries per head":
+            return "whole groups of heads are cut instead"
         if axis.role == "head width" and self.attention not in ("head_width", "both"):
             return f"attention={self.attention} keeps head widths"
         return ""
@@ -113,9 +114,8 @@ class Prune(Pass):
 
 
 def _what(width: Width) -> str:
-    return {"heads": "heads", "head width": "indices of the head width"}.get(
-        width.axis.role, "channels"
-    )
+    names = {"heads": "heads", "head width": "indices of the head width"}
+    return names.get(width.axis.role, width.axis.role or "channels")
 
 
 def _owner(width: Width) -> str:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
-from compressc.ir import Graph, Op, Ref
+from compressc.ir import Graph, Op
 from compressc.pipeline import Context, Pass
 
 
@@ -70,7 +70,7 @@ def fold_batch_norms(graph: Graph, ctx: Context) -> None:
     for op in graph:
         if not op.kind.startswith("batch_norm"):
             continue
-        source = graph[op.args[0].name] if isinstance(op.args[0], Ref) else op
+        source = graph[op.args[0].name]
         reason = _obstacle(graph, source)
         if reason:
             ctx.note(op.name, f"skipped folding: {reason}")
@@ -83,6 +83,8 @@ def _obstacle(graph: Graph, source: Op) -> str:
     """Why a batch norm cannot be folded into the op it reads."""
     if not isinstance(source.layer, nn.Linear | nn.modules.conv._ConvNd):
         return f"it reads %{source.name}, which is no linear or convolution"
+    if len(graph.type_of(source.name).shape) != source.layer.weight.dim():
+        return f"it does not run over the output channels of %{source.name}"
     if len(graph.users(source.name)) != 1 or source.name in graph.output_names:
         return f"%{source.name} is read elsewhere, too"
     held = sum(op.layer is not None and _holds(op.layer, source.layer.weight) for op in graph)

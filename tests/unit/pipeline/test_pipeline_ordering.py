@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from compressc.errors import CompresscError
+from compressc.pipeline import Pipeline, parse_passes, plan
+from tests.unit.pipeline.pipeline_passes import Scale, data, small_graph
+
+pytestmark = pytest.mark.usefixtures("passes")
+
+
+def names(text: str) -> list[tuple[str, str | None]]:
+    return [(s.pass_.name, s.inserted_for) for s in plan(parse_passes(text), None)]
+
+
+def error_of(text: str, given=None) -> CompresscError:
+    with pytest.raises(CompresscError) as caught:
+        Pipeline(parse_passes(text), given).run(small_graph())
+    return caught.value
+
+
+def test_a_wrong_order_is_told_before_any_work_with_its_reason():
+    error = error_of("scale,last,first")
+    assert error.code == "CC104"
+    assert error.wanted == "'first' must come before 'last'"
+    assert error.hint == "last eats what first makes"
+    assert not Scale.runs
+
+
+def test_the_right_order_is_fine():
+    assert [name for name, _ in names("first,scale,last")] == ["first", "scale", "last"]
+
+
+def test_a_prelude_is_put_in_where_it_is_missing():
+    assert names("noise,last") == [("noise", None), ("scale", "last"), ("last", None)]
+    assert names("scale,last") == [("scale", None), ("last", None)]
+
+
+def test_a_prelude_has_its_place_too():
+    assert error_of("last,bad_prelude").code == "CC104"
+
+
+@pytest.mark.parametrize("text", ["scale,needs_data", "scale,needs_labels"])
+def test_missing_data_is_told_before_any_work(text):
+    error = error_of(text)
+    assert (error.code, Scale.runs) == ("CC105", [])
+    assert "--data" in error.hint
+
+
+def test_missing_labels():
+    assert error_of("needs_labels", data(labels=False)).code == "CC105"
+    assert Pipeline(parse_passes("needs_labels"), data()).run(small_graph())[0].notes == [("a", "8")]

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from compressc.errors import CompresscError
+from compressc.ir import graph_hash, parse_graph
+from compressc.pipeline import PassCache, Pipeline, check_exact, write_snapshots
+from tests.unit.pipeline.pipeline_passes import (
+    Break,
+    Exact,
+    NeedsData,
+    Noise,
+    Scale,
+    data,
+    small_graph,
+)
+
+pytestmark = pytest.mark.usefixtures("passes")
+
+
+def error_of(*passes, **options) -> CompresscError:
+    with pytest.raises(CompresscError) as caught:
+        Pipeline(passes, **options).run(small_graph())
+    return caught.value
+
+
+@pytest.mark.parametrize("how", ["shape", "kind", "output", "nan"])
+def test_a_pass_that_breaks_the_graph_is_named(how):
+    error = error_of(Scale(), Break(how=how))
+    assert error.code == "CC500"
+    assert "'break'" in error.wanted
+    inside = {"nan": "CC205", "output": "CC401", "shape": "CC401"}.get(how, "")
+    assert inside in error.got
+
+
+def test_a_pass_that_raises_is_named():
+    error = error_of(Break(how="raise"))
+    assert error.code == "CC601"
+    assert "ZeroDivisionError: a library failed" in str(error)
+    assert error.where == "break(how=raise)"
+
+
+def test_an_error_of_ours_passes_through():
+    assert error_of(Break(how="own")).code == "CC502"
+
+
+@pytest.mark.parametrize("given", [None, data()])
+def test_an_exact_pass_that_is_not(given):
+    assert error_of(Exact(by=1.01), data=given).code == "CC501"
+    assert error_of(Exact(by=1.01), data=given).wanted.startswith("pass 'exact'")
+    Pipeline([Exact(by=1.0)], given).run(small_graph())
+
+
+def test_infinite_outputs_may_stay_infinite_and_new_ones_may_not():
+    before = small_graph()
+    inputs = (torch.tensor([[3e38, 3e38, 0, 0], [1.0, 2, 3, 4]]),)
+    check_exact(Exact(), before, before.copy(), inputs)
+    after = before.copy()
+    torch.nn.init.constant_(after["b"].layer.weight, 3e38)
+    with pytest.raises(CompresscError, match="CC501"):
+        check_exact(Exact(), before, after, (torch.ones(2, 4) * 9,))
+
+
+def test_a_teacher_with_nan_is_refused_before_any_work():
+    graph = small_graph()
+    torch.nn.init.constant_(graph["a"].layer.weight, float("nan"))
+    with pytest.raises(CompresscError, match="CC205"):
+        Pipeline([Scale()]).run(graph)
+    assert not Scale.runs
+
+
+def test_the_teacher_is_never_edited():
+    teacher = small_graph()
+    before = graph_hash(teacher)
+    results = Pipeline([Scale(), Noise()]).run(teacher)
+    assert graph_hash(teacher) == before
+    assert len({before, *(graph_hash(r.graph) for r in results)}) == 3
+
+
+def test_edits_and_notes_are_recorded():
+    (result,) = Pipeline([Scale()]).run(small_graph())
+    assert result.edits == {"set_layer": 1}
+    assert result.notes == [("a", "scaled by 2.0")]
+    assert not result.cached
+
+
+def test_passes_see_the_data():
+    assert Pipeline([NeedsData()], data()).run(small_graph())[0].notes == [("a", "8")]
+
+
+def test_the_same_seed_gives_the_same_bytes_and_leaves_the_generators_alone():
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    graph = small_graph()
+    torch.set_rng_state(states[0])
+    hashes = [graph_hash(Pipeline([Noise()], seed=s).run(graph)[0].graph) for s in (0, 0, 1)]
+    assert hashes[0] == hashes[1] != hashes[2]
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    assert np.random.get_state()[1].tolist() == states[2]
+
+
+def test_a_pass_may_take_gradients_whatever_the_caller_does():
+    class Differentiate(Noise):
+        name = "differentiate"
+
+        def run(self, graph, ctx):
+            graph["a"].layer.weight.sum().backward()
+
+    with torch.no_grad():
+        Pipeline([Differentiate()]).run(small_graph())
+
+
+def test_snapshots_read_back(tmp_path):
+    results = Pipeline([Scale(), Noise()], observers=[write_snapshots(tmp_path / "s")]).run(
+        small_graph()
+    )
+    assert sorted(p.name for p in (tmp_path / "s").iterdir()) == ["01-scale.txt", "02-noise.txt"]
+    text = (tmp_path / "s" / "02-noise.txt").read_text()
+    assert str(parse_graph(text, results[1].graph.tensors())) == text
+
+
+def test_without_a_folder_nothing_is_kept():
+    for _ in range(2):
+        assert not Pipeline([Scale()], cache=PassCache(None)).run(small_graph())[0].cached
