@@ -48,7 +48,7 @@ def trained(data: Dataset) -> nn.Module:
     module = Residual()
     optimizer = torch.optim.AdamW(module.parameters(), 1e-2)
     draw = torch.Generator().manual_seed(0)
-    for _ in range(4):
+    for _ in range(6):
         for batch in data.train.batches(64, draw):
             loss = F.cross_entropy(module(*batch.inputs), batch.labels)
             optimizer.zero_grad()
