@@ -1,7 +1,7 @@
 """Which implementation runs an operator, and why: the only place that chooses.
 
-Order of preference: native (CPU), reference (anything else). `COMPRESSC_KERNELS=reference` in the
-environment, or `with using("reference")`, overrules it.
+Order of preference: native (CPU), triton (CUDA), reference (anything else).
+`COMPRESSC_KERNELS=reference` in the environment, or `with using("reference")`, overrules it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -20,7 +21,10 @@ from compressc.kernels.problem import Problem, TopK
 
 #: Operators that more than one implementation has.
 LOSSES = ("softmax_kl", "softmax_kl_ce", "softmax_kl_topk")
-OPERATORS = (*LOSSES, "int8_lowrank_linear")
+DIRECTED = "softmax_kl[reverse|jensen_shannon]"
+OPERATORS = (*LOSSES, DIRECTED, "int8_lowrank_linear")
+#: Operators that have a Triton kernel.
+TRITON = ("softmax_kl",)
 
 _FORCED: list[str] = [name for name in (os.environ.get("COMPRESSC_KERNELS"),) if name]
 
@@ -47,6 +51,9 @@ def _choose(operator: str, device: str, dtypes: tuple[torch.dtype, ...], forced:
     reason = _why_not_native(device, dtypes)
     if forced == "reference":
         return Row(operator, "reference", "asked for (COMPRESSC_KERNELS or dispatch.using)")
+    if device == "cuda" and not forced:
+        reason = _why_not_triton(operator, dtypes)
+        return Row(operator, "reference" if reason else "triton", reason or "a GPU kernel")
     if forced and (forced != "native" or reason):
         hint = "native or reference"
         raise CompresscError("CC100", f"kernels '{forced}' cannot run", got=reason, hint=hint)
@@ -61,6 +68,8 @@ def choose_loss(problem: Problem) -> Row:
     if isinstance(teacher, TopK):
         return choose("softmax_kl_topk", student.device, student.dtype)
     operator = "softmax_kl" if problem.labels is None else "softmax_kl_ce"
+    if problem.direction != "forward":
+        operator = DIRECTED
     return choose(operator, student.device, student.dtype, teacher.dtype)
 
 
@@ -75,7 +84,8 @@ def table() -> list[Row]:
                 name = f"{operator} [{device.type}, {str(dtype).removeprefix('torch.')}]"
                 rows.append(row._replace(operator=name))
     rows.append(Row("lowrank_linear", "torch", "training, tracing, small products"))
-    for shape, (chosen, reason) in lowrank.LINEAR.items():
+    for key, (chosen, reason) in lowrank.LINEAR.items():
+        shape = lowrank.Shape(*key)
         kind = str(shape.dtype).removeprefix("torch.")
         size = f"{shape.inner}-{shape.rank}-{shape.out}, up to {shape.rows} rows, {kind}"
         rows.append(Row(f"lowrank_linear [{size}]", chosen, reason))
@@ -99,3 +109,11 @@ def _why_not_native(device: str, dtypes: tuple[torch.dtype, ...]) -> str:
         if dtype not in native.DTYPES:
             return f"the native kernels have no {str(dtype).removeprefix('torch.')}"
     return native.REASON if native.MODULE is None else ""
+
+
+def _why_not_triton(operator: str, dtypes: tuple[torch.dtype, ...]) -> str:
+    if operator not in TRITON:
+        return "there is no GPU kernel for it"
+    if any(dtype not in native.DTYPES for dtype in dtypes):
+        return "the GPU kernels compute in float32"
+    return "" if find_spec("triton") else "triton is not installed"

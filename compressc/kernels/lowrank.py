@@ -33,8 +33,8 @@ class Shape(NamedTuple):
     threads: int
 
 
-#: (shape -> (chosen, reason)) as measured in this process.
-LINEAR: dict[Shape, tuple[str, str]] = {}
+#: `Shape` -> (chosen, reason), as measured in this process.
+LINEAR: dict[tuple[Any, ...], tuple[str, str]] = {}
 
 
 def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -45,19 +45,25 @@ def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None = None) 
     `F.linear`, so that training and exports do not depend on a measurement. Arguments as in
     `reference.lowrank_linear`.
     """
-    # First of all what is too small to gain: there, every line here would be felt.
-    if x.numel() * v.shape[0] < _SMALLEST or not _may_measure(x, v, u, bias):
+    # In the order of cost, because in a small layer every line here is felt; and under a trace the
+    # sizes may be symbols, which nothing may look at.
+    if torch.compiler.is_compiling() or type(x) is not Tensor:
         return F.linear(F.linear(x, v), u, bias)
-    (rank, inner), out = v.shape, u.shape[0]
-    rows = x.numel() // inner
-    bucket = 1 << (rows - 1).bit_length()
-    shape = Shape(bucket, inner, rank, out, x.dtype, torch.get_num_threads())
-    chosen = LINEAR.get(shape) or _measure(shape, x, v, u, bias)
+    (rank, inner), size = v.shape, x.numel()
+    if size * rank < _SMALLEST:
+        return F.linear(F.linear(x, v), u, bias)
+    bucket = 1 << (size // inner - 1).bit_length()
+    key = (bucket, inner, rank, u.shape[0], x.dtype, torch.get_num_threads())
+    chosen = LINEAR.get(key)
+    if (chosen is not None and chosen[0] == "torch") or not _may_measure(x, v, u, bias):
+        return F.linear(F.linear(x, v), u, bias)
+    if chosen is None:
+        chosen = _measure(Shape(*key), x, v, u, bias)
     return (_onednn if chosen[0] == "onednn" else reference.lowrank_linear)(x, v, u, bias)
 
 
 def _may_measure(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> bool:
-    if torch.compiler.is_compiling() or x.device.type != "cpu" or _linear_pointwise() is None:
+    if x.device.type != "cpu" or _linear_pointwise() is None:
         return False
     if torch.is_grad_enabled() and any(
         tensor is not None and tensor.requires_grad for tensor in (x, v, u, bias)

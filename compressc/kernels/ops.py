@@ -23,8 +23,13 @@ def loss_and_grad(
     problem: Problem, want_grad: bool, reduce: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Loss `[B]` (its sum with `reduce`), and the gradient `[B, V]` of the sum (or None)."""
-    if dispatch.choose_loss(problem).implementation == "native":
+    implementation = dispatch.choose_loss(problem).implementation
+    if implementation == "native":
         return native.rows_loss(problem, want_grad, reduce)
+    if implementation == "triton":  # imported here, because it imports triton
+        from compressc.kernels.triton import softmax_kl
+
+        return softmax_kl.rows_loss(problem, want_grad, reduce)
     loss = reference.rows_loss(problem)
     grad = gradients.rows_grad(problem) if want_grad else None
     return (loss.sum() if reduce else loss), grad

@@ -61,7 +61,7 @@ def test_the_choice_is_measured_once_and_shown(monkeypatch):
     x, v, u, bias = factors(40, 64, 16, 64)
     lowrank_linear(x, v, u, bias)
     ((shape, (chosen, reason)),) = lowrank.LINEAR.items()
-    assert shape[:4] == (64, 64, 16, 64)
+    assert tuple(shape[:4]) == (64, 64, 16, 64)
     assert chosen in ("torch", "onednn")
     assert "speed" in reason
     shown = [row for row in dispatch.table() if row.operator.startswith("lowrank_linear [64-16-64")]
