@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SOURCES := setup.py pyproject.toml constraints.txt CMakeLists.txt $(shell find csrc -type f)
 
+# Idle OpenMP threads that spin slow everything down on a machine that does anything else.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: demo test check slow bench docs format clean
 
 demo: $(READY) model.pt ## train a small teacher and compress it

@@ -123,9 +123,9 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     """
     from compressc.analysis import symbolize_widths
     from compressc.data import open_dataset
-    from compressc.frontend import load_model
+    from compressc.frontend import check_inputs, load_model, require_open_batch
     from compressc.pipeline import PassCache, Pipeline, default_cache_folder, parse_passes
-    from compressc.report import check_fit, record_run
+    from compressc.report import record_run
 
     started = time.perf_counter()
     wanted = parse_passes(passes)
@@ -134,8 +134,10 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     loaded = load_model(
         model, example=example, input_spec=inputs, trust_pickle=trust_pickle, factory=factory
     )
+    require_open_batch(loaded)
+    if dataset is not None:
+        check_inputs(loaded.graph, dataset.test.inputs)
     symbolize_widths(loaded.graph)
-    check_fit(loaded.graph, dataset)
     folder = default_cache_folder() if cache == "default" else cache and Path(cache)
     pipeline = Pipeline(wanted, dataset, seed, PassCache(folder or None), progress)
     results = pipeline.run(loaded.graph)

@@ -86,5 +86,11 @@ class CompresscError(Exception):
         return " ".join(text.split())
 
 
+def first_line(error: BaseException) -> str:
+    """An exception on one line: its class and the first line of its message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
 def _rebuild(code: str, wanted: str, got: str, where: str, hint: str) -> CompresscError:
     return CompresscError(code, wanted, got=got, where=where, hint=hint)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from compressc.backend.quiet import quiet
 from compressc.errors import CompresscError
 from compressc.ir import Graph, lower
+from compressc.quiet import quiet
 
 #: Sizes 0 and 1 are constants to torch.export, and so would the open batch be.
 _LEAST_BATCH = 3

@@ -10,9 +10,9 @@ import torch
 from compressc.backend.backend import Backend, Runner
 from compressc.backend.exporting import export_graph, unwritable
 from compressc.backend.onnx_cleaning import clean, name_dimensions, split_quantized_gemms
-from compressc.backend.quiet import quiet
 from compressc.errors import CompresscError
 from compressc.ir import Graph
+from compressc.quiet import quiet
 
 #: protobuf cannot hold more in one file; a little is left for the structure.
 _LARGEST_FILE = 2_000_000_000

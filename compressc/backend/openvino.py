@@ -12,9 +12,9 @@ import torch
 from compressc.backend.backend import Backend, Runner
 from compressc.backend.exporting import unwritable
 from compressc.backend.onnx import export_onnx, refused
-from compressc.backend.quiet import quiet
 from compressc.backend.telemetry import block_telemetry
 from compressc.ir import Graph
+from compressc.quiet import quiet
 
 
 class OpenVino(Backend):

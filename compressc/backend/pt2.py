@@ -13,8 +13,8 @@ from torch.utils import _pytree as pytree
 from compressc.backend.backend import Backend, Runner
 from compressc.backend.exporting import export_graph, unwritable
 from compressc.backend.onnx import refused
-from compressc.backend.quiet import quiet
 from compressc.ir import Graph
+from compressc.quiet import quiet
 
 
 class Pt2(Backend):

@@ -14,6 +14,10 @@ def main(argv: list[str] | None = None) -> int:
     5: a graph or bundle (CC4xx). 6: a pass, back end or gate (CC5xx). 7: the machine (CC6xx).
     70: a mistake of compressc itself. 130: interrupted.
     """
+    # Before torch is imported: idle OpenMP threads that spin cost more than they save as soon as
+    # another process wants the core (a distillation took 15 s instead of 2 s on two busy cores).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
     import typer
 
     from compressc.cli.app import app, with_default

@@ -2,6 +2,14 @@
 
 from compressc.frontend.export import export_module
 from compressc.frontend.importer import import_program
-from compressc.frontend.load import Loaded, load_model
+from compressc.frontend.inputs import check_inputs
+from compressc.frontend.load import Loaded, load_model, require_open_batch
 
-__all__ = ["Loaded", "export_module", "import_program", "load_model"]
+__all__ = [
+    "Loaded",
+    "check_inputs",
+    "export_module",
+    "import_program",
+    "load_model",
+    "require_open_batch",
+]

@@ -22,9 +22,9 @@ from typing import IO, Any
 import torch
 from torch import nn
 
-from compressc.errors import CompresscError
+from compressc.errors import CompresscError, first_line
 from compressc.frontend.program_json import sanitize
-from compressc.frontend.quiet import first_line, quiet
+from compressc.quiet import quiet
 
 #: Weights may be views that share bytes, but not blow a small file up to a huge model.
 _SHARING, _SLACK = 4, 64 << 20

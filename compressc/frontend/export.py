@@ -11,10 +11,10 @@ import sympy
 import torch
 from torch import nn
 
-from compressc.errors import CompresscError
+from compressc.errors import CompresscError, first_line
 from compressc.frontend.importer import import_program
 from compressc.frontend.inputs import InputSpec
-from compressc.frontend.quiet import first_line, quiet
+from compressc.quiet import quiet
 
 __all__ = ["export_module", "import_program"]
 

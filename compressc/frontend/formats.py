@@ -6,8 +6,7 @@ import zipfile
 from enum import Enum
 from pathlib import Path
 
-from compressc.errors import CompresscError
-from compressc.frontend.quiet import first_line
+from compressc.errors import CompresscError, first_line
 from compressc.ir.bundle import TEXT, WEIGHTS
 
 _EXPORT = 'torch.export.save(torch.export.export(model, inputs), "model.pt2")'

@@ -13,11 +13,11 @@ from torch.utils import _pytree as pytree
 from compressc.errors import CompresscError
 from compressc.frontend.held import HeldTensors
 from compressc.frontend.naming import call_stem, layer_stem
-from compressc.frontend.quiet import quiet
 from compressc.frontend.raising import attention_scale, raise_call
 from compressc.ir import Graph, Op, Ref, Tensor, TensorType, TupleType, symbol
 from compressc.ir.ops import NAMESPACES, kind_of, map_arg
 from compressc.ir.types import ValueType, simplify_size
+from compressc.quiet import quiet
 
 #: Calls without any effect on values.
 _DROPPED = {

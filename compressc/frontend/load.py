@@ -9,13 +9,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compressc.errors import CompresscError
+from compressc.errors import CompresscError, first_line
 from compressc.frontend.archive import read_program
 from compressc.frontend.export import export_module, import_program
 from compressc.frontend.formats import Format, recognise
 from compressc.frontend.inputs import InputSpec, check_inputs, make_example, parse_input
 from compressc.frontend.pickled import read_pickle, run_factory
-from compressc.frontend.quiet import first_line
 from compressc.ir import Graph, check_finite, load_bundle, verify
 
 Example = tuple[torch.Tensor, ...]
@@ -43,6 +42,22 @@ class Loaded:
         """The one batch size the model takes, where it was exported without an open one."""
         shape = self.graph.type_of(self.graph.inputs[0].name).shape if self.graph.inputs else ()
         return shape[0] if shape and isinstance(shape[0], int) else None
+
+
+def require_open_batch(loaded: Loaded) -> None:
+    """See that a model takes any batch: passes, measurements and files all need several.
+
+    Raises:
+        CompresscError: CC204 where it was exported for one batch size.
+    """
+    if loaded.fixed_batch is not None:
+        raise CompresscError(
+            "CC204",
+            "the first dimension of the inputs must be open",
+            got=f"a model exported for batch {loaded.fixed_batch} only",
+            where=loaded.source,
+            hint="export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)",
+        )
 
 
 @dataclass(frozen=True)

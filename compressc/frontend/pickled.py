@@ -14,9 +14,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from compressc.errors import CompresscError
+from compressc.errors import CompresscError, first_line
 from compressc.frontend.archive import load_tensors
-from compressc.frontend.quiet import first_line, quiet
+from compressc.quiet import quiet
 
 #: Where training scripts keep the weights inside a checkpoint.
 _NESTED = ("state_dict", "model_state_dict", "model", "module")

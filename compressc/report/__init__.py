@@ -13,7 +13,7 @@ from compressc.report.record import (
     Record,
     TeacherRecord,
 )
-from compressc.report.run_record import check_fit, record_run
+from compressc.report.run_record import record_run
 from compressc.report.staging import make_writable, staged
 from compressc.report.terminal import render
 
@@ -27,7 +27,6 @@ __all__ = [
     "PassRecord",
     "Record",
     "TeacherRecord",
-    "check_fit",
     "make_writable",
     "record_files",
     "record_run",

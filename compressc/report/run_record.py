@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import torch
 
 from compressc.analysis import total_cost
 from compressc.errors import CompresscError
-from compressc.ir import Graph, TensorType, graph_hash, lower
+from compressc.ir import Graph, graph_hash, lower
 from compressc.measure import Runner, accuracy, agreement, predict
 from compressc.report.machine import describe_machine, library_versions
 from compressc.report.record import DataRecord, Note, PassRecord, Record, TeacherRecord
@@ -25,8 +26,6 @@ def record_run(
     loaded: Loaded, data: Dataset | None, results: Sequence[PassResult], seed: int, command: str
 ) -> Record:
     """The record of a run, without files; measured on the test part, which no pass has seen."""
-    from compressc import __version__
-
     started = time.perf_counter()
     test = None if data is None else data.test
     logits = None if test is None else predict(run_graph(loaded.graph), test)
@@ -41,7 +40,7 @@ def record_run(
     )
     passes = [_record_pass(result, test, logits) for result in results]
     return Record(
-        compressc_version=__version__,
+        compressc_version=version("compressc"),
         command=command,
         seed=seed,
         versions=library_versions(),
@@ -113,34 +112,3 @@ def first_tensor(outputs: object) -> torch.Tensor:
         if isinstance(leaf, torch.Tensor):
             return leaf
     raise CompresscError("CC301", "a model must return a tensor", got=type(outputs).__name__)
-
-
-def check_fit(graph: Graph, data: Dataset | None) -> None:
-    """See that a data set has the inputs the model takes, before any work starts.
-
-    Raises:
-        CompresscError: CC301 for another number of inputs, CC204 for a wrong shape or dtype.
-    """
-    if data is None:
-        return
-    wanted, got = graph.inputs, data.test.inputs
-    if len(wanted) != len(got):
-        names = ", ".join(op.name for op in wanted)
-        raise CompresscError(
-            "CC301", f"the model takes {len(wanted)} inputs ({names})", got=f"{len(got)} arrays"
-        )
-    for op, array in zip(wanted, got, strict=True):
-        type_ = graph.type_of(op.name)
-        found = TensorType(array.dtype, tuple(array.shape))
-        same = len(type_.shape) == array.dim() and all(
-            not isinstance(size, int) or size == have
-            for size, have in zip(type_.shape, array.shape, strict=True)
-        )
-        if type_.dtype != array.dtype or not same:
-            raise CompresscError(
-                "CC204",
-                f"input '{op.name}' must be {type_}",
-                got=str(found),
-                where=f"data set {data.name}",
-                hint="give the data in the form the model was trained on",
-            )

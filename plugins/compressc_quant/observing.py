@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import fx
 
-from compressc.backend.quiet import quiet
 from compressc.backend.telemetry import block_telemetry
 from compressc.errors import CompresscError
+from compressc.quiet import quiet
 
 #: nncf would store the gains of these in int8: they get less accurate, and no runtime any faster.
 _NORMS = ("layer_norm", "rms_norm", "group_norm", "batch_norm")

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from compressc.backend.quiet import quiet
 from compressc.ir import Graph, lower
+from compressc.quiet import quiet
 
 
 @dataclass(frozen=True)

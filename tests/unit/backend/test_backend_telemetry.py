@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 
-from compressc.backend.quiet import quiet
+from compressc.quiet import quiet
 
 
 def run(code: str) -> str:

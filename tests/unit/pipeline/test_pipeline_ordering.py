@@ -49,4 +49,6 @@ def test_missing_data_is_told_before_any_work(text):
 
 def test_missing_labels():
     assert error_of("needs_labels", data(labels=False)).code == "CC105"
-    assert Pipeline(parse_passes("needs_labels"), data()).run(small_graph())[0].notes == [("a", "8")]
+    assert Pipeline(parse_passes("needs_labels"), data()).run(small_graph())[0].notes == [
+        ("a", "8")
+    ]

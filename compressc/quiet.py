@@ -11,12 +11,12 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Drop what Python code writes to stdout and stderr, warns of, or logs below an error.
+    """Drop what Python code writes to stdout and stderr, warns of, or logs.
 
     Exceptions pass through, so a failure is never silent. The levels are restored on exit.
     """
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)  # torch's loggers have levels of their own: this reaches all
     try:
         with (
             warnings.catch_warnings(),

@@ -1,0 +1,110 @@
+"""Docs that are run: every command, every link, and a reference that is what the code says."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from compressc.errors import CODES
+from compressc.pipeline import PASSES, find_plugins, load_pass
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+MAKE = re.compile(r"^make \w+")
+
+
+def commands(page: Path) -> list[str]:
+    """Lines after `$` in a page's console blocks."""
+    blocks = re.findall(r"```console\n(.*?)```", page.read_text(), re.DOTALL)
+    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+def snippets(page: Path) -> list[str]:
+    """A page's Python blocks."""
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty folder with `model.pt`, and `.venv/bin` as the docs write it."""
+    place = tmp_path_factory.mktemp("user")
+    (place / "model.pt").symlink_to(teacher)
+    (place / ".venv").mkdir()
+    (place / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    return place
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "docs/tutorial.md"], ids=lambda p: p.name
+)
+def test_every_command_runs(page: Path, folder: Path) -> None:
+    """`make` commands are checked against the Makefile: this very test is run by one of them."""
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    found = commands(page)
+    assert found
+    for command in found:
+        if MAKE.match(command):
+            assert command.split()[1] in targets
+            continue
+        done = subprocess.run(
+            shlex.split(command), cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "docs/tutorial.md"], ids=lambda p: p.name
+)
+def test_every_snippet_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    for i, code in enumerate(snippets(page)):
+        script = folder / f"snippet{i}.py"
+        script.write_text(code)
+        runpy.run_path(str(script), run_name="__main__")
+
+
+def test_pass_of_the_howto_runs(teacher: Path, tmp_path: Path) -> None:
+    """The page's own class, not a copy of it."""
+    import compressc
+
+    (code, *_) = snippets(ROOT / "docs/howto-write-a-pass.md")
+    (tmp_path / "howto_pass.py").write_text(code)
+    made = runpy.run_path(str(tmp_path / "howto_pass.py"))["Truncate"]
+    compiled = compressc.compile(str(teacher), [made(bits=6)], data="digits")
+    assert compiled.passes[0].edits["set_layer"] > 5
+    assert compiled.report.passes[0].agreement >= 0.98  # type: ignore[operator]
+
+
+def test_reference_is_what_the_code_says() -> None:
+    generate = runpy.run_path(str(ROOT / "docs/generate.py"))
+    for name, text in generate["pages"]().items():
+        assert (ROOT / "docs/reference" / name).read_text() == text, "run `make docs`"
+
+
+def test_every_own_pass_is_documented() -> None:
+    text = (ROOT / "docs/reference/passes.md").read_text()
+    for name, point in find_plugins(PASSES).items():
+        if point.dist is not None and point.dist.name == "compressc":
+            assert f"## {name}" in text
+            fields = load_pass(name).model_fields.values()
+            assert all(field.description for field in fields), f"an option of {name} has no text"
+
+
+def test_every_error_code_is_used_and_every_used_code_is_listed() -> None:
+    sources = [p.read_text() for d in ("compressc", "plugins") for p in (ROOT / d).rglob("*.py")]
+    used = set(re.findall(r'"(CC\d{3})"', "\n".join(s for s in sources if "CODES: dict" not in s)))
+    assert used <= set(CODES)
+    assert set(CODES) <= used, f"never raised: {sorted(set(CODES) - used)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
