@@ -47,8 +47,8 @@ def rows_loss(
     assert MODULE is not None
     student, teacher = _rows(problem.student), _rows(problem.teacher)
     rows, vocab = student.shape
-    loss = torch.empty(rows, dtype=torch.float32)
-    total = torch.empty((), dtype=torch.float32) if reduce else None
+    # The losses one by one, or only their sum.
+    loss = torch.empty(() if reduce else (rows,), dtype=torch.float32)
     grad = _grad(student, in_place) if want_grad else None
     weight, labels = _row_weights(problem.weight), problem.labels
     if labels is not None:
@@ -62,8 +62,8 @@ def rows_loss(
         teacher.stride(0),
         0 if weight is None else weight.data_ptr(),
         0 if labels is None else labels.data_ptr(),
-        loss.data_ptr(),
-        0 if total is None else total.data_ptr(),
+        0 if reduce else loss.data_ptr(),
+        loss.data_ptr() if reduce else 0,
         0 if grad is None else grad.data_ptr(),
         rows,
         vocab,
@@ -75,7 +75,7 @@ def rows_loss(
         torch.get_num_threads(),
     )
     _refuse_unless(good, "labels", vocab)
-    return (loss if total is None else total), grad
+    return loss, grad
 
 
 def _topk_kl(

@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <new>
 
 #include "compressc/isa.h"
 #include "compressc/kernels.h"
@@ -63,7 +64,15 @@ float* thread_scratch(std::int64_t floats) {
   return memory.get();
 }
 
-bool softmax_kl(const SoftmaxKl& a, int threads) {
+bool softmax_kl(const SoftmaxKl& args, int threads) {
+  SoftmaxKl a = args;
+  std::unique_ptr<float, Freed> losses;
+  if (a.loss == nullptr) {
+    const auto bytes = static_cast<std::size_t>(a.rows < 1 ? 1 : a.rows) * sizeof(float);
+    losses.reset(static_cast<float*>(std::malloc(bytes)));
+    if (losses == nullptr) throw std::bad_alloc();
+    a.loss = losses.get();
+  }
   for (std::int64_t i = 0; a.labels != nullptr && i < a.rows; ++i) {
     if (a.labels[i] >= a.vocab) return false;
   }

@@ -54,10 +54,10 @@ void short_rows(const SoftmaxKl& a, std::int64_t begin, std::int64_t end) {
   with_types(a.student_type, a.teacher_type, [&](auto s, auto t) {
     using S = decltype(s);
     using T = decltype(t);
-    for_each_row<S, T>(a, begin, end, [&](const S* s, const T* t, S* g, float* loss,
-                                          const RowTask& task) {
-      short_row<N>(s, t, g, loss, task, exp);
-    });
+    for (std::int64_t i = begin; i < end; i += kGroup) {
+      const int rows = static_cast<int>(end - i < kGroup ? end - i : kGroup);
+      short_group<N, S, T>(a, i, rows, exp);
+    }
   });
 }
 template <>

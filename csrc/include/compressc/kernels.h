@@ -18,7 +18,7 @@ struct SoftmaxKl {
   const void* student;  // [rows, vocab], elements of a row contiguous
   const void* teacher;  // [rows, vocab], likewise
   const float* weight;  // [rows] or null for 1; a row of weight 0 is not read
-  float* loss;          // [rows]
+  float* loss;          // [rows]; null: not wanted, where `total` is
   void* grad;           // [rows, vocab] contiguous, of the student's type; null: not wanted.
                         // May be `student` itself where that is contiguous.
   float* total;         // the sum of all losses; null: not wanted

@@ -1,4 +1,6 @@
-// KL(p || q) of a row that fits into N registers: no scratch, no loops. Same arithmetic as softmax_kl.h.
+// KL(p || q) of rows that fit into N registers each. Same arithmetic as softmax_kl.h, but in groups of
+// rows, in three phases: within a row each phase waits for the one before, across rows none does, and
+// so the processor always has something to do.
 #pragma once
 
 #include "compressc/softmax_kl.h"
@@ -6,6 +8,7 @@
 namespace compressc::COMPRESSC_ISA {
 
 inline constexpr int kShortVectors = 4;
+inline constexpr int kGroup = 16;
 
 template <int N, typename S>
 inline void load_row(const S* p, int vocab, Vec* x) {
@@ -14,12 +17,16 @@ inline void load_row(const S* p, int vocab, Vec* x) {
   x[N - 1] = load_partial(p + last, vocab - last, -INFINITY);
 }
 
-// (N - 1) * W < vocab <= N * W.
+template <int N>
+struct Group {
+  float exp_s[kGroup][N * Vec::width], exp_t[kGroup][N * Vec::width];
+  RowSums sums[kGroup];
+};
+
+// Phase 1: exponentials and sums. (N - 1) * W < vocab <= N * W.
 template <int N, typename S, typename T>
-inline void short_row(const S* s, const T* t, S* g, float* loss, const RowTask& task,
-                      const Exp& exp) {
-  const int vocab = static_cast<int>(task.vocab);
-  Vec x_s[N], x_t[N], e_s[N], e_t[N];
+inline void short_sums(const S* s, const T* t, int vocab, const Exp& exp, Group<N>& group, int row) {
+  Vec x_s[N], x_t[N];
   load_row<N>(s, vocab, x_s);
   load_row<N>(t, vocab, x_t);
   Vec high_s = x_s[0], high_t = x_t[0];
@@ -31,32 +38,61 @@ inline void short_row(const S* s, const T* t, S* g, float* loss, const RowTask& 
   const Vec shift_s = set1(finite_or_zero(m_s)), shift_t = set1(finite_or_zero(m_t));
   Vec z = set1(0), excess = z, dot = z;
   for (int i = 0; i < N; ++i) {
-    x_s[i] = sub(x_s[i], shift_s);
-    x_t[i] = sub(x_t[i], shift_t);
-    e_s[i] = exp(x_s[i]);
-    e_t[i] = exp(x_t[i]);
-    z = add(z, e_t[i]);
-    excess = add(excess, sub(e_s[i], e_t[i]));
-    dot = fma_where_positive(e_t[i], sub(x_t[i], x_s[i]), dot);
+    const Vec d_s = sub(x_s[i], shift_s), d_t = sub(x_t[i], shift_t);
+    const Vec e_s = exp(d_s), e_t = exp(d_t);
+    store(group.exp_s[row] + i * Vec::width, e_s);
+    store(group.exp_t[row] + i * Vec::width, e_t);
+    z = add(z, e_t);
+    excess = add(excess, sub(e_s, e_t));
+    dot = fma_where_positive(e_t, sub(d_t, d_s), dot);
   }
-  RowSums r{};
+  RowSums& r = group.sums[row];
   r.z_t = reduce_add(z);
   r.excess = reduce_add(excess);
   r.z_s = r.z_t + r.excess;
   r.dot = reduce_add(dot);
-  if ((m_s == -INFINITY || m_t == -INFINITY) && r.excess == r.excess) {  // masked, and no NaN
-    *loss = 0;
-    if (g != nullptr) fill_zero(g, vocab);
-    return;
+  r.masked = (m_s == -INFINITY || m_t == -INFINITY) && r.excess == r.excess;  // NaN must be seen
+}
+
+// Rows [first, first + rows) of the problem, rows <= kGroup. A row of weight 0 is as good as masked.
+template <int N, typename S, typename T>
+inline void short_group(const SoftmaxKl& a, std::int64_t first, int rows, const Exp& exp) {
+  Group<N> group;
+  const int vocab = static_cast<int>(a.vocab);
+  const auto weight = [&](int i) {
+    return static_cast<double>(a.scale) * (a.weight == nullptr ? 1.0f : a.weight[first + i]);
+  };
+  for (int i = 0; i < rows; ++i) {
+    group.sums[i].masked = true;
+    if (weight(i) == 0) continue;
+    short_sums<N>(static_cast<const S*>(a.student) + (first + i) * a.student_stride,
+                  static_cast<const T*>(a.teacher) + (first + i) * a.teacher_stride, vocab, exp,
+                  group, i);
   }
-  const double scale = static_cast<double>(task.weight) * task.temperature;
-  *loss = static_cast<float>(scale * task.temperature * forward_kl(r, task.temperature));
-  if (g == nullptr) return;
-  const Vec a = set1(static_cast<float>(scale / r.z_s)), c = set1(static_cast<float>(scale / r.z_t));
-  constexpr int last = N - 1;
-  for (int i = 0; i < last; ++i) store(g + i * Vec::width, sub(mul(e_s[i], a), mul(e_t[i], c)));
-  store_partial(g + last * Vec::width, sub(mul(e_s[last], a), mul(e_t[last], c)),
-                vocab - last * Vec::width);
+  float factor_s[kGroup], factor_t[kGroup];
+  for (int i = 0; i < rows; ++i) {
+    const RowSums& r = group.sums[i];
+    const double scale = weight(i) * a.temperature;
+    const double loss = r.masked ? 0 : scale * a.temperature * forward_kl(r, a.temperature);
+    a.loss[first + i] = static_cast<float>(loss);
+    factor_s[i] = static_cast<float>(scale / r.z_s);
+    factor_t[i] = static_cast<float>(scale / r.z_t);
+  }
+  if (a.grad == nullptr) return;
+  constexpr int last = (N - 1) * Vec::width;
+  for (int i = 0; i < rows; ++i) {
+    S* const g = static_cast<S*>(a.grad) + (first + i) * a.vocab;
+    if (group.sums[i].masked) {
+      fill_zero(g, vocab);
+      continue;
+    }
+    const Vec f_s = set1(factor_s[i]), f_t = set1(factor_t[i]);
+    const auto value = [&](int at) {
+      return sub(mul(load(group.exp_s[i] + at), f_s), mul(load(group.exp_t[i] + at), f_t));
+    };
+    for (int at = 0; at < last; at += Vec::width) store(g + at, value(at));
+    store_partial(g + last, value(last), vocab - last);
+  }
 }
 
 }  // namespace compressc::COMPRESSC_ISA
