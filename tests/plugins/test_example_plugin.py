@@ -16,17 +16,6 @@ from torch import nn
 from compressc.testing import check_pass, export_graph
 
 PLUGIN = Path(__file__).parents[2] / "examples" / "plugin"
-MODEL = """
-import torch
-from torch import nn
-
-torch.manual_seed(0)
-model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)).eval()
-program = torch.export.export(
-    model, (torch.randn(3, 1, 8, 8),), dynamic_shapes=({0: torch.export.Dim("b")},)
-)
-torch.export.save(program, "model.pt2")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +58,16 @@ def test_it_is_listed_with_its_distribution(installed, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def model(installed, tmp_path_factory) -> str:
-    folder = tmp_path_factory.mktemp("model")
-    made = run(installed, folder, "-c", MODEL)
-    assert made.returncode == 0, made.stderr
-    return str(folder / "model.pt2")
+def model(tmp_path_factory) -> str:
+    """A network that takes digits, as a file."""
+    torch.manual_seed(0)
+    layers = nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10)
+    shapes = ({0: torch.export.Dim("b")},)
+    example = (torch.randn(3, 1, 8, 8),)
+    program = torch.export.export(nn.Sequential(*layers).eval(), example, dynamic_shapes=shapes)
+    path = tmp_path_factory.mktemp("model") / "model.pt2"
+    torch.export.save(program, path)
+    return str(path)
 
 
 def test_it_runs_in_a_compilation(installed, model, tmp_path):

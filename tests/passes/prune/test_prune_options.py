@@ -204,8 +204,6 @@ def test_the_text_says_what_is_left():
 
 @torch.no_grad()
 def test_taylor_without_labels_or_with_several_outputs():
-    import dataclasses
-
     from compressc.data import Dataset, Split
 
     graph = symbolized("two_inputs")
@@ -213,7 +211,6 @@ def test_taylor_without_labels_or_with_several_outputs():
     x = tuple(torch.randn(6, *s, generator=generator) for s in ((1, 8, 8), (5,)))
     part = Split(x)
     data = Dataset("d", part, part, part)
-    assert dataclasses.is_dataclass(data)
     after, _ = pruned(graph, importance="taylor", data=data)
     got, want = (lower(g)(*x)["logits"] for g in (after, graph))
     assert relative(got, want) == 0  # all its widths are the model's outputs

@@ -24,6 +24,7 @@ def with_statistics(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
+@torch.no_grad()
 def simplified(module: nn.Module, *shape: int, **options: object) -> tuple[Checked, Graph]:
     """What simplify makes; its outputs are held against the module's own, in float64."""
     torch.manual_seed(0)

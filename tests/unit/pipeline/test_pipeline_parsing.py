@@ -99,7 +99,7 @@ def test_the_text_of_a_pass_reads_back(text):
     assert parse_pass(made.text) == made
 
 
-def test_an_option_with_another_name_inside_reads_back(monkeypatch):
+def test_an_option_is_written_by_the_name_the_user_gives_it():
     from compressc_prune import Prune
 
     made = Prune(**{"global": True, "ratio": 0.25})
