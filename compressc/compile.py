@@ -71,12 +71,13 @@ class Compiled:
                 CC503 where not one file could be written.
         """
         from compressc.ir import save_bundle
-        from compressc.report import record_files, staged, write_html
+        from compressc.report import Bench, record_files, staged, write_html
 
+        bench = Bench(self.graph, self.teacher, self.data, batches)
         with staged(Path(folder)) as scratch:
             save_bundle(self.graph, scratch / "graph")
             self._write_snapshots(scratch / "passes")
-            files, failures = record_files(self, scratch, formats, batches, progress)
+            files, failures = record_files(bench, scratch, formats, progress)
             seconds = time.perf_counter() - self._started
             self.report = self.report.model_copy(
                 update={"files": files, "failures": failures, "wall_seconds": seconds}
@@ -124,13 +125,20 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     from compressc.analysis import symbolize_widths
     from compressc.data import open_dataset
     from compressc.frontend import check_inputs, load_model, require_open_batch
-    from compressc.pipeline import PassCache, Pipeline, default_cache_folder, parse_passes
+    from compressc.pipeline import (
+        PassCache,
+        Pipeline,
+        default_cache_folder,
+        parse_passes,
+        plan,
+    )
     from compressc.report import record_run
 
     started = time.perf_counter()
     wanted = parse_passes(passes)
     dataset = None if data is None else open_dataset(data)
     example = None if dataset is None else dataset.calibration.take(8).inputs
+    plan(wanted, dataset)  # a list that cannot work is refused before the model is read
     loaded = load_model(
         model, example=example, input_spec=inputs, trust_pickle=trust_pickle, factory=factory
     )

@@ -8,13 +8,18 @@ def passes() -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from compressc.errors import CompresscError
     from compressc.pipeline import PASSES, distribution_of, find_plugins, load_pass
 
     table = Table(title="passes", title_justify="left")
     for column in ("pass", "effect", "needs", "what it does", "from"):
         table.add_column(column)
     for name in find_plugins(PASSES):
-        cls = load_pass(name)
+        try:
+            cls = load_pass(name)
+        except CompresscError as error:  # one broken plugin must not hide the others
+            table.add_row(name, "-", "-", str(error), distribution_of(PASSES, name))
+            continue
         summary = (cls.__doc__ or "").strip().splitlines()[0]
         needs = ", ".join(sorted(cls.needs)) or "-"
         table.add_row(name, cls.effect, needs, summary, distribution_of(PASSES, name))

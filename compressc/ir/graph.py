@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError
-from compressc.ir.ops import Arg, Op, Ref, map_arg, refs_of
+from compressc.ir.ops import Arg, Op, Ref, layer_tensors, map_arg, refs_of
+from compressc.ir.printer import print_graph
 from compressc.ir.types import Size, TensorType, ValueType
 
 _END = ""  # sentinel of the linked order; no op has the empty name
@@ -268,15 +269,7 @@ class Graph:
 
     def __str__(self) -> str:
         """The text form; see `compressc.ir.printer`."""
-        from compressc.ir.printer import print_graph
-
         return print_graph(self)
-
-
-def layer_tensors(layer: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """Parameters and buffers of a leaf module in a stable order, tied ones repeated."""
-    parameters = layer.named_parameters(remove_duplicate=False)
-    return [*parameters, *layer.named_buffers(remove_duplicate=False)]
 
 
 def dimension_symbols(graph: Graph) -> dict[str, tuple[str, int]]:

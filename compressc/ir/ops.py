@@ -10,14 +10,13 @@ from __future__ import annotations
 import importlib
 import operator
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from compressc.errors import CompresscError
-from compressc.ir.quantized import QUANTIZED
 from compressc.ir.types import ValueType
 
 
@@ -200,9 +199,6 @@ LAYERS: dict[str, LayerKind] = {
     "constant": LayerKind(Tensor),
 }
 
-#: A quantized layer has the attributes of its float form.
-LAYERS |= {f"quantized_{kind}": replace(LAYERS[kind], module=QUANTIZED[kind]) for kind in QUANTIZED}
-
 
 def register_layer(kind: str, layer: LayerKind) -> None:
     """Add a layer kind, so that graphs which hold it print, parse and load.
@@ -292,3 +288,9 @@ def kind_of(target: torch._ops.OpOverload) -> str:
     """`aten.add.Tensor`, or `aten.linear` where the overload is the default one."""
     name = str(target)
     return name.removesuffix(".default")
+
+
+def layer_tensors(layer: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    """Parameters and buffers of a leaf module in a stable order, tied ones repeated."""
+    parameters = layer.named_parameters(remove_duplicate=False)
+    return [*parameters, *layer.named_buffers(remove_duplicate=False)]

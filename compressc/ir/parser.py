@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError
-from compressc.ir.graph import Graph, layer_tensors
-from compressc.ir.ops import LAYERS, Arg, Op, Ref, Tensor, build_layer, overload
+from compressc.ir.graph import Graph
+from compressc.ir.ops import LAYERS, Arg, Op, Ref, Tensor, build_layer, layer_tensors, overload
 from compressc.ir.printer import _FORMATS, _LAYOUTS
 from compressc.ir.types import (
     DTYPES,

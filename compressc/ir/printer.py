@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
 
 import sympy
 import torch
 
 from compressc.errors import CompresscError
-from compressc.ir.ops import Arg, Op, Ref, layer_attributes
+from compressc.ir.ops import Arg, Op, Ref, layer_attributes, layer_tensors
 from compressc.ir.types import DTYPE_NAMES, size_text
-
-if TYPE_CHECKING:
-    from compressc.ir.graph import Graph
 
 _LAYOUTS = {torch.strided: "layout.strided"}
 _FORMATS = {
@@ -31,7 +28,24 @@ _DTYPES = {dtype: f"dtype.{name}" for dtype, name in DTYPE_NAMES.items()}
 _WORDS: dict[Any, str] = {**_LAYOUTS, **_FORMATS, **_DTYPES, **_DEVICES}
 
 
-def print_graph(graph: Graph) -> str:
+class Printable(Protocol):
+    """What of a `Graph` is printed; the graph prints itself, so this module cannot know it."""
+
+    name: str
+    widths: dict[str, int]
+    outputs: Arg
+
+    @property
+    def inputs(self) -> list[Op]:
+        """The model's inputs."""
+
+    def __iter__(self) -> Iterator[Op]: ...
+
+    def tensor_names(self) -> dict[int, str]:
+        """`id(tensor)` -> text name."""
+
+
+def print_graph(graph: Printable) -> str:
     """The whole graph; `parse_graph(print_graph(g), g.tensors())` prints the same again."""
     names = graph.tensor_names()
     inputs = ", ".join(f"%{op.name}: {op.type}" for op in graph.inputs)
@@ -50,8 +64,6 @@ def op_text(op: Op, names: dict[int, str]) -> str:
     operands += [f"{key}={arg_text(arg)}" for key, arg in op.kwargs.items()]
     text = f"%{op.name} = {op.kind}({', '.join(operands)})"
     if op.layer is not None:
-        from compressc.ir.graph import layer_tensors
-
         if attributes := layer_attributes(op):
             pairs = ", ".join(f"{key}={arg_text(value)}" for key, value in attributes.items())
             text += f" {{{pairs}}}"

@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from compressc.ir.ops import LAYERS, Op, build_layer, layer_attributes, register_layer
 
 #: s8 weights use -127..127: the range stays symmetric, as `-scale * 128` has no positive partner.
 WEIGHT_MIN, WEIGHT_MAX = -127, 127
@@ -136,6 +139,8 @@ QUANTIZED: dict[str, type[nn.Module]] = {
     "conv_transpose3d": QuantizedConvTranspose3d,
     "embedding": QuantizedEmbedding,
 }
+for _kind, _module in QUANTIZED.items():  # a quantized layer has the attributes of its float form
+    register_layer(f"quantized_{_kind}", replace(LAYERS[_kind], module=_module))
 
 
 def quantized_layer(
@@ -152,8 +157,6 @@ def quantized_layer(
     Raises:
         ValueError: where weight or scale do not have the layer's shape.
     """
-    from compressc.ir.ops import Op, build_layer, layer_attributes
-
     made = build_layer(f"quantized_{kind}", layer_attributes(Op("", kind, layer=layer)))
     for name, value in (("weight", weight), ("scale", scale)):
         if made._buffers[name].shape != value.shape:  # type: ignore[union-attr]

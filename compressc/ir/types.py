@@ -161,12 +161,17 @@ def parse_type(text: str) -> TensorType:
 
 def split_top_level(text: str, separator: str = ",") -> list[str]:
     """Split at separators outside brackets and quotes; empty text gives no parts."""
-    parts, depth, start, quoted = [], 0, 0, False
+    parts: list[str] = []
+    depth = start = 0
+    quote, escaped = "", False
     for i, char in enumerate(text):
-        if quoted:
-            quoted = not (char == '"' and text[i - 1] != "\\")
-        elif char == '"':
-            quoted = True
+        if escaped:
+            escaped = False
+        elif quote:
+            escaped = char == "\\"
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
         elif char in "([{":
             depth += 1
         elif char in ")]}":

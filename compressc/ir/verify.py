@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
 
 from compressc.errors import CompresscError
-from compressc.ir.graph import Graph, layer_tensors
+from compressc.ir.graph import Graph
 from compressc.ir.ops import (
     LAYERS,
     Arg,
@@ -26,6 +26,7 @@ from compressc.ir.ops import (
     Ref,
     build_layer,
     layer_attributes,
+    layer_tensors,
     map_arg,
     overload,
     squeeze,

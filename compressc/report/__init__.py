@@ -1,6 +1,6 @@
 """What a run did: `Record` (written as `manifest.json`), shown on the terminal and as HTML."""
 
-from compressc.report.file_records import record_files
+from compressc.report.file_records import Bench, record_files
 from compressc.report.html import write_html
 from compressc.report.record import (
     SCHEMA_VERSION,
@@ -19,6 +19,7 @@ from compressc.report.terminal import render
 
 __all__ = [
     "SCHEMA_VERSION",
+    "Bench",
     "DataRecord",
     "Failure",
     "FileRecord",

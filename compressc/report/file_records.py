@@ -7,22 +7,19 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from compressc.backend import Backend, emit_proved, is_quantized, load_backend
-from compressc.data import Split
+from compressc.data import Dataset, Split
 from compressc.errors import CompresscError
 from compressc.ir import Graph
 from compressc.measure import Runner, accuracy, agreement, bytes_on_disk, measure_latency, predict
 from compressc.pipeline import random_inputs
 from compressc.report.record import Failure, FileRecord, LatencyRecord
 from compressc.report.run_record import first_tensor, run_graph
-
-if TYPE_CHECKING:
-    from compressc.compile import Compiled
 
 #: Latency is measured at one thread: on more, other work on the machine decides the ratio.
 THREADS = 1
@@ -35,21 +32,36 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class _Bench:
-    """What every format is measured with."""
+class Bench:
+    """What every format is measured with.
 
-    compiled: Compiled
-    test: Split
-    teacher_logits: torch.Tensor
+    Attributes:
+        graph: the compressed graph.
+        teacher: what it is held against.
+        data: its test part is the measure; random inputs where there is none.
+        batches: batch sizes to measure latency at.
+    """
+
+    graph: Graph
+    teacher: Graph
+    data: Dataset | None
     batches: Sequence[int]
+
+    @cached_property
+    def test(self) -> Split:
+        """The samples that files are proved and scored on."""
+        if self.data is not None:
+            return self.data.test
+        return Split(random_inputs(self.graph, batch=_RANDOM_SAMPLES))
+
+    @cached_property
+    def teacher_logits(self) -> torch.Tensor:
+        """The teacher's answers, f32[n, ..., classes]."""
+        return predict(run_graph(self.teacher), self.test)
 
 
 def record_files(
-    compiled: Compiled,
-    folder: Path,
-    formats: Sequence[str],
-    batches: Sequence[int],
-    progress: Progress,
+    bench: Bench, folder: Path, formats: Sequence[str], progress: Progress
 ) -> tuple[list[FileRecord], list[Failure]]:
     """Write the model in every format into `folder`, and measure each.
 
@@ -60,8 +72,6 @@ def record_files(
         CompresscError: CC107 for an unknown format, CC503 where not one could be written.
     """
     backends = [load_backend(name) for name in formats]
-    test = compiled.data.test if compiled.data is not None else _random_split(compiled.graph)
-    bench = _Bench(compiled, test, predict(run_graph(compiled.teacher), test), batches)
     files, failures = [], []
     with tempfile.TemporaryDirectory() as scratch:
         for done, backend in enumerate(backends):
@@ -79,16 +89,12 @@ def record_files(
     return files, failures
 
 
-def _random_split(graph: Graph) -> Split:
-    return Split(random_inputs(graph, batch=_RANDOM_SAMPLES))
-
-
-def _record_file(backend: Backend, bench: _Bench, folder: Path, scratch: Path) -> FileRecord:
-    compiled, test = bench.compiled, bench.test
-    path, proof = emit_proved(backend, compiled.graph, folder, test)
+def _record_file(backend: Backend, bench: Bench, folder: Path, scratch: Path) -> FileRecord:
+    test = bench.test
+    path, proof = emit_proved(backend, bench.graph, folder, test)
     run = backend.load(path, threads=THREADS)
     logits = predict(_logits(run), test)
-    teacher_path = _emit_teacher(backend, compiled.teacher, scratch, test)
+    teacher_path = _emit_teacher(backend, bench.teacher, scratch, test)
     latency = []
     if teacher_path is not None and bench.batches:
         teacher_run = backend.load(teacher_path, threads=THREADS)
@@ -123,9 +129,9 @@ def _logits(run: Callable[..., object]) -> Runner:
 
 
 def _latencies(
-    backend: Backend, bench: _Bench, teacher: Callable[..., object], result: Callable[..., object]
+    backend: Backend, bench: Bench, teacher: Callable[..., object], result: Callable[..., object]
 ) -> Iterator[LatencyRecord]:
-    precision = "int8" if is_quantized(bench.compiled.graph) else "f32"
+    precision = "int8" if is_quantized(bench.graph) else "f32"
     for batch in bench.batches:
         inputs = tuple(_repeated(x, batch) for x in bench.test.inputs)
         runs = {"teacher": lambda x=inputs: teacher(*x), "result": lambda x=inputs: result(*x)}

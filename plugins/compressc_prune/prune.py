@@ -43,8 +43,8 @@ class Prune(Pass):
     """Keep a multiple of this many channels (never of heads): odd widths run slower."""
     global_ranking: Annotated[bool, Field(alias="global")] = False
     """Rank the indices of all widths together, so that important layers keep more."""
-    attention: Literal["heads", "head_width", "both", "none"] = "heads"
-    """What to cut of attention: whole heads, the width of every head, both, or nothing."""
+    attention: Literal["heads", "head_width", "both", "keep"] = "heads"
+    """What to cut of attention: whole heads, the width of every head, both, or nothing (`keep`)."""
     normalized: bool = False
     """Also cut widths that a layer norm or a mean runs over. Such a cut is not the same as zeroing,
     and costs more accuracy before distillation."""

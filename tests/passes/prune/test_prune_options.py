@@ -92,7 +92,7 @@ def test_global_ranking_takes_more_where_there_is_less_to_lose():
 
 @pytest.mark.parametrize(
     ("attention", "heads", "width"),
-    [("heads", 2, 8), ("head_width", 4, 4), ("both", 2, 4), ("none", 4, 8)],
+    [("heads", 2, 8), ("head_width", 4, 4), ("both", 2, 4), ("keep", 4, 8)],
 )
 def test_attention(attention, heads, width):
     after, context = pruned(symbolized("vit"), ratio=0.5, attention=attention)
@@ -105,11 +105,11 @@ def test_attention(attention, heads, width):
 
 def test_normalized_widths_are_left_alone_unless_asked_for():
     graph = symbolized("vit")
-    after, context = pruned(graph, ratio=0.5, attention="none")
+    after, context = pruned(graph, ratio=0.5, attention="keep")
     assert widths(after, "patch") == [32]
     stream = "patch, blocks.0.attn.proj, blocks.0.mlp.3, blocks.1.attn.proj, blocks.1.mlp.3"
     assert notes(context, stream).startswith("skipped channels: a norm or mean runs over it")
-    cut, _ = pruned(graph, ratio=0.5, attention="none", normalized=True)
+    cut, _ = pruned(graph, ratio=0.5, attention="keep", normalized=True)
     assert widths(cut, "patch", "blocks.1.mlp.3") == [16, 16]
     assert cut["norm"].layer.normalized_shape == (16,)
     assert tuple(cut["pos"].layer.value.shape) == (1, 17, 16)

@@ -11,6 +11,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -452,7 +453,8 @@ def test_any_forged_program_is_refused_or_read(data: st.DataObject, program_file
             target = program
             for key in path[:-1]:
                 target = target[key]
-            target[path[-1]] = data.draw(st.sampled_from(JUNK))
+            # a copy: the next change may write into it, and JUNK must stay what it is
+            target[path[-1]] = deepcopy(data.draw(st.sampled_from(JUNK)))
         return program
 
     member = data.draw(st.sampled_from([MODEL, MODEL, WEIGHTS]))
