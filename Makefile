@@ -25,7 +25,7 @@ model.pt: examples/teachers/digits.py | $(READY)
 	$(BIN)/python examples/teachers/digits.py --out $@
 
 test: $(READY) model.pt ## every test that takes seconds
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(READY) model.pt ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
