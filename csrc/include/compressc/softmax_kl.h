@@ -93,6 +93,9 @@ inline void block_sums(const S* s, const T* t, int n, const Exp& exp, const Scra
     const int to = n - from < kRun * W ? n : from + kRun * W;
     Vec run_z = zero, run_excess = zero, run_dot = zero, run_1 = zero;
     const auto step = [&](Vec raw_s, Vec raw_t, int i) {
+      // The next block (or row) comes from memory while this one is computed. Past the end is harmless.
+      __builtin_prefetch(s + i + kBlock);
+      __builtin_prefetch(t + i + kBlock);
       const Vec x_s = sub(raw_s, shift_s), x_t = sub(raw_t, shift_t);
       const Vec e_s = exp(x_s), e_t = exp(x_t);
       store(exp_s + i, e_s);

@@ -21,7 +21,7 @@
 
 namespace compressc::COMPRESSC_ISA {
 
-// e^(x / T) for x <= 0; -inf and all results under 2^-126.5 give exactly 0, NaN stays NaN. Relative
+// e^(x / T) for x <= 0; -inf and all results under 2^-126 give exactly 0, NaN stays NaN. Relative
 // error below 1e-7 and one rounding of x / T, as in any exponential of a float32.
 struct Exp {
   Vec scale;
@@ -29,7 +29,7 @@ struct Exp {
   explicit Exp(float temperature) : scale(set1(1.44269504f / temperature)) {}
 
   Vec operator()(Vec x) const {
-    x = max(set1(-127.0f), mul(x, scale));  // in this order NaN passes through
+    x = bounded(mul(x, scale));
     const Vec n = round_to_int(x);
     const Vec f = sub(x, n);
     // Minimax fit of 2^f on [-1/2, 1/2].
@@ -40,7 +40,7 @@ struct Exp {
     p = fma(p, f, set1(2.40226477e-1f));
     p = fma(p, f, set1(6.93147182e-1f));
     p = fma(p, f, set1(1.0f));
-    return mul(p, power_of_two(n));
+    return times_power_of_two(p, n, x);
   }
 };
 

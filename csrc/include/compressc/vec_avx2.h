@@ -89,10 +89,12 @@ inline Vec fma_where_positive(Vec p, Vec x, Vec c) {
 inline Vec round_to_int(Vec x) {
   return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
-// 2^n for an integral n in [-127, 0]; -127 gives 0.
-inline Vec power_of_two(Vec n) {
+// The two ends of an exponential 2^x, x <= 0, around its polynomial: x bounded so that n is at least
+// -127 (NaN passes, in this order), and p 2^n, exactly 0 for n = -127.
+inline Vec bounded(Vec x) { return max(set1(-127.0f), x); }
+inline Vec times_power_of_two(Vec p, Vec n, Vec) {
   const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));
-  return {_mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))};
+  return mul(p, {_mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))});
 }
 inline float reduce_add(Vec x) {
   __m128 y = _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));

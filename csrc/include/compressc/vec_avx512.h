@@ -80,10 +80,12 @@ inline Vec fma_where_positive(Vec p, Vec x, Vec c) {
 inline Vec round_to_int(Vec x) {
   return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
-// 2^n for an integral n in [-127, 0]; -127 gives 0.
-inline Vec power_of_two(Vec n) {
-  const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};
+// The two ends of an exponential 2^x, x <= 0, around its polynomial: nothing to do before, and p 2^n
+// after, exactly 0 where x is below -126 (or -inf, and n and p then mean nothing).
+inline Vec bounded(Vec x) { return x; }
+inline Vec times_power_of_two(Vec p, Vec n, Vec x) {
+  const __mmask16 normal = _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
+  return {_mm512_maskz_scalef_ps(normal, p.v, n.v)};  // NaN is not less than: it passes
 }
 inline float reduce_add(Vec x) { return _mm512_reduce_add_ps(x.v); }
 inline float reduce_max(Vec x) { return _mm512_reduce_max_ps(x.v); }

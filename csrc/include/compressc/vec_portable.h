@@ -118,11 +118,14 @@ inline Vec fma_where_positive(Vec p, Vec x, Vec c) {
 inline Vec round_to_int(Vec x) {
   return each([&](int i) { return (x.v[i] + 12582912.0f) - 12582912.0f; });
 }
-// 2^n for an integral n in [-127, 0]; -127 and NaN give 0 (NaN must not reach the conversion).
-inline Vec power_of_two(Vec n) {
+// The two ends of an exponential 2^x, x <= 0, around its polynomial: x bounded so that n is at least
+// -127 (NaN passes, in this order), and p 2^n, exactly 0 for n = -127. A NaN is in p as well; it must
+// not reach the conversion.
+inline Vec bounded(Vec x) { return max(set1(-127.0f), x); }
+inline Vec times_power_of_two(Vec p, Vec n, Vec) {
   return each([&](int i) {
     const float biased = n.v[i] >= -127.0f ? n.v[i] + 127.0f : 0.0f;
-    return bits_to_float(static_cast<std::uint32_t>(biased) << 23);
+    return p.v[i] * bits_to_float(static_cast<std::uint32_t>(biased) << 23);
   });
 }
 inline float reduce_add(Vec x) {
