@@ -224,7 +224,7 @@ inline double quick_log1p(double u) {
     std::int64_t bits;
     std::memcpy(&bits, &y, sizeof bits);
     const std::int64_t exponent = (bits - 0x3fe8000000000000) >> 52;  // m in [0.75, 1.5)
-    bits -= exponent << 52;
+    bits -= exponent * (std::int64_t{1} << 52);  // shifting a negative number is undefined
     double m;
     std::memcpy(&m, &bits, sizeof m);
     k = static_cast<double>(exponent) * 0.69314718055994531;
