@@ -89,6 +89,7 @@ def _linear_softmax_kl(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
         loss += part
         torch.mm(pull, a.w_s, out=grad_h[begin:end])
         grad_w.addmm_(pull.to(wide).t(), a.h_s[begin:end].to(wide))
+        del pull  # before the next chunk needs its room
     return loss, grad_h, grad_w.to(a.w_s.dtype)
 
 
@@ -119,12 +120,15 @@ def _fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)  # zeros in the shape of both gradients, for nothing
     ctx.save_for_backward(*output[1:])
     ctx.count = len(inputs)
 
 
-def _backward(ctx: Any, upstream: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     grad_h, grad_w = ctx.saved_tensors
+    if upstream is None:
+        return tuple([None] * ctx.count)
     if one_pass.is_one(upstream):  # the usual case; a copy of both would double the memory
         return grad_h, grad_w, *([None] * (ctx.count - 2))
     factor = upstream.to(grad_h.dtype)
