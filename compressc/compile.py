@@ -87,11 +87,12 @@ class Compiled:
         return self.report
 
     def _write_snapshots(self, folder: Path) -> None:
-        folder.mkdir()
-        snapshots = [("teacher", self.teacher)]
-        snapshots += [(result.step.pass_.name, result.graph) for result in self.passes]
-        for number, (name, graph) in enumerate(snapshots):
-            (folder / f"{number:02d}-{name}.txt").write_text(str(graph), encoding="utf-8")
+        from compressc.pipeline import write_snapshots
+
+        observe = write_snapshots(folder)
+        for result in self.passes:
+            observe(result)
+        (folder / "00-teacher.txt").write_text(str(self.teacher), encoding="utf-8")
 
 
 def compile(  # noqa: PLR0913  (the public entry point: each option is one the user may give)

@@ -135,7 +135,7 @@ def latency(record: Record) -> Svg | None:
         return None
     row = 26.0
     names = [f"{e.runtime}, {e.precision}, batch {e.batch}" for e in entries]
-    label = min(max(map(len, names)) * CHARACTER + 8, 210.0)
+    label = min(max(map(len, names)) * CHARACTER + 8, 240.0)
     svg = Svg(WIDTH, row * len(entries) + 46, "Latency of teacher and result by batch")
     values = [v for e in entries for s in (e.teacher, e.result) for v in (s.low_ms, s.high_ms)]
     low, high = math.log10(min(values)) - 0.1, math.log10(max(values)) + 0.1

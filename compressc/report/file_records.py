@@ -19,7 +19,7 @@ from compressc.ir import Graph
 from compressc.measure import Runner, accuracy, agreement, bytes_on_disk, measure_latency, predict
 from compressc.pipeline import random_inputs
 from compressc.report.record import Failure, FileRecord, LatencyRecord
-from compressc.report.run_record import first_tensor, run_graph
+from compressc.report.run_record import first_tensor, logits_of
 
 #: Latency is measured at one thread: on more, other work on the machine decides the ratio.
 THREADS = 1
@@ -57,7 +57,7 @@ class Bench:
     @cached_property
     def teacher_logits(self) -> torch.Tensor:
         """The teacher's answers, f32[n, ..., classes]."""
-        return predict(run_graph(self.teacher), self.test)
+        return predict(logits_of(self.teacher), self.test)
 
 
 def record_files(

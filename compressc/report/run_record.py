@@ -28,7 +28,7 @@ def record_run(
     """The record of a run, without files; measured on the test part, which no pass has seen."""
     started = time.perf_counter()
     test = None if data is None else data.test
-    logits = None if test is None else predict(run_graph(loaded.graph), test)
+    logits = None if test is None else predict(logits_of(loaded.graph), test)
     cost = total_cost(loaded.graph)
     teacher = TeacherRecord(
         source=loaded.source,
@@ -56,7 +56,7 @@ def _record_pass(
     result: PassResult, test: Split | None, teacher_logits: torch.Tensor | None
 ) -> PassRecord:
     pass_ = result.step.pass_
-    logits = None if test is None else predict(run_graph(result.graph), test)
+    logits = None if test is None else predict(logits_of(result.graph), test)
     cost = total_cost(result.graph)
     return PassRecord(
         name=pass_.name,
@@ -96,7 +96,7 @@ def _record_data(data: Dataset) -> DataRecord:
     )
 
 
-def run_graph(graph: Graph) -> Runner:
+def logits_of(graph: Graph) -> Runner:
     """A graph as a callable that returns its logits."""
     module = lower(graph)
     return lambda *inputs: first_tensor(module(*inputs))

@@ -6,6 +6,7 @@ that a log file or a C locale shows the same.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compressc.measure.latency import Spread
@@ -83,7 +84,8 @@ def _passes(record: Record, wide: bool) -> Table:
     columns += [("agreement %", "right"), ("time", "right")]
     table = _table("Passes", *columns, *([("effect", "left"), ("edits", "left")] if wide else []))
     teacher = record.teacher
-    cells = [f"teacher: {teacher.source}", text.count(teacher.parameters), text.count(teacher.macs)]
+    name = Path(teacher.source).name  # a row has no room for a path
+    cells = [f"teacher: {name}", text.count(teacher.parameters), text.count(teacher.macs)]
     cells += [text.percent(teacher.accuracy)] * labelled
     _row(table, *cells, text.NONE, text.NONE, *([text.NONE] * 2 if wide else []), style="dim")
     for entry in record.passes:

@@ -26,7 +26,6 @@ def heads(graph: Graph) -> list[int]:
     return [graph.type_of(op.name).shape[1] for op in graph if op.kind == kind]  # type: ignore[misc]
 
 
-@pytest.mark.slow
 def test_whole_heads_go(compiled: compressc.Compiled) -> None:
     before, after = heads(compiled.teacher), heads(compiled.graph)
     assert [count // 2 for count in before] == after
@@ -34,7 +33,6 @@ def test_whole_heads_go(compiled: compressc.Compiled) -> None:
     assert len(kept) == len(before)
 
 
-@pytest.mark.slow
 def test_accuracy_comes_back_and_the_file_runs(
     compiled: compressc.Compiled, tmp_path: Path
 ) -> None:
