@@ -55,9 +55,9 @@ def _check_order(passes: Sequence[Pass]) -> None:
 
 
 def _check_needs(pass_: Pass, data: TransferSet | None) -> None:
-    if pass_.needs and data is None:
+    if pass_.requirements and data is None:
         raise CompresscError(
             "CC105", f"pass '{pass_.name}' needs data", hint="give --data digits, or your own file"
         )
-    if "labels" in pass_.needs and data is not None and data.train.labels is None:
+    if "labels" in pass_.requirements and data is not None and data.train.labels is None:
         raise CompresscError("CC105", f"pass '{pass_.name}' needs labels", got="a data set without")

@@ -125,6 +125,11 @@ class Pass(BaseModel, ABC):
         """Edit the private copy `graph` through its methods; read everything else from `ctx`."""
 
     @property
+    def requirements(self) -> frozenset[str]:
+        """What this very pass needs: `needs`, and whatever its options ask for beyond it."""
+        return self.needs
+
+    @property
     def text(self) -> str:
         """The pass as it is written in a pass list: `prune(ratio=0.5)`."""
         fields = type(self).model_fields

@@ -49,6 +49,11 @@ class Prune(Pass):
     """Also cut widths that a layer norm or a mean runs over. Such a cut is not the same as zeroing,
     and costs more accuracy before distillation."""
 
+    @property
+    def requirements(self) -> frozenset[str]:
+        """Gradients for `taylor` come from data."""
+        return frozenset({"data"}) if self.importance == "taylor" else self.needs
+
     def run(self, graph: Graph, ctx: Context) -> None:
         """Score, choose and cut."""
         found = couple(graph)

@@ -72,6 +72,7 @@ def check(arguments: list[str], code: str, exit_code: int, out: Path, capsys: ob
         ("", "CC103", ""),
         ("distill,prune", "CC104", "distillation recovers what pruning"),
         ("quant", "CC105", "--data"),
+        ("prune(importance=taylor)", "CC105", "--data"),
     ],
 )
 def test_pass_list(
