@@ -68,9 +68,10 @@ class Quant(Pass):
     """Which rules to quantize by. `transformer` keeps attention's softmax and values and the
     residual additions in float; `auto` takes it where the graph has attention."""
 
-    smooth: bool = True
+    smooth: bool = False
     """In transformers, move outlier channels of activations into the weights (SmoothQuant,
-    arXiv 2211.10438); costs one multiplication before each layer whose input is not a norm's."""
+    arXiv 2211.10438). Off: it costs a multiplication before each layer whose input is not a norm's,
+    which OpenVINO 2026.4 then computes wrongly (the proof refuses the file)."""
 
     bias_correction: bool = True
     """Add the mean error of each layer's rounding back through its bias."""

@@ -38,7 +38,8 @@ def test_accuracy_comes_back_and_the_file_runs(
 ) -> None:
     report = compiled.save(tmp_path / "out", formats=["onnx"], batches=[])
     (file,) = report.files
-    assert file.accuracy >= report.teacher.accuracy - 0.01  # type: ignore[operator]
+    # docs/results.md: 1.1 points are lost at the defaults, half of them to int8
+    assert file.accuracy >= report.teacher.accuracy - 0.02  # type: ignore[operator]
     assert report.passes[0].accuracy < file.accuracy  # type: ignore[operator]
     session = onnxruntime.InferenceSession(str(tmp_path / "out/model.onnx"))
     test = open_dataset("digits").test
