@@ -6,6 +6,7 @@ from __future__ import annotations
 def doctor() -> None:
     """Show versions, kernels and plugins, with the reason for each choice."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from compressc.kernels import dispatch
@@ -19,7 +20,7 @@ def doctor() -> None:
     console.print(versions)
     kernels = Table("operator", "runs", "why", title="kernels", title_justify="left")
     for row in dispatch.table():
-        kernels.add_row(*map(str, row))
+        kernels.add_row(*map(escape, row))  # "[cpu, float32]" is text, not markup
     console.print(kernels)
     for group in ("passes", "backends", "datasets", "objectives"):
         names = ", ".join(find_plugins(f"compressc.{group}")) or "none"

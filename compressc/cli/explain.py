@@ -36,11 +36,12 @@ def explain(name: Annotated[str, typer.Argument(help="Name of a pass.")]) -> Non
 
 def options_table(cls: type[Pass]) -> Table:
     """Options with type, bounds, default and documentation."""
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("option", "type", "default", "what it does")
     for name, type_, default, text in option_rows(cls):
-        table.add_row(name, type_, default, text)
+        table.add_row(name, type_, default, escape(text))
     return table
 
 

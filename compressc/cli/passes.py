@@ -6,6 +6,7 @@ from __future__ import annotations
 def passes() -> None:
     """List the installed passes: ours and those of other distributions."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from compressc.errors import CompresscError
@@ -18,7 +19,7 @@ def passes() -> None:
         try:
             cls = load_pass(name)
         except CompresscError as error:  # one broken plugin must not hide the others
-            table.add_row(name, "-", "-", str(error), distribution_of(PASSES, name))
+            table.add_row(name, "-", "-", escape(str(error)), distribution_of(PASSES, name))
             continue
         summary = (cls.__doc__ or "").strip().splitlines()[0]
         needs = ", ".join(sorted(cls.needs)) or "-"
