@@ -34,12 +34,23 @@ Values = Axes | tuple[Axes, ...]
 class Analysis(Protocol):
     """What a rule may ask of the analysis; see `coupling._Analysis`."""
 
-    def axes(self, ref: Any) -> Axes: ...
-    def sizes(self, op: Op) -> list[int]: ...
-    def size(self, size: Any) -> int: ...
-    def slot(self, op: Op, tensor: str, *axes: Axis) -> None: ...
-    def produce(self, op: Op, size: int) -> Axis: ...
-    def group(self, op: Op, axis: Axis) -> None: ...
+    def axes(self, ref: Any) -> Axes:
+        """Axes of an operand."""
+
+    def sizes(self, op: Op) -> list[int]:
+        """The result's shape as numbers."""
+
+    def size(self, size: Any) -> int:
+        """A size as a number."""
+
+    def slot(self, op: Op, tensor: str, *axes: Axis) -> None:
+        """Declare the axes of a layer's tensor."""
+
+    def produce(self, op: Op, size: int) -> Axis:
+        """A fresh axis that an op's weight makes."""
+
+    def group(self, op: Op, axis: Axis) -> None:
+        """Declare the axis of a convolution's channel groups."""
 
 
 Rule = Callable[[Any, Op], "Values | None"]
@@ -394,6 +405,3 @@ def rule_for(op: Op) -> Rule | None:
         if torch.Tag.pointwise in tags and op.inputs:
             return _pointwise
     return None
-
-
-__all__ = ["RULES", "Rule", "Values", "find", "rule_for"]

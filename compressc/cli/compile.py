@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from compressc.cli.progress import progress_bar
 from compressc.errors import CompresscError
+
+if TYPE_CHECKING:
+    from compressc.report import Record
 
 
 def compile_command(  # noqa: PLR0913  (each is an option of the command line)
@@ -78,27 +81,23 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     _gate(report, max_drop)
 
 
-def _show(report: object, output: Path) -> None:
+def _show(report: Record, output: Path) -> None:
     from rich.console import Console
 
-    from compressc.report import Record, render
+    from compressc.report import render
 
-    assert isinstance(report, Record)
     console = Console()
     render(report, console)
     console.print(f"wrote {output}/: manifest.json, report.html, graph/, passes/", markup=False)
 
 
-def _gate(report: object, max_drop: float | None) -> None:
+def _gate(report: Record, max_drop: float | None) -> None:
     """Compare every file with the teacher; the files stay where the gate is missed.
 
     Raises:
         CompresscError: CC505 naming the first format that lost more than allowed, CC105 where there
             is no accuracy to compare.
     """
-    from compressc.report import Record
-
-    assert isinstance(report, Record)
     if max_drop is None:
         return
     if report.teacher.accuracy is None:

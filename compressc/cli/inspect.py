@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from compressc.ir import Graph
 
 
 def inspect(  # noqa: PLR0913  (each is an option of the command line)
@@ -41,14 +46,12 @@ def inspect(  # noqa: PLR0913  (each is an option of the command line)
     Console().print(_cost_table(loaded.graph, batch))
 
 
-def _cost_table(graph: object, batch: int) -> object:
+def _cost_table(graph: Graph, batch: int) -> Table:
     from rich.table import Table
 
     from compressc.analysis import cost_rows, total_cost
-    from compressc.ir import Graph
 
-    assert isinstance(graph, Graph)
-    dimensions = {str(name): batch for name in ("b",)}
+    dimensions = {"b": batch}
     table = Table(title=f"cost at batch {batch}", title_justify="left")
     table.add_column("op")
     table.add_column("kind")

@@ -12,11 +12,8 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError, first_line
-from compressc.frontend.importer import import_program
 from compressc.frontend.inputs import InputSpec
 from compressc.quiet import quiet
-
-__all__ = ["export_module", "import_program"]
 
 #: A traced batch of one would be taken for a constant; more than a few cost time.
 _LEAST_BATCH, _MOST_BATCH = 3, 8

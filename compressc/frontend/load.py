@@ -11,8 +11,9 @@ from torch import nn
 
 from compressc.errors import CompresscError, first_line
 from compressc.frontend.archive import read_program
-from compressc.frontend.export import export_module, import_program
+from compressc.frontend.export import export_module
 from compressc.frontend.formats import Format, recognise
+from compressc.frontend.importer import import_program
 from compressc.frontend.inputs import InputSpec, check_inputs, make_example, parse_input
 from compressc.frontend.pickled import read_pickle, run_factory
 from compressc.ir import Graph, check_finite, load_bundle, verify

@@ -116,6 +116,14 @@ class Graph:
                     seen.add(id(tensor))
                     yield f"{op.name}.{local}", tensor
 
+    def holders(self, tensor: torch.Tensor) -> list[Op]:
+        """The ops whose layer holds that very tensor; more than one where it is tied."""
+        return [
+            op
+            for op in self
+            if op.layer is not None and any(held is tensor for _, held in layer_tensors(op.layer))
+        ]
+
     def size_env(self, **dimensions: int) -> dict[str, int]:
         """Symbol values for `evaluate`: the widths, and the given dimensions."""
         return {**self.widths, **dimensions}

@@ -39,7 +39,6 @@ from compressc.ir.types import (
     ValueType,
     evaluate,
     simplify_size,
-    symbol,
 )
 
 
@@ -287,6 +286,3 @@ def _at(graph: Graph, op: Op, code: str, wanted: str, got: str = "") -> Compress
     except (CompresscError, KeyError, AttributeError):
         line = f"%{op.name}"
     return CompresscError(code, wanted, got=got, where=line)
-
-
-__all__ = ["check_finite", "check_structure", "derive_types", "retype", "symbol", "verify"]

@@ -90,12 +90,7 @@ def _obstacle(graph: Graph, op: Op) -> str:
         return "only 1x1 convolutions without groups are one matrix"
     if op.kind == "conv2d" and layer.padding not in ((0, 0), "valid"):
         return "a padded 1x1 convolution is not one matrix"
-    held = sum(
-        any(parameter is layer.weight for parameter in other.layer.parameters())
-        for other in graph
-        if other.layer is not None
-    )
-    return "its weight is tied to another layer" if held > 1 else ""
+    return "its weight is tied to another layer" if len(graph.holders(layer.weight)) > 1 else ""
 
 
 def _linear_like(layer: Any, matrix: torch.Tensor, *, bias: Any, first: bool) -> nn.Module:

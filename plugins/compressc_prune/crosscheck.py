@@ -11,15 +11,14 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 import torch_pruning as tp
 from torch import nn
 from torch_pruning._helpers import _HybridIndex
 from torch_pruning.dependency import index_mapping
 
 from compressc.analysis import Axis, Coupling, Slot
-from compressc.ir import Graph, TensorType, lower, module_names
-from compressc.pipeline import Context
+from compressc.ir import Graph, lower, module_names
+from compressc.pipeline import Context, random_inputs
 
 #: torch-pruning's tracing is far from linear: larger graphs rely on the IR's coupling alone.
 MOST_OPS = 1500
@@ -84,7 +83,7 @@ def _dependency_groups(graph: Graph) -> list[set[Member]]:
         owner[id(layer)] = owner[id(getattr(layer, "value", layer))] = name
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dependency = tp.DependencyGraph().build_dependency(module, _example(graph))
+        dependency = tp.DependencyGraph().build_dependency(module, random_inputs(graph, batch=2))
         index_mapping.update_index_mapping(dependency)
     return [
         {(owner[id(layer)], side) for layer, side in members if id(layer) in owner}
@@ -136,21 +135,3 @@ def _reached(dependency: Any, layer: Any, node: Any) -> list[tuple[nn.Module, st
                 if mapped:
                     stack.append((dep.target, dep.handler, mapped))
     return [(node.module, "in" if handler in _IN else "out") for node, handler in seen]
-
-
-def _example(graph: Graph) -> tuple[torch.Tensor, ...]:
-    """Inputs for tracing; every open dimension is 2."""
-    env = {str(s): 2 for op in graph.inputs for s in _symbols(op.type)}
-    inputs = []
-    for op in graph.inputs:
-        assert isinstance(op.type, TensorType)
-        shape = [TensorType(op.type.dtype, (size,)).numel(env) for size in op.type.shape]
-        floating = op.type.dtype.is_floating_point
-        blank = torch.randn(shape) if floating else torch.zeros(shape)
-        inputs.append(blank.to(op.type.dtype))
-    return tuple(inputs)
-
-
-def _symbols(type_: object) -> set[object]:
-    assert isinstance(type_, TensorType)
-    return {s for size in type_.shape if not isinstance(size, int) for s in size.free_symbols}

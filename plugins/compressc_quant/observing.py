@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from compressc.backend.telemetry import block_telemetry
-from compressc.errors import CompresscError
+from compressc.errors import CompresscError, first_line
 from compressc.quiet import quiet
 
 #: nncf would store the gains of these in int8: they get less accurate, and no runtime any faster.
@@ -72,7 +72,7 @@ def observe(
             raise CompresscError(
                 "CC601",
                 "nncf could not quantize the graph",
-                got=f"{type(error).__name__}: {error}".splitlines()[0][:200],
+                got=first_line(error),
                 hint="try quant(model_type=convolutional), or leave quant out",
             ) from error
     assert isinstance(result, fx.GraphModule)

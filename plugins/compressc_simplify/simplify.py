@@ -87,12 +87,8 @@ def _obstacle(graph: Graph, source: Op) -> str:
         return f"it does not run over the output channels of %{source.name}"
     if len(graph.users(source.name)) != 1 or source.name in graph.output_names:
         return f"%{source.name} is read elsewhere, too"
-    held = sum(op.layer is not None and _holds(op.layer, source.layer.weight) for op in graph)
-    return f"the weight of %{source.name} is tied to another layer" if held > 1 else ""
-
-
-def _holds(layer: nn.Module, tensor: torch.Tensor) -> bool:
-    return any(parameter is tensor for parameter in layer.parameters())
+    tied = len(graph.holders(source.layer.weight)) > 1
+    return f"the weight of %{source.name} is tied to another layer" if tied else ""
 
 
 @torch.no_grad()

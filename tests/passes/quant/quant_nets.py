@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from compressc.data import Dataset, Split
-from compressc.frontend.export import export_module, import_program
+from compressc.frontend import export_module, import_program
 from compressc.ir import Graph
 
 
