@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
+from torch.utils._sympy.numbers import int_oo
 
 from compressc.errors import CompresscError
 from compressc.frontend.held import HeldTensors
 from compressc.frontend.naming import call_stem, layer_stem
 from compressc.frontend.raising import attention_scale, raise_call
 from compressc.ir import Graph, Op, Ref, Tensor, TensorType, TupleType, symbol
-from compressc.ir.ops import NAMESPACES, kind_of, map_arg
-from compressc.ir.types import ValueType, simplify_size
+from compressc.ir.ops import NAMESPACES, kind_of, map_arg, overload
+from compressc.ir.types import Size, ValueType, simplify_size
 from compressc.quiet import quiet
 
 #: Calls without any effect on values.
@@ -50,24 +51,29 @@ _RENAMED = {"aten.view": "aten.reshape", "aten._unsafe_view": "aten.reshape"}
 _REGIONS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 
 
-def import_program(program: torch.export.ExportedProgram, name: str = "model") -> Graph:
+def import_program(
+    program: torch.export.ExportedProgram,
+    name: str = "model",
+    dimensions: Sequence[Sequence[Size]] = (),
+) -> Graph:
     """An exported program as a raised graph; the program's tensors are copied.
 
     Args:
         program: what torch.export gave, for training or for inference.
         name: what the graph prints as.
+        dimensions: the shape of each input in the user's letters; equal letters are equal sizes.
 
     Raises:
         CompresscError: CC202 for what the IR cannot say (buffers that change, control flow,
             data-dependent sizes).
     """
     try:
-        return _Importer(program, name).run()
+        return _Importer(program, name, dimensions).run()
     except _ViewWrite:
         with quiet():  # let torch rewrite the writes; only here, for it also rewrites much else
             program = program.run_decompositions({})
         try:
-            return _Importer(program, name).run()
+            return _Importer(program, name, dimensions).run()
         except _ViewWrite as error:
             raise CompresscError(
                 "CC202",
@@ -84,8 +90,15 @@ class _ViewWrite(Exception):
 class _Importer:
     """Walks an exported program once and builds the graph."""
 
-    def __init__(self, program: torch.export.ExportedProgram, name: str) -> None:
+    def __init__(
+        self,
+        program: torch.export.ExportedProgram,
+        name: str,
+        dimensions: Sequence[Sequence[Size]],
+    ) -> None:
         self.program = program
+        self.dimensions = iter(dimensions)
+        self.letters: dict[Any, str] = {}
         self.graph = Graph(name)
         self.values: dict[fx.Node, Any] = {}
         self.held = HeldTensors()
@@ -145,14 +158,31 @@ class _Importer:
         self.values[node] = Ref(self.graph.append(op).name)
 
     def _name_dimensions(self, node: fx.Node) -> None:
-        """The open first dimension is `b`; further ones are `s`, `s1`, ..."""
+        """The first input's open first dimension is `b`; others have the user's letters."""
+        letters = next(self.dimensions, ())
         for dim, size in enumerate(node.meta["val"].shape):
             if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
-                taken = {str(name) for name in self.renamed.values()}
-                wishes = ["b", "s"] if dim == 0 else ["s"]
-                wishes += [f"s{i}" for i in range(1, 99)]
-                name = next(wish for wish in wishes if wish not in taken)
-                self.renamed.setdefault(size.node.expr, symbol(name))
+                letter = letters[dim] if letters else size.node.expr
+                name = self.letters.setdefault(letter, self._letter(letters, dim))
+                named = self.renamed.setdefault(size.node.expr, symbol(name))
+                self._limit(str(named), self.program.range_constraints.get(size.node.expr))
+
+    def _letter(self, letters: Sequence[Size], dim: int) -> str:
+        taken = {*self.letters.values(), *([] if dim == 0 else ["b"])}
+        wishes = ["b"] if dim == 0 else []
+        wishes += [*([str(letters[dim])] if letters else []), "s", *(f"s{i}" for i in range(1, 99))]
+        return next(wish for wish in wishes if wish not in taken)
+
+    def _limit(self, name: str, found: Any) -> None:
+        """Keep what the trace found out about a size; torch takes no open size for less than 2."""
+        least, most = self.graph.limits.get(name, (1, None))
+        if found is not None and found.lower > 2:
+            least = max(least, int(found.lower))
+        if found is not None and found.upper != int_oo:
+            upper = int(found.upper)
+            most = upper if most is None else min(most, upper)
+        if (least, most) != (1, None):
+            self.graph.limits[name] = (least, most)
 
     # ---- calls ---------------------------------------------------------------------------------
 
@@ -251,7 +281,7 @@ class _Importer:
         return f"aten.{packet[:-1]}{dot}{rest}", written
 
     def _emit(self, kind: str, node: fx.Node) -> Op:
-        bound = self._bind(node)
+        bound = self._bind(kind, node)
         raised = raise_call(kind, bound)
         if raised is not None:
             kind, layer, operands = raised
@@ -266,11 +296,12 @@ class _Importer:
         op = Op(name, kind, args, kwargs, type=self._type(node), lineage=(name,))
         return self.graph.append(op)
 
-    def _bind(self, node: fx.Node) -> dict[str, Any]:
+    def _bind(self, kind: str, node: fx.Node) -> dict[str, Any]:
         """Arguments by schema name; held tensors as tensors, values as references."""
-        if not isinstance(node.target, torch._ops.OpOverload):
+        target = overload(kind)  # not the node's: `dropout_(self)` is `dropout(input)`
+        if not isinstance(target, torch._ops.OpOverload):
             return {}
-        arguments = node.target._schema.arguments
+        arguments = target._schema.arguments
         bound = {a.name: a.default_value for a in arguments if a.has_default_value()}
         names = [argument.name for argument in arguments]
         given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}

@@ -10,6 +10,7 @@ import torch
 
 from compressc.errors import CompresscError
 from compressc.ir import Graph, TensorType, parse_type
+from compressc.ir.printer import limit_text
 from compressc.ir.types import evaluate
 
 #: Sizes stand-ins for open dimensions: distinct primes, so that none is taken for another or for a
@@ -69,6 +70,11 @@ def check_inputs(graph: Graph, tensors: Sequence[torch.Tensor]) -> None:
             text = f"input '{op.name}' must be {type_}"
             got = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
             raise CompresscError("CC204", text, got=got, hint="check the data set or --input")
+    for name, (least, most) in graph.limits.items():
+        size = open_sizes.get(name, least)
+        if size < least or (most is not None and size > most):
+            text = f"the model takes {limit_text(name, least, most)}"
+            raise CompresscError("CC204", text, got=f"{name} = {size}", where=graph.name)
 
 
 def _bad(text: str, got: str) -> CompresscError:

@@ -184,7 +184,8 @@ def _from_module(
             hint='give --data, or --input "x: f32[b,3,32,32]"',
         )
     program = export_module(module, example, specs=request.specs)
-    graph = import_program(program, _graph_name(name))
+    letters = [spec.type.shape for spec in request.specs]
+    graph = import_program(program, _graph_name(name), letters)
     return Loaded(graph, example, source, format_)
 
 

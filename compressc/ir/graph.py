@@ -30,6 +30,8 @@ class Graph:
             position. Read it freely with networkx; change it only through the methods here.
         outputs: what the model returns: a reference, or a tuple or dict of them.
         widths: value of each width symbol that sizes are written with (`w0`: 4 heads, say).
+        limits: least and largest size of an open dimension, where the model sets any
+            (a table of 512 positions takes sequences of 512 at most).
         edits: how often each editing method ran; a pass cannot lie about having changed something.
     """
 
@@ -38,6 +40,7 @@ class Graph:
         self.dag = nx.MultiDiGraph()
         self.outputs: Arg = ()
         self.widths: dict[str, int] = {}
+        self.limits: dict[str, tuple[int, int | None]] = {}
         self.edits: Counter[str] = Counter()
         self._next: dict[str, str] = {_END: _END}
         self._previous: dict[str, str] = {_END: _END}
@@ -263,6 +266,7 @@ class Graph:
         """A deep copy; tied tensors stay tied, edits start at zero."""
         twin = Graph(self.name)
         twin.outputs, twin.widths = self.outputs, dict(self.widths)
+        twin.limits = dict(self.limits)
         memo: dict[int, Any] = {}
         for op in self:
             twin.append(

@@ -29,6 +29,7 @@ _HEADER = re.compile(rf"graph ({_NAME})\((.*)\) \{{$")
 _OP = re.compile(
     rf"%({_NAME}) = ({_NAME})\((.*?)\)(?: \{{(.*?)\}})?((?: @{_NAME})*) : ([^#]*?)\s*(#.*)?$"
 )
+_LIMIT = re.compile(r"(?:(\d{1,18}) <= )?([A-Za-z_]\w*)(?: <= (\d{1,18}))?$")
 _NUMBER = re.compile(r"-?(\d+\.?\d*([eE][-+]?\d+)?|inf|nan)$")
 _WORDS: dict[str, Arg] = {
     "none": None,
@@ -76,6 +77,8 @@ def parse_graph(text: str, tensors: Mapping[str, torch.Tensor] | None = None) ->
                 for item in split_top_level(match[2]):
                     name, _, type_ = item.partition(": ")
                     graph.append(Op(name.removeprefix("%"), "input", type=parse_type(type_)))
+            elif line.startswith("where "):
+                graph.limits = dict(map(_parse_limit, split_top_level(line[6:])))
             elif line.startswith("width "):
                 pairs = (item.split(" = ") for item in split_top_level(line[6:]))
                 graph.widths = {name: int(value) for name, value in pairs}
@@ -94,6 +97,14 @@ def parse_graph(text: str, tensors: Mapping[str, torch.Tensor] | None = None) ->
     if not returned:
         raise CompresscError("CC402", "graph text ends with a 'return' line", got="none")
     return graph
+
+
+def _parse_limit(text: str) -> tuple[str, tuple[int, int | None]]:
+    match = _LIMIT.match(text)
+    if match is None:
+        raise ValueError("a limit is written like 2 <= s <= 64")
+    least, name, most = match.groups()
+    return name, (int(least or 1), int(most) if most else None)
 
 
 def _parse_op(line: str, weights: _Weights) -> Op:

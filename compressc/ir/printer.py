@@ -33,6 +33,7 @@ class Printable(Protocol):
 
     name: str
     widths: dict[str, int]
+    limits: dict[str, tuple[int, int | None]]
     outputs: Arg
 
     @property
@@ -45,11 +46,20 @@ class Printable(Protocol):
         """`id(tensor)` -> text name."""
 
 
+def limit_text(name: str, least: int, most: int | None) -> str:
+    """`2 <= s <= 64`, without the side that says nothing."""
+    left = f"{least} <= " if least > 1 else ""
+    right = f" <= {most}" if most is not None else ""
+    return f"{left}{name}{right}"
+
+
 def print_graph(graph: Printable) -> str:
     """The whole graph; `parse_graph(print_graph(g), g.tensors())` prints the same again."""
     names = graph.tensor_names()
     inputs = ", ".join(f"%{op.name}: {op.type}" for op in graph.inputs)
     lines = [f"graph {graph.name}({inputs}) {{"]
+    if graph.limits:
+        lines.append("  where " + ", ".join(limit_text(k, *v) for k, v in graph.limits.items()))
     if graph.widths:
         lines.append("  width " + ", ".join(f"{k} = {v}" for k, v in graph.widths.items()))
     body = [(op_text(op, names), origin_text(op)) for op in graph if op.kind != "input"]

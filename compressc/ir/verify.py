@@ -16,9 +16,10 @@ from torch._dispatch.python import enable_python_dispatcher
 from torch._dynamo.source import ConstantSource
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import DimDynamic, ShapeEnv
+from torch.utils._sympy.numbers import int_oo
 
 from compressc.errors import CompresscError
-from compressc.ir.graph import Graph
+from compressc.ir.graph import Graph, dimension_symbols
 from compressc.ir.ops import (
     LAYERS,
     Arg,
@@ -31,7 +32,7 @@ from compressc.ir.ops import (
     overload,
     squeeze,
 )
-from compressc.ir.printer import op_text
+from compressc.ir.printer import limit_text, op_text
 from compressc.ir.types import (
     Size,
     TensorType,
@@ -39,6 +40,7 @@ from compressc.ir.types import (
     ValueType,
     evaluate,
     simplify_size,
+    symbol,
 )
 
 
@@ -100,6 +102,18 @@ def check_structure(graph: Graph) -> None:
             raise CompresscError("CC400", f"the output '%{name}' is not computed")
     if not graph.output_names:
         raise CompresscError("CC400", "the graph returns nothing")
+    _check_limits(graph)
+
+
+def _check_limits(graph: Graph) -> None:
+    """Limits are of open dimensions, and leave some size."""
+    for name, (least, most) in graph.limits.items():
+        if name not in dimension_symbols(graph):
+            raise CompresscError("CC400", f"the limit of '{name}' is of no open dimension")
+        if most is not None and most < least:
+            raise CompresscError(
+                "CC400", f"dimension '{name}' must have a size", got=limit_text(name, least, most)
+            )
 
 
 def _check_layer(graph: Graph, op: Op) -> None:
@@ -173,8 +187,7 @@ def derive_types(graph: Graph) -> dict[str, ValueType]:
     """
     shapes = ShapeEnv()
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=shapes)
-    names: dict[Any, Size] = {}
-    env: dict[str, Any] = dict(graph.widths)
+    sizes = _OpenSizes(graph, shapes)
     values: dict[str, Any] = {}
     types: dict[str, ValueType] = {}
     known: dict[Any, Any] = {}  # repeated blocks are derived once
@@ -183,11 +196,11 @@ def derive_types(graph: Graph) -> dict[str, ValueType]:
         for op in graph:
             try:
                 values[op.name] = (
-                    _fake_input(op, shapes, names, env)
+                    _fake_input(op, sizes)
                     if op.kind == "input"
-                    else _fake_call(op, values, env, known)
+                    else _fake_call(op, values, sizes.env, known)
                 )
-                types[op.name] = _type_of(values[op.name], names)
+                types[op.name] = _type_of(values[op.name], sizes.names)
             except CompresscError:
                 raise
             except (
@@ -203,22 +216,58 @@ def derive_types(graph: Graph) -> dict[str, ValueType]:
     return types
 
 
-def _fake_input(op: Op, shapes: ShapeEnv, names: dict[Any, Size], env: dict[str, Any]) -> Any:
+def _fake_input(op: Op, sizes: _OpenSizes) -> Any:
     """A fake tensor; each open dimension is one symbol of the shape environment, whoever has it."""
     assert isinstance(op.type, TensorType)
     for size in op.type.shape:
-        if not isinstance(size, int) and size.is_Symbol and str(size) not in env:
-            fresh = shapes.create_symbol(
-                _hint(str(size)), ConstantSource(str(size)), dynamic_dim=DimDynamic.DYNAMIC
+        for name in () if isinstance(size, int) else sorted(map(str, size.free_symbols)):
+            sizes.open(name)
+    return torch.empty([evaluate(size, sizes.env) for size in op.type.shape], dtype=op.type.dtype)
+
+
+class _OpenSizes:
+    """The open dimensions of a graph as symbolic integers.
+
+    Attributes:
+        env: dimension or width -> its symbolic or plain integer.
+        names: symbol of the shape environment -> symbol of the IR.
+    """
+
+    def __init__(self, graph: Graph, shapes: ShapeEnv) -> None:
+        self.limits, self.shapes = graph.limits, shapes
+        self.env: dict[str, Any] = dict(graph.widths)
+        self.names: dict[Any, Size] = {}
+        self._hints: set[int] = set()
+
+    def open(self, name: str) -> None:
+        """Make a symbol within the limits, if there is none yet."""
+        if name in self.env:
+            return
+        least, most = self.limits.get(name, (1, None))
+        hint = self._hint(name, least, most)
+        fresh = self.shapes.create_symbol(
+            hint, ConstantSource(name), dynamic_dim=DimDynamic.DYNAMIC
+        )
+        if name in self.limits:
+            upper = int_oo if most is None else most
+            self.shapes.constrain_symbol_range(
+                fresh, compiler_min=max(2, least), compiler_max=upper
             )
-            env[str(size)] = shapes.create_symintnode(fresh, hint=_hint(str(size)))
-            names[fresh] = size
-    return torch.empty([evaluate(size, env) for size in op.type.shape], dtype=op.type.dtype)
+        self.env[name] = self.shapes.create_symintnode(fresh, hint=hint)
+        self.names[fresh] = symbol(name)
 
-
-def _hint(name: str) -> int:
-    """A size to test with: large, prime, and another one for each dimension name."""
-    return int(sympy.prime(500 + sum(map(ord, name)) % 500))
+    def _hint(self, name: str, least: int, most: int | None) -> int:
+        """A size to test with: large, prime, and another one for each dimension."""
+        hint = int(sympy.prime(500 + sum(map(ord, name)) % 500))
+        if hint < least:
+            hint = int(sympy.nextprime(least))
+        while hint in self._hints:
+            hint = int(sympy.nextprime(hint))
+        if most is not None and hint > most:
+            free = (n for n in range(most, least - 1, -1) if n not in self._hints)
+            hint = next(free, most)
+        self._hints.add(hint)
+        return hint
 
 
 def _fake_call(
