@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError, first_line
-from compressc.frontend.inputs import InputSpec
+from compressc.frontend.arguments import Arguments, Example, arguments_of, check_leaves, check_names
+from compressc.frontend.inputs import ConstantSpec, InputSpec, place_inputs
 from compressc.quiet import quiet
 
 #: A traced batch of one would be taken for a constant; more than a few cost time.
@@ -20,72 +21,75 @@ _LEAST_BATCH, _MOST_BATCH = 3, 8
 
 
 def export_module(
-    module: nn.Module, example: Sequence[torch.Tensor], *, specs: Sequence[InputSpec] = ()
+    module: nn.Module,
+    example: Example,
+    *,
+    specs: Sequence[InputSpec | ConstantSpec] = (),
 ) -> torch.export.ExportedProgram:
     """Trace a module with open dimensions.
 
     Args:
         module: any module; traced in eval mode and left in the mode it was in.
-        example: input tensors [n, ...].
-        specs: names and types of the inputs in the same order. Named ones are passed by name; the
-            symbols of the types are the open dimensions. Without specs the first dimension of every
-            input is open.
+        example: a tuple of positional arguments or a dict of keyword arguments: tensors [n, ...],
+            also nested in tuples, lists and dicts. What is no tensor stays a constant.
+        specs: names and types of the inputs in the same order, which then alone say where in the
+            arguments each tensor goes. The symbols of the types are the open dimensions. Without
+            specs the first dimension of every input is open.
 
     Raises:
         CompresscError: CC202 where the module cannot be traced, CC204 where it rejects the inputs.
     """
-    if specs and len(specs) != len(example):
-        raise CompresscError(
-            "CC204", f"there are {len(specs)} inputs described", got=f"{len(example)} tensors"
-        )
-    inputs = tuple(example) if specs else _rebatch(example)
-    args, kwargs = _by_name(module, inputs, specs)
+    arguments = arguments_of(example)
+    if specs:
+        arguments = place_inputs(specs, arguments.tensors)
+        check_names(module, list(arguments.kwargs))
+    else:
+        arguments = arguments.filled(_rebatch(arguments.tensors))
+    # one object per input: torch takes two inputs that are the same object for one
+    arguments = arguments.filled([tensor.detach() for tensor in arguments.tensors])
+    check_leaves(arguments)
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
-        with _plain_attention(), torch.no_grad():
-            _try_out(module, args, kwargs)
-            return _trace(
-                module, args, kwargs, [_open_dims(inputs, specs, i) for i in range(len(inputs))]
-            )
+        with _plain_attention(), _named_keywords(module, arguments), torch.no_grad():
+            _try_out(module, arguments)
+            return _trace(module, arguments, _open_dims(arguments.tensors, specs))
     finally:
         for part, mode in modes.items():
             part.training = mode
 
 
-def _try_out(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _try_out(module: nn.Module, arguments: Arguments) -> None:
     try:
         with quiet():
-            module(*args, **kwargs)
+            module(*arguments.args, **arguments.kwargs)
     except Exception as error:  # the user's forward may raise anything
-        tensors = [*args, *kwargs.values()]
-        shapes = ", ".join(
-            f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in tensors
-        )
         raise CompresscError(
             "CC204",
             "the model must accept its inputs",
-            got=f"{first_line(error)} for {shapes}",
+            got=f"{first_line(error)} for {', '.join(map(_shape_text, arguments.leaves))}",
             hint="check the data set, or give --input",
         ) from error
 
 
+def _shape_text(leaf: Any) -> str:
+    if isinstance(leaf, torch.Tensor):
+        return f"{tuple(leaf.shape)} {str(leaf.dtype).removeprefix('torch.')}"
+    return str(leaf)[:40]
+
+
 def _trace(
-    module: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    dims: Sequence[dict[int, Any]],
+    module: nn.Module, arguments: Arguments, dims: Sequence[dict[int, Any]]
 ) -> torch.export.ExportedProgram:
-    positional = tuple(dims[: len(args)])
-    dynamic = dict(zip(kwargs, dims[len(args) :], strict=True))
     try:
-        names = list(inspect.signature(module.forward).parameters.values())
-        variadic = bool(names) and names[0].kind is inspect.Parameter.VAR_POSITIONAL
-        shapes: Any = (positional,) if variadic else positional
-        if kwargs:
-            shapes = {**dict(zip([p.name for p in names], positional, strict=False)), **dynamic}
         with quiet():
-            return torch.export.export(module, args, kwargs, dynamic_shapes=shapes, strict=False)
+            return torch.export.export(
+                module,
+                arguments.args,
+                arguments.kwargs,
+                dynamic_shapes=_by_parameter(module, arguments, dims),
+                strict=False,
+            )
     except Exception as error:  # torch.export raises what the user's own forward raises, and more
         raise CompresscError(
             "CC202",
@@ -95,37 +99,53 @@ def _trace(
         ) from error
 
 
-def _by_name(
-    module: nn.Module, inputs: tuple[torch.Tensor, ...], specs: Sequence[InputSpec]
-) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
-    """Positional inputs, and from the first named one on keyword inputs.
+def _by_parameter(
+    module: nn.Module, arguments: Arguments, dims: Sequence[dict[int, Any]]
+) -> dict[str, Any]:
+    """The open dimensions nested like the arguments, under the names of `forward`."""
+    spare = iter(dims)
+    shapes = arguments.map(lambda leaf: next(spare) if isinstance(leaf, torch.Tensor) else None)
+    return inspect.signature(module.forward).bind(*shapes.args, **shapes.kwargs).arguments
 
-    Raises:
-        CompresscError: CC204 for a name that `forward` does not have.
-    """
-    first = next((i for i, spec in enumerate(specs) if spec.name), len(inputs))
-    names = [spec.name for spec in specs[first:]]
-    parameters = inspect.signature(module.forward).parameters
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    unknown = [name for name in names if name not in parameters and not open_ended]
-    if unknown or len(set(names)) != len(names):
-        raise CompresscError(
-            "CC204",
-            f"the inputs of {type(module).__name__} are called {', '.join(parameters) or '(none)'}",
-            got=", ".join(unknown or names),
-            where="--input",
-        )
-    return inputs[:first], dict(zip(names, inputs[first:], strict=True))
+
+@contextmanager
+def _named_keywords(module: nn.Module, arguments: Arguments) -> Iterator[None]:
+    """Show torch the keywords that go into `**kwargs` as parameters, which it cannot match else."""
+    signature = inspect.signature(module.forward)
+    kept = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    extra = sorted(arguments.kwargs.keys() - {p.name for p in kept})
+    if not extra:
+        yield
+        return
+    kept += [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in extra]
+    forward = module.forward
+
+    def named(*args: Any, **kwargs: Any) -> Any:
+        return forward(*args, **kwargs)
+
+    named.__signature__ = signature.replace(parameters=kept)  # type: ignore[attr-defined]
+    own = "forward" in vars(module)
+    module.forward = named
+    try:
+        yield
+    finally:
+        if own:
+            module.forward = forward
+        else:
+            del module.forward
 
 
 def _open_dims(
-    inputs: Sequence[torch.Tensor], specs: Sequence[InputSpec], index: int
-) -> dict[int, Any]:
+    tensors: Sequence[torch.Tensor], specs: Sequence[InputSpec | ConstantSpec]
+) -> list[dict[int, Any]]:
     """Dimension -> AUTO where it is open: torch finds out which ones depend on each other."""
-    if specs:
-        shape = enumerate(specs[index].type.shape)
-        return {dim: torch.export.Dim.AUTO for dim, s in shape if isinstance(s, sympy.Symbol)}
-    return {0: torch.export.Dim.AUTO} if inputs[index].dim() else {}
+    if not specs:
+        return [{0: torch.export.Dim.AUTO} if tensor.dim() else {} for tensor in tensors]
+    shapes = [spec.type.shape for spec in specs if isinstance(spec, InputSpec)]
+    return [
+        {dim: torch.export.Dim.AUTO for dim, s in enumerate(shape) if isinstance(s, sympy.Symbol)}
+        for shape in shapes
+    ]
 
 
 def _rebatch(example: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +11,7 @@ import sympy
 import torch
 
 from compressc.errors import CompresscError
+from compressc.frontend.arguments import Arguments, nest
 from compressc.ir import Graph, TensorType, parse_type
 from compressc.ir.printer import limit_text
 from compressc.ir.types import evaluate
@@ -16,26 +19,38 @@ from compressc.ir.types import evaluate
 #: Sizes stand-ins for open dimensions: distinct primes, so that none is taken for another or for a
 #: real width. The first is the batch.
 _SIZES = (5, 11, 13, 17, 19, 23)
+_PATH = re.compile(r"[^\W\d]\w*(\.[\w-]+)*")
+_CONSTANT = re.compile(r"True|False|None|-?\d+(\.\d*)?(e-?\d+)?|'[^'\\]*'|\"[^\"\\]*\"")
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """One input of a model: its parameter name in `forward` (or none) and its type."""
+    """One input of a model: where it goes in `forward` (`x`, `batch.ids`, or none), its type."""
 
     name: str
     type: TensorType
 
 
-def parse_input(text: str) -> InputSpec:
-    """Read `x: f32[b,1,8,8]` or `f32[b,1,8,8]`.
+@dataclass(frozen=True)
+class ConstantSpec:
+    """One argument of `forward` that is no tensor: a flag, a number, None."""
+
+    name: str
+    value: bool | int | float | str | None
+
+
+def parse_input(text: str) -> InputSpec | ConstantSpec:
+    """Read `x: f32[b,1,8,8]`, `f32[b,1,8,8]`, `batch.ids: i64[b,s]`, or `flag: True`.
 
     Raises:
         CompresscError: CC204 where the text is no input.
     """
     name, colon, type_text = text.rpartition(":")
     name = name.strip()
-    if colon and not name.isidentifier():
+    if colon and not _PATH.fullmatch(name):
         raise _bad(text, f"the name {name!r}")
+    if _CONSTANT.fullmatch(type_text.strip()):
+        return ConstantSpec(name, ast.literal_eval(type_text.strip()))
     try:
         type_ = parse_type(type_text)
     except CompresscError as error:
@@ -45,6 +60,23 @@ def parse_input(text: str) -> InputSpec:
     if any(isinstance(size, int) and size < 0 for size in type_.shape):
         raise _bad(text, "a negative size")
     return InputSpec(name, type_)
+
+
+def place_inputs(
+    specs: Sequence[InputSpec | ConstantSpec], tensors: Sequence[torch.Tensor]
+) -> Arguments:
+    """Tensors, one for each input described, where the descriptions put them.
+
+    Raises:
+        CompresscError: CC204 where there are more or fewer, or the names contradict each other.
+    """
+    wanted = sum(isinstance(spec, InputSpec) for spec in specs)
+    if wanted != len(tensors):
+        raise CompresscError(
+            "CC204", f"there are {wanted} inputs described", got=f"{len(tensors)} tensors"
+        )
+    spare = iter(tensors)
+    return nest([(s.name, s.value if isinstance(s, ConstantSpec) else next(spare)) for s in specs])
 
 
 def check_inputs(graph: Graph, tensors: Sequence[torch.Tensor]) -> None:
@@ -87,11 +119,14 @@ def _bad(text: str, got: str) -> CompresscError:
     )
 
 
-def make_example(specs: Sequence[InputSpec], seed: int = 0) -> tuple[torch.Tensor, ...]:
+def make_example(
+    specs: Sequence[InputSpec | ConstantSpec], seed: int = 0
+) -> tuple[torch.Tensor, ...]:
     """Random tensors of these types: normal numbers; 0 or 1 for integers (valid token ids)."""
     generator = torch.Generator().manual_seed(seed)
-    sizes = _symbol_sizes(specs)
-    return tuple(_tensor(spec.type, sizes, generator) for spec in specs)
+    wanted = [spec for spec in specs if isinstance(spec, InputSpec)]
+    sizes = _symbol_sizes(wanted)
+    return tuple(_tensor(spec.type, sizes, generator) for spec in wanted)
 
 
 def _symbol_sizes(specs: Sequence[InputSpec]) -> Mapping[str, int]:

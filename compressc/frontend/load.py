@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,14 +11,20 @@ from torch import nn
 
 from compressc.errors import CompresscError, first_line
 from compressc.frontend.archive import read_program
+from compressc.frontend.arguments import Example, arguments_of, graph_inputs
 from compressc.frontend.export import export_module
 from compressc.frontend.formats import Format, recognise
 from compressc.frontend.importer import import_program
-from compressc.frontend.inputs import InputSpec, check_inputs, make_example, parse_input
+from compressc.frontend.inputs import (
+    ConstantSpec,
+    InputSpec,
+    check_inputs,
+    make_example,
+    parse_input,
+)
 from compressc.frontend.pickled import read_pickle, run_factory
 from compressc.ir import Graph, check_finite, load_bundle, verify
 
-Example = tuple[torch.Tensor, ...]
 Source = str | Path | nn.Module | torch.export.ExportedProgram | Graph
 
 
@@ -28,13 +34,13 @@ class Loaded:
 
     Attributes:
         graph: raised, verified, with finite weights; no tensor is shared with the source.
-        example: inputs the model accepts, where the source or the caller had some.
+        example: inputs in the graph's order, where the source or the caller had some.
         source: where it came from: a path, or the class of a Python object.
         format: `exported program`, `bundle`, `pickled module`, `state dict`, `module` or `graph`.
     """
 
     graph: Graph
-    example: Example | None
+    example: tuple[torch.Tensor, ...] | None
     source: str
     format: str
 
@@ -66,7 +72,7 @@ class _Request:
     """The arguments of `load_model` that the formats need."""
 
     example: Example | None
-    specs: tuple[InputSpec, ...]
+    specs: tuple[InputSpec | ConstantSpec, ...]
     trust_pickle: bool
     factory: str | None
 
@@ -84,8 +90,10 @@ def load_model(
     Args:
         source: a file or folder (exported program, IR bundle, pickled module, state dict), or a
             module, exported program or graph in memory.
-        example: inputs [n, ...] to trace a module with.
-        input_spec: inputs in words where there is no example: `x: f32[b,1,8,8]`.
+        example: inputs [n, ...] to trace a module with: a tuple of positional arguments or a dict
+            of keyword arguments, nested as `forward` takes them; what is no tensor is a constant.
+        input_spec: inputs in words: `x: f32[b,1,8,8]`, `batch.ids: i64[b,s]`, `flag: True`. Beside
+            an example they say where its tensors go.
         trust_pickle: allow a pickled module, which runs code from the file.
         factory: `pkg.mod:function` or `file.py:function` that builds the module of a state dict.
 
@@ -111,8 +119,8 @@ def load_model(
 def _checked(loaded: Loaded, example: Example | None) -> Loaded:
     check_finite(loaded.graph)
     verify(loaded.graph)
-    if example is not None:
-        check_inputs(loaded.graph, example)
+    if example is not None and loaded.example is not None:
+        check_inputs(loaded.graph, loaded.example)
     return loaded
 
 
@@ -121,7 +129,7 @@ def _load_object(
 ) -> Loaded:
     match source:
         case Graph():
-            return Loaded(source.copy(), request.example, source.name, "graph")
+            return _from_graph(source.copy(), request, source.name, "graph")
         case torch.export.ExportedProgram():
             return _from_program(
                 source, request, "an exported program", "exported program", "model"
@@ -141,7 +149,7 @@ def _load_program(path: Path, request: _Request) -> Loaded:
 
 
 def _load_bundle(path: Path, request: _Request) -> Loaded:
-    return Loaded(load_bundle(path), request.example, str(path), "bundle")
+    return _from_graph(load_bundle(path), request, str(path), "bundle")
 
 
 def _load_pickle(path: Path, request: _Request) -> Loaded:
@@ -184,19 +192,27 @@ def _from_module(
             hint='give --data, or --input "x: f32[b,3,32,32]"',
         )
     program = export_module(module, example, specs=request.specs)
-    letters = [spec.type.shape for spec in request.specs]
+    letters = [spec.type.shape for spec in request.specs if isinstance(spec, InputSpec)]
     graph = import_program(program, _graph_name(name), letters)
-    return Loaded(graph, example, source, format_)
+    return Loaded(graph, arguments_of(example).tensors, source, format_)
 
 
 def _from_program(
     program: torch.export.ExportedProgram, request: _Request, source: str, format_: str, name: str
 ) -> Loaded:
     graph = import_program(program, _graph_name(name))
-    return Loaded(graph, request.example or _own_example(program), source, format_)
+    loaded = _from_graph(graph, request, source, format_)
+    if loaded.example is None:
+        return replace(loaded, example=_own_example(program))
+    return loaded
 
 
-def _own_example(program: torch.export.ExportedProgram) -> Example | None:
+def _from_graph(graph: Graph, request: _Request, source: str, format_: str) -> Loaded:
+    example = None if request.example is None else graph_inputs(graph, request.example)
+    return Loaded(graph, example, source, format_)
+
+
+def _own_example(program: torch.export.ExportedProgram) -> tuple[torch.Tensor, ...] | None:
     """The inputs it was exported with, flattened as the graph takes them."""
     if program.example_inputs is None:
         return None
