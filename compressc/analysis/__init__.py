@@ -1,19 +1,32 @@
 """Graph -> facts. Nothing edits a graph, except `symbolize_widths`, which renames its sizes."""
 
 from compressc.analysis.axes import Axis, kept_indices
-from compressc.analysis.cost import Cost, cost_rows, op_costs, total_cost
+from compressc.analysis.cost import (
+    Cost,
+    CostFormula,
+    cost_formula,
+    cost_rows,
+    formula_text,
+    not_counted,
+    op_costs,
+    total_cost,
+)
 from compressc.analysis.coupling import Coupling, Slot, Width, couple
 from compressc.analysis.widths import symbolize_widths
 
 __all__ = [
     "Axis",
     "Cost",
+    "CostFormula",
     "Coupling",
     "Slot",
     "Width",
+    "cost_formula",
     "cost_rows",
     "couple",
+    "formula_text",
     "kept_indices",
+    "not_counted",
     "op_costs",
     "symbolize_widths",
     "total_cost",

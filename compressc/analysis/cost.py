@@ -1,13 +1,21 @@
-"""What each op costs: parameters, bytes and multiply-accumulates, at a given batch."""
+"""What each op costs: parameters, bytes and multiply-accumulates, as numbers or as formulas.
+
+Both come from the same rules: a size counts as a number where the dimensions are given, and as
+itself where they are left open.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
-from compressc.ir import Graph, Op, TensorType, TupleType, layer_tensors
+import sympy
+
+from compressc.analysis.macs import SizeOf, is_counted, macs
+from compressc.ir import Graph, Op, TensorType, TupleType, evaluate, layer_tensors, symbol
+from compressc.ir.types import Size, simplify_size
 
 #: Tensors that a layer keeps for bookkeeping: they are no parameters.
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked", "scale", "zero_point")
@@ -22,7 +30,8 @@ class Cost:
     Attributes:
         parameters: elements of its weights (statistics and quantization scales not counted).
         bytes: bytes of all its tensors, those included.
-        macs: multiply-accumulates of one run; 0 for what only moves or maps elements.
+        macs: multiply-accumulates of one run; 0 for what contracts nothing, and for what
+            `not_counted` lists.
         activation_bytes: bytes of its result.
     """
 
@@ -40,6 +49,29 @@ class Cost:
         )
 
 
+@dataclass(frozen=True)
+class CostFormula:
+    """Cost of a whole graph over its open dimensions (`b`, `s`, ...).
+
+    Attributes:
+        parameters: as in `Cost`.
+        bytes: as in `Cost`.
+        macs: an expression, expanded; see `formula_text`.
+        activation_bytes: an expression; summed over all results, not peak.
+    """
+
+    parameters: int
+    bytes: int
+    macs: Size
+    activation_bytes: Size
+
+    def at(self, **dimensions: int) -> Cost:
+        """The cost at given sizes; open dimensions not given count as 1."""
+        env = _Sizes(dimensions)
+        numbers = (evaluate(size, env) for size in (self.macs, self.activation_bytes))
+        return Cost(self.parameters, self.bytes, *map(int, numbers))
+
+
 def op_costs(graph: Graph, **dimensions: int) -> dict[str, Cost]:
     """Cost of every op, in order; a tied tensor counts where it is first held.
 
@@ -49,7 +81,7 @@ def op_costs(graph: Graph, **dimensions: int) -> dict[str, Cost]:
     """
     env = _Sizes(graph.size_env(**dimensions))
     seen: set[int] = set()
-    return {op.name: _cost(graph, op, env, seen) for op in graph}
+    return {op.name: _cost(graph, op, lambda size: evaluate(size, env), seen) for op in graph}
 
 
 def total_cost(graph: Graph, **dimensions: int) -> Cost:
@@ -57,8 +89,71 @@ def total_cost(graph: Graph, **dimensions: int) -> Cost:
     return sum(op_costs(graph, **dimensions).values(), Cost())
 
 
+def cost_formula(graph: Graph) -> CostFormula:
+    """Cost of the whole graph at any size: `total_cost(graph, b=8) == cost_formula(graph).at(b=8)`.
+
+    Width symbols are filled in; the open dimensions stay.
+    """
+    size_of = open_sizes(graph)
+    seen: set[int] = set()
+    costs = [_cost(graph, op, size_of, seen) for op in graph]
+    return CostFormula(
+        sum(cost.parameters for cost in costs),
+        sum(cost.bytes for cost in costs),
+        sum_sizes(cost.macs for cost in costs),
+        sum_sizes(cost.activation_bytes for cost in costs),
+    )
+
+
+def open_sizes(graph: Graph) -> SizeOf:
+    """A function that fills the widths of a graph into a size and leaves its dimensions open."""
+    widths = {symbol(name): value for name, value in graph.widths.items()}
+
+    def size_of(size: Size) -> Any:
+        return size if isinstance(size, int) else simplify_size(size.xreplace(widths))
+
+    return size_of
+
+
+def sum_sizes(sizes: Iterable[Any]) -> Size:
+    """The expanded sum; equal terms are counted first, for sympy adds slowly."""
+    terms = Counter(sizes)
+    total = sum((count * term for term, count in terms.items()), sympy.Integer(0))
+    return simplify_size(sympy.expand(total))
+
+
+def formula_text(size: Size) -> str:
+    """`1,234*b*s + 56*b*s**2`, the terms that grow fastest first."""
+    if isinstance(size, int):
+        return f"{size:,}"
+    terms = [term.as_coeff_Mul() for term in size.as_ordered_terms()]
+    if not all(coefficient.is_Integer for coefficient, _ in terms):
+        return str(size)
+    texts = [_term_text(int(coefficient), rest) for coefficient, rest in terms]
+    return " + ".join(texts).replace("+ -", "- ")
+
+
+def _term_text(coefficient: int, rest: Any) -> str:
+    if rest == 1:
+        return f"{coefficient:,}"
+    factors = f"({rest})" if rest.is_Add else str(rest)
+    return factors if coefficient == 1 else f"{coefficient:,}*{factors}"
+
+
+def not_counted(graph: Graph) -> dict[str, list[str]]:
+    """Kinds that may multiply and have no rule -> the ops of that kind; their MACs read 0."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for op in graph:
+        if not is_counted(op):
+            found[op.kind].append(op.name)
+    return dict(found)
+
+
 class _Sizes(dict[str, int]):
     """Symbol values; an open dimension nobody gave is 1."""
+
+    def __init__(self, values: Mapping[str, int]) -> None:
+        super().__init__(values)
 
     def __missing__(self, key: str) -> int:
         return DEFAULT_DIMENSION
@@ -67,7 +162,8 @@ class _Sizes(dict[str, int]):
         return True
 
 
-def _cost(graph: Graph, op: Op, env: _Sizes, seen: set[int]) -> Cost:
+def _cost(graph: Graph, op: Op, size_of: SizeOf, seen: set[int]) -> Any:
+    """A `Cost`; its sizes are expressions where `size_of` gives some."""
     parameters = size = 0
     for name, tensor in layer_tensors(op.layer) if op.layer is not None else ():
         if id(tensor) not in seen:
@@ -75,41 +171,20 @@ def _cost(graph: Graph, op: Op, env: _Sizes, seen: set[int]) -> Cost:
             size += tensor.numel() * tensor.element_size()
             if name.rpartition(".")[2] not in _STATISTICS:
                 parameters += tensor.numel()
+    return Cost(parameters, size, macs(graph, op, size_of) or 0, result_bytes(op, size_of))
+
+
+def result_bytes(op: Op, size_of: SizeOf) -> Any:
+    """Bytes of an op's result, of all its items where it has several."""
     types = op.type.items if isinstance(op.type, TupleType) else (op.type,)
-    activations = sum(t.numel(env) * t.dtype.itemsize for t in types if isinstance(t, TensorType))
-    return Cost(parameters, size, _macs(graph, op, env), activations)
-
-
-def _macs(graph: Graph, op: Op, env: _Sizes) -> int:
-    """Output elements times the length of the sum behind each."""
-    if not isinstance(op.type, TensorType):
-        return 0
-    layer: Any = op.layer
-    out = op.type.numel(env)
-    if op.kind.removeprefix("quantized_") == "linear":
-        return out * int(layer.in_features)
-    if "conv_transpose" in op.kind:
-        fan = int(layer.out_channels // layer.groups * prod(layer.kernel_size))
-        return _operand(graph, op, 0).numel(env) * fan
-    if "conv" in op.kind and layer is not None:
-        return out * int(layer.in_channels // layer.groups * prod(layer.kernel_size))
-    if op.kind in ("aten.matmul", "aten.bmm", "aten.mm"):
-        return out * int(_sizes(_operand(graph, op, 0), env)[-1])
-    if op.kind == "aten.scaled_dot_product_attention":
-        scores = (
-            prod(_sizes(_operand(graph, op, 0), env)[:-1]) * _sizes(_operand(graph, op, 1), env)[-2]
-        )
-        widths = (_sizes(_operand(graph, op, i), env)[-1] for i in (0, 2))
-        return scores * sum(widths)
-    return 0
-
-
-def _operand(graph: Graph, op: Op, index: int) -> TensorType:
-    return graph.type_of(op.args[index].name)
-
-
-def _sizes(type_: TensorType, env: _Sizes) -> list[int]:
-    return [TensorType(type_.dtype, (size,)).numel(env) for size in type_.shape]
+    total: Any = 0
+    for type_ in types:
+        if isinstance(type_, TensorType):
+            count: Any = type_.dtype.itemsize
+            for size in type_.shape:
+                count = count * size_of(size)
+            total = total + count
+    return total
 
 
 def cost_rows(graph: Graph, **dimensions: int) -> Iterable[tuple[Op, Cost]]:
