@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compressc.cli.model_options import (
+    DataOption,
+    FactoryOption,
+    InputsOption,
+    ModelArgument,
+    TrustPickleOption,
+)
 from compressc.cli.progress import progress_bar
 from compressc.errors import CompresscError
 
@@ -15,19 +22,13 @@ if TYPE_CHECKING:
 
 
 def compile_command(  # noqa: PLR0913  (each is an option of the command line)
-    model: Annotated[
-        str, typer.Argument(help="Model file or folder; its format is told by content.")
-    ],
+    model: ModelArgument,
     passes: Annotated[
         str, typer.Option("--passes", "-p", help="prune(ratio=0.5),distill,quant")
     ] = "",
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("out"),
-    data: Annotated[
-        str | None, typer.Option(help="A data set's name, file.npz, or file.py:function.")
-    ] = None,
-    inputs: Annotated[
-        list[str] | None, typer.Option("--input", help='Example input: "x: f32[b,3,32,32]".')
-    ] = None,
+    data: DataOption = None,
+    inputs: InputsOption = None,
     emit: Annotated[str, typer.Option(help="Formats to write.")] = "pt2,onnx,openvino",
     batches: Annotated[
         str, typer.Option(help="Batch sizes to measure latency at; '' for no measurement.")
@@ -36,12 +37,8 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     max_drop: Annotated[
         float | None, typer.Option(min=0, max=1, help="Fail where accuracy drops by more.")
     ] = None,
-    trust_pickle: Annotated[
-        bool, typer.Option("--trust-pickle", help="Load a pickled module, which runs its code.")
-    ] = False,
-    factory: Annotated[
-        str | None, typer.Option(help="pkg.mod:function that builds the module of a state dict.")
-    ] = None,
+    trust_pickle: TrustPickleOption = False,
+    factory: FactoryOption = None,
     cache: Annotated[Path | None, typer.Option(help="Folder for results of passes.")] = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Keep no results of passes.")

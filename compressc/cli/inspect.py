@@ -6,6 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compressc.cli.model_options import (
+    DataOption,
+    FactoryOption,
+    InputsOption,
+    ModelArgument,
+    TrustPickleOption,
+    load_from_options,
+)
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -13,35 +22,19 @@ if TYPE_CHECKING:
 
 
 def inspect(  # noqa: PLR0913  (each is an option of the command line)
-    model: Annotated[str, typer.Argument(help="Model file or folder.")],
-    data: Annotated[str | None, typer.Option(help="Data set to take example inputs from.")] = None,
-    inputs: Annotated[
-        list[str] | None, typer.Option("--input", help='Example input: "x: f32[b,3,32,32]".')
-    ] = None,
-    trust_pickle: Annotated[
-        bool, typer.Option("--trust-pickle", help="Load a pickled module, which runs its code.")
-    ] = False,
-    factory: Annotated[
-        str | None, typer.Option(help="pkg.mod:function that builds the module of a state dict.")
-    ] = None,
+    model: ModelArgument,
+    data: DataOption = None,
+    inputs: InputsOption = None,
+    trust_pickle: TrustPickleOption = False,
+    factory: FactoryOption = None,
     batch: Annotated[int, typer.Option(min=1, help="Batch size that costs are given for.")] = 1,
 ) -> None:
     """Print a model as graph text and a table of what its ops cost."""
     from rich.console import Console
 
-    from compressc.analysis import symbolize_widths
-    from compressc.data import open_dataset
-    from compressc.frontend import load_model
-
-    example = None if data is None else open_dataset(data).calibration.take(8).inputs
-    loaded = load_model(
-        model,
-        example=example,
-        input_spec=inputs or (),
-        trust_pickle=trust_pickle,
-        factory=factory,
+    loaded = load_from_options(
+        model, data=data, inputs=inputs, trust_pickle=trust_pickle, factory=factory
     )
-    symbolize_widths(loaded.graph)
     typer.echo(str(loaded.graph))
     Console().print(_cost_table(loaded.graph, batch))
 

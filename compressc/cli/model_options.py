@@ -1,0 +1,57 @@
+"""The options by which every command is given a model, and the one way to load it from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from compressc.frontend import Loaded
+
+ModelArgument = Annotated[
+    str, typer.Argument(help="Model file or folder; its format is told by content.")
+]
+DataOption = Annotated[
+    str | None, typer.Option("--data", help="A data set's name, file.npz, or file.py:function.")
+]
+InputsOption = Annotated[
+    list[str] | None, typer.Option("--input", help='Example input: "x: f32[b,3,32,32]".')
+]
+TrustPickleOption = Annotated[
+    bool, typer.Option("--trust-pickle", help="Load a pickled module, which runs its code.")
+]
+FactoryOption = Annotated[
+    str | None,
+    typer.Option("--factory", help="pkg.mod:function that builds the module of a state dict."),
+]
+
+
+def load_from_options(
+    model: str,
+    *,
+    data: str | None = None,
+    inputs: Sequence[str] | None = None,
+    trust_pickle: bool = False,
+    factory: str | None = None,
+) -> Loaded:
+    """Load a model as the command line describes it, its sizes written over width symbols.
+
+    Raises:
+        CompresscError: CC107, CC300 for the data set, CC2xx for the model.
+    """
+    from compressc.analysis import symbolize_widths
+    from compressc.data import open_dataset
+    from compressc.frontend import load_model
+
+    example = None if data is None else open_dataset(data).calibration.take(8).inputs
+    loaded = load_model(
+        model,
+        example=example,
+        input_spec=inputs or (),
+        trust_pickle=trust_pickle,
+        factory=factory,
+    )
+    symbolize_widths(loaded.graph)
+    return loaded
