@@ -28,6 +28,7 @@ class Axis:
         target: the axis this one was unified with.
         parts: the axes it is made of, outermost first.
         how: whether the parts are a product (reshape) or a sum (concatenation).
+        by: the op that froze it or that takes a statistic over it, where one did.
     """
 
     size: int
@@ -37,11 +38,14 @@ class Axis:
     target: Axis | None = None
     parts: tuple[Axis, ...] = ()
     how: Literal["product", "concat"] = "product"
+    by: str = ""
 
     def split(self, sizes: Sequence[int], how: Literal["product", "concat"]) -> tuple[Axis, ...]:
         """Refine a leaf into parts, which inherit what is known of it."""
         self.how = how
-        self.parts = tuple(Axis(size, self.frozen, self.normalized, self.role) for size in sizes)
+        self.parts = tuple(
+            Axis(size, self.frozen, self.normalized, self.role, by=self.by) for size in sizes
+        )
         return self.parts
 
 
@@ -55,20 +59,22 @@ def find(axis: Axis) -> Axis:
     return root
 
 
-def freeze(axis: Axis, reason: str) -> None:
-    """Forbid cutting any index of an axis or of its parts."""
+def freeze(axis: Axis, reason: str, by: str = "") -> None:
+    """Forbid cutting any index of an axis or of its parts; `by` names the op that forbids it."""
     root = find(axis)
-    root.frozen = root.frozen or reason
+    if not root.frozen:
+        root.frozen, root.by = reason, by
     for part in root.parts:
-        freeze(part, reason)
+        freeze(part, reason, by)
 
 
-def mark_normalized(axis: Axis) -> None:
-    """Record that a statistic runs over the axis."""
+def mark_normalized(axis: Axis, by: str = "") -> None:
+    """Record that a statistic runs over the axis; `by` names the op that takes it."""
     root = find(axis)
     root.normalized = True
+    root.by = root.by or by
     for part in root.parts:
-        mark_normalized(part)
+        mark_normalized(part, by)
 
 
 def set_role(axis: Axis, role: str) -> None:
@@ -103,9 +109,9 @@ def unify(a: Axis, b: Axis) -> None:
         a, b = b, a
     if not a.parts:
         if a.frozen:
-            freeze(b, a.frozen)
+            freeze(b, a.frozen, a.by)
         if a.normalized:
-            mark_normalized(b)
+            mark_normalized(b, a.by)
         b.role = b.role or a.role
         a.target = b
     elif a.how == b.how == "product":

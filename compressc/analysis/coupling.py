@@ -119,7 +119,7 @@ class _Analysis:
             pending += self._written_symbols(op)
         for name in self.graph.output_names:
             for axis in self.found.values[name]:
-                freeze(axis, "width of the model's output")
+                freeze(axis, "width of the model's output", name)
         for name, axis in pending:
             self.found.symbols[find(axis)] = name
         return self.found
@@ -139,7 +139,7 @@ class _Analysis:
         for name in op.inputs:
             value = self.found.values[name]
             for axis in value if value and isinstance(value[0], Axis) else sum(value, ()):
-                freeze(axis, reason)
+                freeze(axis, reason, op.name)
         if isinstance(op.type, TupleType):
             return tuple(
                 tuple(Axis(self.size(s), frozen=reason) for s in t.shape) for t in op.type.items

@@ -110,9 +110,9 @@ def _last_axes_norm(c: Analysis, op: Op) -> Values:
     layer: Any = op.layer
     over = x[len(x) - len(layer.normalized_shape) :]
     for axis in over:
-        mark_normalized(axis)
+        mark_normalized(axis, op.name)
         if layer.weight is None:  # no tensor to cut, so nothing would tell the layer
-            freeze(axis, "a norm without weights has its width written down")
+            freeze(axis, "a norm without weights has its width written down", op.name)
     c.slot(op, "weight", *over)
     c.slot(op, "bias", *over)
     return x
@@ -122,8 +122,8 @@ def _group_norm(c: Analysis, op: Op) -> Values:
     x = c.axes(op.args[0])
     layer: Any = op.layer
     groups, inner = factor_axis(x[1], layer.num_groups, layer.num_channels // layer.num_groups)
-    freeze(groups, "groups of a group norm")
-    mark_normalized(inner)
+    freeze(groups, "groups of a group norm", op.name)
+    mark_normalized(inner, op.name)
     c.slot(op, "weight", x[1])
     c.slot(op, "bias", x[1])
     return x
@@ -194,7 +194,7 @@ def _expand(c: Analysis, op: Op) -> Values:
 
 def _select(c: Analysis, op: Op) -> Values:
     x = list(c.axes(op.args[0]))
-    freeze(x.pop(op.args[1]), "single indices are read from it")
+    freeze(x.pop(op.args[1]), "single indices are read from it", op.name)
     return tuple(x)
 
 
@@ -203,7 +203,7 @@ def _slice(c: Analysis, op: Op) -> Values:
     dim = (op.args[1] if len(op.args) > 1 else 0) % len(x)
     size = c.sizes(op)[dim]
     if size != x[dim].size:
-        freeze(x[dim], "a slice is read from it")
+        freeze(x[dim], "a slice is read from it", op.name)
         x[dim] = Axis(size, frozen="a slice")
     return tuple(x)
 
@@ -211,7 +211,7 @@ def _slice(c: Analysis, op: Op) -> Values:
 def _unbind(c: Analysis, op: Op) -> Values:
     x = list(c.axes(op.args[0]))
     gone = x.pop(op.args[1] if len(op.args) > 1 else 0)
-    freeze(gone, "its indices are told apart")
+    freeze(gone, "its indices are told apart", op.name)
     return tuple(tuple(x) for _ in range(gone.size))
 
 
@@ -240,7 +240,7 @@ def _pad(c: Analysis, op: Op) -> Values:
     out = []
     for axis, size in zip(x, sizes, strict=True):
         if axis.size != size:
-            freeze(axis, "padded")
+            freeze(axis, "padded", op.name)
         out.append(axis if axis.size == size else Axis(size, frozen="padded"))
     return tuple(out)
 
@@ -310,7 +310,7 @@ def _attention(c: Analysis, op: Op) -> Values | None:
         else:  # grouped queries: heads of q are (heads of k) x (queries per head)
             groups, _ = factor_axis(left, right.size, left.size // right.size)
             unify(groups, right)
-    freeze(k[-2], "a softmax runs over it")
+    freeze(k[-2], "a softmax runs over it", op.name)
     for axis in q[1:-2]:
         _set_heads(leaves(axis))
     for axis in (q[-1], v[-1]):
@@ -323,13 +323,13 @@ def _attention(c: Analysis, op: Op) -> Values | None:
 
 def _softmax(c: Analysis, op: Op) -> Values:
     x = c.axes(op.args[0])
-    freeze(x[op.args[1]], "a softmax runs over it")
+    freeze(x[op.args[1]], "a softmax runs over it", op.name)
     return x
 
 
 def _cumulative(c: Analysis, op: Op) -> Values:
     x = c.axes(op.args[0])
-    freeze(x[op.args[1]], "a running sum goes along it")
+    freeze(x[op.args[1]], "a running sum goes along it", op.name)
     return x
 
 
@@ -341,7 +341,7 @@ def _reduce(c: Analysis, op: Op) -> Values | None:
     gone = {dim % len(x) for dim in (dims if isinstance(dims, tuple) else (dims,))}
     keep = op.args[2] if len(op.args) > 2 else op.kwargs.get("keepdim", False)
     for dim in gone:
-        mark_normalized(x[dim])
+        mark_normalized(x[dim], op.name)
     kept = ((d, Axis(1) if d in gone else axis) for d, axis in enumerate(x))
     return tuple(axis for d, axis in kept if keep or d not in gone)
 
