@@ -1,6 +1,7 @@
 """Graph -> facts. Nothing edits a graph, except `symbolize_widths`, which renames its sizes."""
 
 from compressc.analysis.axes import Axis, kept_indices
+from compressc.analysis.blocks import Block, find_blocks
 from compressc.analysis.cost import (
     Cost,
     CostFormula,
@@ -16,6 +17,7 @@ from compressc.analysis.widths import symbolize_widths
 
 __all__ = [
     "Axis",
+    "Block",
     "Cost",
     "CostFormula",
     "Coupling",
@@ -24,6 +26,7 @@ __all__ = [
     "cost_formula",
     "cost_rows",
     "couple",
+    "find_blocks",
     "formula_text",
     "kept_indices",
     "not_counted",

@@ -94,15 +94,20 @@ def cost_formula(graph: Graph) -> CostFormula:
 
     Width symbols are filled in; the open dimensions stay.
     """
-    size_of = open_sizes(graph)
-    seen: set[int] = set()
-    costs = [_cost(graph, op, size_of, seen) for op in graph]
+    costs = op_cost_terms(graph).values()
     return CostFormula(
         sum(cost.parameters for cost in costs),
         sum(cost.bytes for cost in costs),
         sum_sizes(cost.macs for cost in costs),
         sum_sizes(cost.activation_bytes for cost in costs),
     )
+
+
+def op_cost_terms(graph: Graph) -> dict[str, Any]:
+    """As `op_costs`, with expressions of the open dimensions in place of numbers."""
+    size_of = open_sizes(graph)
+    seen: set[int] = set()
+    return {op.name: _cost(graph, op, size_of, seen) for op in graph}
 
 
 def open_sizes(graph: Graph) -> SizeOf:

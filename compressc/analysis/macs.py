@@ -290,6 +290,11 @@ def _contracts_nothing(kind: str) -> bool:
     return tagged or view or rest.partition(".")[0] in _NO_CONTRACTION
 
 
+def is_free(kind: str) -> bool:
+    """Is the rule of that kind that it multiplies nothing?"""
+    return RULES.get(kind) is _free
+
+
 def is_counted(op: Op) -> bool:
     """Is it known what the op multiplies?"""
     return op.kind in RULES or _contracts_nothing(op.kind)
