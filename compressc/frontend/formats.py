@@ -20,6 +20,7 @@ class Format(Enum):
     BUNDLE = "bundle"
     PICKLE = "pickle"
     SAFETENSORS = "safetensors"
+    HUGGING_FACE = "Hugging Face folder"
 
 
 def recognise(path: Path) -> Format:
@@ -31,6 +32,8 @@ def recognise(path: Path) -> Format:
     try:
         if path.is_dir():
             return _recognise_folder(path)
+        if path.exists() and not path.is_file():
+            raise _no_model("a pipe or a device", path, "give a regular file")
         with path.open("rb") as file:
             head = file.read(512)
     except FileNotFoundError:
@@ -45,8 +48,10 @@ def _recognise_folder(path: Path) -> Format:
     if present & {TEXT, WEIGHTS}:
         return Format.BUNDLE
     if "config.json" in present:
-        hint = f"load it with transformers and write {_EXPORT}"
-        raise _no_model("a Hugging Face folder", path, hint)
+        return Format.HUGGING_FACE
+    if "adapter_config.json" in present:
+        hint = "merge it into its model (peft: model.merge_and_unload()) and save that"
+        raise _no_model("an adapter without its model", path, hint)
     hint = f"a bundle is a folder with {TEXT} and {WEIGHTS}"
     raise _no_model("a folder without a model", path, hint)
 
@@ -60,6 +65,9 @@ def _recognise_file(path: Path, head: bytes) -> Format:
         return Format.PICKLE  # torch.save before torch 1.6, or a plain pickle
     if int.from_bytes(head[:8], "little") < path.stat().st_size and head[8:9] == b"{":
         return Format.SAFETENSORS
+    if head.startswith(b"GGUF"):
+        hint = "compress the model it was made of; GGUF weights are quantized already"
+        raise _no_model("a GGUF file", path, hint)
     if _looks_like_onnx(head):
         hint = f"compress the PyTorch model it came from: {_EXPORT}"
         raise _no_model("an ONNX file", path, hint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,13 +36,16 @@ class Loaded:
         graph: raised, verified, with finite weights; no tensor is shared with the source.
         example: inputs in the graph's order, where the source or the caller had some.
         source: where it came from: a path, or the class of a Python object.
-        format: `exported program`, `bundle`, `pickled module`, `state dict`, `module` or `graph`.
+        format: `exported program`, `bundle`, `pickled module`, `state dict`, `Hugging Face folder`,
+            `module` or `graph`.
+        notes: what the user should know about how it was read.
     """
 
     graph: Graph
     example: tuple[torch.Tensor, ...] | None
     source: str
     format: str
+    notes: tuple[str, ...] = ()
 
     @property
     def fixed_batch(self) -> int | None:
@@ -169,11 +172,30 @@ def _load_pickle(path: Path, request: _Request) -> Loaded:
     return _from_module(module, request, str(path), "state dict", path.stem)
 
 
+def _load_folder(path: Path, request: _Request) -> Loaded:
+    """A Hugging Face folder, with inputs from its configuration where the user gives none."""
+    from compressc.frontend.huggingface import read_folder
+    from compressc.frontend.huggingface_inputs import default_inputs, default_tensors, named
+
+    module, notes = read_folder(path)
+    if not request.specs and not isinstance(request.example, Mapping):
+        specs = default_inputs(module, path)
+        if request.example is None:
+            tensors = default_tensors(specs, make_example(specs), module)
+            request = replace(request, specs=specs, example=tensors)
+        else:
+            chosen = named(specs, arguments_of(request.example).tensors)
+            request = replace(request, specs=chosen)
+    loaded = _from_module(module, request, str(path), "Hugging Face folder", path.resolve().name)
+    return replace(loaded, notes=notes)
+
+
 _READERS: dict[Format, Callable[[Path, _Request], Loaded]] = {
     Format.PROGRAM: _load_program,
     Format.BUNDLE: _load_bundle,
     Format.PICKLE: _load_pickle,
     Format.SAFETENSORS: _load_pickle,
+    Format.HUGGING_FACE: _load_folder,
 }
 
 

@@ -52,6 +52,15 @@ def _read_weights(path: Path) -> Any:
         head = file.read(9)
     if head[8:9] != b"{":
         return load_tensors(path, str(path))
+    return load_safetensors(path)
+
+
+def load_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, which map its pages.
+
+    Raises:
+        CompresscError: CC200 where it is damaged.
+    """
     try:
         return safetensors.torch.load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError) as error:

@@ -209,19 +209,53 @@ def _root_call(entry: Any) -> dict[str, Any]:
 
 
 def _tree(text: str) -> str:
-    """A tree specification; torch imports the modules that unusual ones name."""
+    """A tree specification in tuples, lists and dicts.
+
+    torch would import the modules that other containers name (a transformers ModelOutput, the
+    user's dataclass). Their fields are written beside them, so they are read as dicts instead.
+    """
     protocol, root = json.loads(text)
     pending = [root]
     while pending:
         node = pending.pop()
         if node["type"] not in _TREES:
-            raise ValueError(
-                f"inputs or outputs in a {node['type']}: tensors, tuples and dicts can be read"
-            )
+            node |= _as_dict(node)
         if "__enum__" in str(node["context"]):
             raise _Unsafe("a tree specification with an enum")
         pending += node["children_spec"]
     return json.dumps([int(protocol), root])
+
+
+def _as_dict(node: dict[str, Any]) -> dict[str, str]:
+    """An unknown container as a dict of its fields; as a tuple where it has no names for them."""
+    children = node["children_spec"]
+    names = _field_names(_read_context(node["context"]), len(children))
+    if names is None:
+        return {"type": "builtins.tuple", "context": "null"}
+    return {"type": "builtins.dict", "context": json.dumps(names)}
+
+
+def _read_context(context: Any) -> Any:
+    """A container writes its context as JSON in a string, or as it likes."""
+    try:
+        return json.loads(context) if isinstance(context, str) else context
+    except ValueError:
+        return None
+
+
+def _field_names(context: Any, count: int) -> list[str] | None:
+    """What pytree keeps of a ModelOutput (`[names]`), of a dataclass (`[[names], [fields that are
+    None]]`), of a defaultdict (`{"dict_context": [names]}`)."""
+    choices = [context]
+    if isinstance(context, list):
+        choices += context[:1]
+    if isinstance(context, dict):
+        choices += context.values()
+    for names in choices:
+        strings = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if strings and len(set(names)) == len(names) == count:
+            return list(names)
+    return None
 
 
 _RULES: dict[str, Callable[[Any], Any]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import types
 import warnings
@@ -359,3 +360,73 @@ def test_what_is_no_model_says_what_it_is(tmp_path: Path, kind: str) -> None:
 
 def test_small_is_what_it_says() -> None:
     assert isinstance(small(), Small)
+
+
+# ---- containers of other libraries -------------------------------------------------------------
+
+CONTAINERS = """
+import dataclasses, sys
+from collections import OrderedDict, defaultdict, deque
+from typing import NamedTuple
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+@dataclasses.dataclass
+class Output:
+    logits: Tensor
+    hidden: tuple = ()
+    loss: Tensor | None = None
+class Named(NamedTuple):
+    a: Tensor
+    b: Tensor
+torch.export.register_dataclass(Output, serialized_type_name="users.Output")
+_pytree._register_namedtuple(Named, serialized_type_name="users.Named")
+BaseModelOutputWithPooling(last_hidden_state=torch.ones(1))  # registers its class
+MAKE = {
+    "dataclass": lambda y: Output(y, (y + 1, y + 2)),
+    "model_output": lambda y: BaseModelOutputWithPooling(last_hidden_state=y, pooler_output=y + 1),
+    "namedtuple": lambda y: Named(y, y + 1),
+    "defaultdict": lambda y: defaultdict(list, {"k": [y], "l": [y + 1]}),
+    "ordered": lambda y: OrderedDict(z=y, a=y + 1),
+    "deque": lambda y: deque([y, y + 1]),
+}
+class Net(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.fc = kind, nn.Linear(4, 4)
+    def forward(self, x):
+        return MAKE[self.kind](self.fc(x))
+for kind in MAKE:
+    program = torch.export.export(
+        Net(kind), (torch.randn(3, 4),), dynamic_shapes=({0: torch.export.Dim.AUTO},)
+    )
+    torch.export.save(program, f"{sys.argv[1]}/{kind}.pt2")
+"""
+OUTPUTS = {
+    "dataclass": '{"logits": %fc, "hidden": [%add, %add_1]}',
+    "model_output": '{"last_hidden_state": %fc, "pooler_output": %add}',
+    "namedtuple": "[%fc, %add]",
+    "defaultdict": '{"k": [%fc], "l": [%add]}',
+    "ordered": '{"z": %fc, "a": %add}',
+    "deque": "[%fc, %add]",
+}
+
+
+def test_outputs_in_containers_that_are_not_importable_here(tmp_path: Path) -> None:
+    """Written by another process: here are neither the user's classes nor their registration."""
+    script = tmp_path / "users.py"
+    script.write_text(CONTAINERS)
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, capture_output=True)
+    loader = tmp_path / "loader.py"
+    loader.write_text(
+        "import sys\nsys.modules['transformers'] = None\n"
+        "from compressc.frontend import load_model\n"
+        "for path in sys.argv[1:]:\n    print(str(load_model(path).graph).splitlines()[-2])\n"
+    )
+    paths = [str(tmp_path / f"{kind}.pt2") for kind in OUTPUTS]
+    done = subprocess.run(
+        [sys.executable, str(loader), *paths], check=True, capture_output=True, text=True
+    )
+    lines = [line.strip().removeprefix("return ") for line in done.stdout.splitlines()]
+    assert lines == list(OUTPUTS.values())
