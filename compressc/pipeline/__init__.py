@@ -1,6 +1,8 @@
 """Running passes: what a pass is, how a list of them is read, ordered, checked, run and cached."""
 
+from compressc.analysis.coverage import Coverage, Verdict
 from compressc.pipeline.cache import PassCache, default_cache_folder
+from compressc.pipeline.covering import cover
 from compressc.pipeline.exactness import EXACT_TOLERANCE, check_exact, random_inputs, run_graph
 from compressc.pipeline.options import make_pass, option_names, parse_pass, parse_passes
 from compressc.pipeline.ordering import Step, plan
@@ -25,6 +27,7 @@ __all__ = [
     "EXACT_TOLERANCE",
     "PASSES",
     "Context",
+    "Coverage",
     "Observer",
     "Pass",
     "PassCache",
@@ -34,7 +37,9 @@ __all__ = [
     "Samples",
     "Step",
     "TransferSet",
+    "Verdict",
     "check_exact",
+    "cover",
     "default_cache_folder",
     "distribution_of",
     "find_plugins",

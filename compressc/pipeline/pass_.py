@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from compressc.analysis.coverage import Verdict
 from compressc.errors import CompresscError
 from compressc.ir import Graph
 
@@ -123,6 +124,19 @@ class Pass(BaseModel, ABC):
     @abstractmethod
     def run(self, graph: Graph, ctx: Context) -> None:
         """Edit the private copy `graph` through its methods; read everything else from `ctx`."""
+
+    def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
+        """What `run` would do with each op of `graph`, and why not: op name -> verdict.
+
+        It must be true: decide by the very functions that `run` decides by. An op that is left out
+        counts as not covered and is listed as `does not say`, as all are where a pass has no
+        `coverage` of its own.
+
+        Args:
+            graph: read it, never edit it (edit a copy).
+            ctx: as for `run`; `ctx.teacher` may be the graph itself, `ctx.data` None.
+        """
+        return {}
 
     @property
     def requirements(self) -> frozenset[str]:

@@ -8,12 +8,14 @@ from typing import Annotated, ClassVar, Literal
 import torch
 from pydantic import Field
 
-from compressc.analysis import Coupling, Width, couple
+from compressc.analysis import Axis, Coupling, Width, couple
+from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.ir import Graph
 from compressc.pipeline import Context, Pass
 from compressc_prune.crosscheck import disagreements
 from compressc_prune.cut import cut_widths
 from compressc_prune.importance import Scorer
+from compressc_prune.verdicts import judge, what
 
 
 class Prune(Pass):
@@ -57,29 +59,67 @@ class Prune(Pass):
     def run(self, graph: Graph, ctx: Context) -> None:
         """Score, choose and cut."""
         found = couple(graph)
-        chosen = self._candidates(found, graph, ctx)
+        refused = self._refused(found, graph, ctx)
         scorer = Scorer(graph, found, self.importance, ctx)
-        kept = self._choose(scorer.score_all(chosen))
-        for width, indices in kept.items():
-            ctx.note(_owner(width), f"kept {len(indices)} of {width.size} {_what(width)}")
+        kept = self._choose(scorer.score_all(_allowed(found, refused)))
+        self._tell(graph, found, kept, self._spared(found, refused, kept), ctx)
         cut_widths(graph, found, {width.axis: indices for width, indices in kept.items()})
 
-    def _candidates(self, found: Coupling, graph: Graph, ctx: Context) -> list[Width]:
-        """The widths that may be cut; for every other one a note says why not."""
-        refused = disagreements(graph, found, ctx)
-        chosen = []
+    def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
+        """By the coupling of the graph; only a global ranking has to look at weights (or data)."""
+        found = couple(graph)
+        refused = self._refused(found, graph, ctx)
+        allowed = _allowed(found, refused)
+        if self.global_ranking:
+            scores = Scorer(graph, found, self.importance, ctx).score_all(allowed)
+        else:  # how many indices go depends on the size alone
+            scores = {width: torch.zeros(width.size) for width in allowed}
+        kept = self._choose(scores)
+        return judge(graph, found, kept, self._spared(found, refused, kept))
+
+    def _refused(self, found: Coupling, graph: Graph, ctx: Context) -> dict[Axis, str]:
+        """Leaf axis of each width -> why it must not be cut, or nothing."""
+        disputed = disagreements(graph, found, ctx)
+        return {
+            width.axis: self._refusal(width) or disputed.get(width.axis, "")
+            for width in found.widths()
+        }
+
+    def _spared(
+        self, found: Coupling, refused: Mapping[Axis, str], kept: Mapping[Width, torch.Tensor]
+    ) -> dict[Axis, str]:
+        """Why each width that is not cut is not, those too that would lose nothing."""
+        nothing = f"ratio={self.ratio:g} and round_to={self.round_to} leave all of it"
+        if self.global_ranking:
+            nothing = "all of it ranks above the global limit"
+        cut = {width.axis for width in kept}
+        return {leaf: reason or nothing for leaf, reason in refused.items() if leaf not in cut}
+
+    def _tell(
+        self,
+        graph: Graph,
+        found: Coupling,
+        kept: Mapping[Width, torch.Tensor],
+        spared: Mapping[Axis, str],
+        ctx: Context,
+    ) -> None:
+        """A note for each width, and one for each op with parameters that no width spoke for."""
+        told: set[str] = set()
         for width in found.widths():
-            if not width.producers:
-                continue  # not made by any layer: tokens, spatial sizes
-            reason = self._refusal(width) or refused.get(width.axis, "")
-            if reason:
-                ctx.note(_owner(width), f"skipped {_what(width)}: {reason}")
-            else:
-                chosen.append(width)
-        return chosen
+            if width.producers:
+                text = f"skipped {what(width)}: {spared.get(width.axis, '')}"
+                if width in kept:
+                    text = f"kept {len(kept[width])} of {width.size} {what(width)}"
+                ctx.note(", ".join(width.producers), text)
+                told.update(width.producers)
+        for name, verdict in judge(graph, found, kept, spared).items():
+            if name not in told and parameters_of(graph[name]) and not verdict.tensors:
+                ctx.note(name, f"skipped: {verdict.text}")
 
     def _refusal(self, width: Width) -> str:
         axis = width.axis
+        if not width.producers:
+            return axis.frozen or "no linear layer, convolution or embedding makes it"
         if axis.frozen:
             return axis.frozen
         if axis.normalized and not self.normalized:
@@ -118,10 +158,5 @@ class Prune(Pass):
         return min(width.size, max(step, -(-max(wanted, least) // step) * step))
 
 
-def _what(width: Width) -> str:
-    names = {"heads": "heads", "head width": "indices of the head width"}
-    return names.get(width.axis.role, width.axis.role or "channels")
-
-
-def _owner(width: Width) -> str:
-    return ", ".join(width.producers)
+def _allowed(found: Coupling, refused: Mapping[Axis, str]) -> list[Width]:
+    return [width for width in found.widths() if not refused[width.axis]]
