@@ -23,6 +23,7 @@ CODES: dict[str, str] = {
     "CC203": "example inputs are missing",
     "CC204": "an input has the wrong shape or dtype",
     "CC205": "the weights hold NaN or infinity",
+    "CC206": "the traced model does not compute what the module computes",
     # CC3xx: the data
     "CC300": "the data set cannot be read",
     "CC301": "the data set does not fit the model",

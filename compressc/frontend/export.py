@@ -13,6 +13,7 @@ from torch import nn
 
 from compressc.errors import CompresscError, first_line
 from compressc.frontend.arguments import Arguments, Example, arguments_of, check_leaves, check_names
+from compressc.frontend.faithful import eval_mode
 from compressc.frontend.inputs import ConstantSpec, InputSpec, place_inputs
 from compressc.quiet import quiet
 
@@ -44,19 +45,18 @@ def export_module(
         arguments = place_inputs(specs, arguments.tensors)
         check_names(module, list(arguments.kwargs))
     else:
-        arguments = arguments.filled(_rebatch(arguments.tensors))
+        arguments = arguments.filled(rebatched(arguments.tensors))
     # one object per input: torch takes two inputs that are the same object for one
     arguments = arguments.filled([tensor.detach() for tensor in arguments.tensors])
     check_leaves(arguments)
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        with _plain_attention(), _named_keywords(module, arguments), torch.no_grad():
-            _try_out(module, arguments)
-            return _trace(module, arguments, _open_dims(arguments.tensors, specs))
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
+    with (
+        eval_mode(module),
+        _plain_attention(),
+        _named_keywords(module, arguments),
+        torch.no_grad(),
+    ):
+        _try_out(module, arguments)
+        return _trace(module, arguments, _open_dims(arguments.tensors, specs))
 
 
 def _try_out(module: nn.Module, arguments: Arguments) -> None:
@@ -148,7 +148,7 @@ def _open_dims(
     ]
 
 
-def _rebatch(example: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+def rebatched(example: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """The same inputs with a batch that is no constant: where it is 1, repeated; cut to a few."""
     batch = next((len(tensor) for tensor in example if tensor.dim()), 1)
     wanted = max(_LEAST_BATCH, min(batch, _MOST_BATCH))

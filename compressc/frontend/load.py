@@ -11,8 +11,9 @@ from torch import nn
 
 from compressc.errors import CompresscError, first_line
 from compressc.frontend.archive import read_program
-from compressc.frontend.arguments import Example, arguments_of, graph_inputs
-from compressc.frontend.export import export_module
+from compressc.frontend.arguments import Arguments, Example, arguments_of, graph_inputs
+from compressc.frontend.export import export_module, rebatched
+from compressc.frontend.faithful import check_faithful
 from compressc.frontend.formats import Format, recognise
 from compressc.frontend.importer import import_program
 from compressc.frontend.inputs import (
@@ -21,9 +22,10 @@ from compressc.frontend.inputs import (
     check_inputs,
     make_example,
     parse_input,
+    place_inputs,
 )
 from compressc.frontend.pickled import read_pickle, run_factory
-from compressc.ir import Graph, check_finite, load_bundle, verify
+from compressc.ir import Graph, check_finite, load_bundle, symbol, verify
 
 Source = str | Path | nn.Module | torch.export.ExportedProgram | Graph
 
@@ -36,8 +38,8 @@ class Loaded:
         graph: raised, verified, with finite weights; no tensor is shared with the source.
         example: inputs in the graph's order, where the source or the caller had some.
         source: where it came from: a path, or the class of a Python object.
-        format: `exported program`, `bundle`, `pickled module`, `state dict`, `Hugging Face folder`,
-            `module` or `graph`.
+        format: `exported program`, `bundle`, `pickled module`, `state dict`, `TorchScript archive`,
+            `Hugging Face folder`, `module` or `graph`.
         notes: what the user should know about how it was read.
     """
 
@@ -172,6 +174,23 @@ def _load_pickle(path: Path, request: _Request) -> Loaded:
     return _from_module(module, request, str(path), "state dict", path.stem)
 
 
+def _load_torchscript(path: Path, request: _Request) -> Loaded:
+    """A TorchScript archive, where the user trusts it."""
+    from compressc.frontend.torchscript import by_position, check_same, convert, read_torchscript
+
+    script = read_torchscript(path, trust=request.trust_pickle)
+    arguments = _call_of(request, str(path))
+    tensors = by_position(script, arguments)
+    shapes = [spec.type.shape for spec in request.specs if isinstance(spec, InputSpec)]
+    if not shapes:
+        tensors = rebatched(tensors)
+        shapes = [(symbol("b"), *tensor.shape[1:]) if tensor.dim() else () for tensor in tensors]
+    program = convert(script, tensors, shapes, str(path))
+    graph = import_program(program, _graph_name(path.stem), shapes)
+    check_same(script, graph, tensors, str(path))
+    return Loaded(graph, arguments.tensors, str(path), "TorchScript archive")
+
+
 def _load_folder(path: Path, request: _Request) -> Loaded:
     """A Hugging Face folder, with inputs from its configuration where the user gives none."""
     from compressc.frontend.huggingface import read_folder
@@ -187,7 +206,7 @@ def _load_folder(path: Path, request: _Request) -> Loaded:
             chosen = named(specs, arguments_of(request.example).tensors)
             request = replace(request, specs=chosen)
     loaded = _from_module(module, request, str(path), "Hugging Face folder", path.resolve().name)
-    return replace(loaded, notes=notes)
+    return replace(loaded, notes=(*notes, *loaded.notes))
 
 
 _READERS: dict[Format, Callable[[Path, _Request], Loaded]] = {
@@ -195,6 +214,7 @@ _READERS: dict[Format, Callable[[Path, _Request], Loaded]] = {
     Format.BUNDLE: _load_bundle,
     Format.PICKLE: _load_pickle,
     Format.SAFETENSORS: _load_pickle,
+    Format.TORCHSCRIPT: _load_torchscript,
     Format.HUGGING_FACE: _load_folder,
 }
 
@@ -202,21 +222,38 @@ _READERS: dict[Format, Callable[[Path, _Request], Loaded]] = {
 def _from_module(
     module: nn.Module, request: _Request, source: str, format_: str, name: str
 ) -> Loaded:
-    example = request.example
-    if example is None and request.specs:
-        example = make_example(request.specs)
+    example = _call_of(request, source).tensors if request.specs else request.example
     if example is None:
-        raise CompresscError(
-            "CC203",
-            "a module is traced with example inputs",
-            got="none",
-            where=source,
-            hint='give --data, or --input "x: f32[b,3,32,32]"',
-        )
+        raise _no_inputs(source)
     program = export_module(module, example, specs=request.specs)
     letters = [spec.type.shape for spec in request.specs if isinstance(spec, InputSpec)]
     graph = import_program(program, _graph_name(name), letters)
     return Loaded(graph, arguments_of(example).tensors, source, format_)
+
+
+def _call_of(request: _Request, source: str) -> Arguments:
+    """What `forward` is called with: the example, or what `--input` describes.
+
+    Raises:
+        CompresscError: CC203 where there is neither.
+    """
+    if request.specs:
+        example = request.example
+        tensors = make_example(request.specs) if example is None else arguments_of(example).tensors
+        return place_inputs(request.specs, tensors)
+    if request.example is None:
+        raise _no_inputs(source)
+    return arguments_of(request.example)
+
+
+def _no_inputs(source: str) -> CompresscError:
+    return CompresscError(
+        "CC203",
+        "a module is traced with example inputs",
+        got="none",
+        where=source,
+        hint='give --data, or --input "x: f32[b,3,32,32]"',
+    )
 
 
 def _from_program(

@@ -1,0 +1,85 @@
+"""Does the graph compute what the module computes? Tracing alone does not promise it.
+
+Libraries ask whether they are being traced and then take another branch; a bug there makes a model
+that computes something else, without a word. So every traced module is run once beside its graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from compressc.errors import CompresscError
+from compressc.ir import Graph
+from compressc.pipeline.exactness import EXACT_TOLERANCE, largest_error, run_graph
+from compressc.quiet import quiet
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """The module in eval mode, and afterwards each part in the mode it was in."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def check_faithful(
+    module: nn.Module, program: torch.export.ExportedProgram, graph: Graph
+) -> tuple[str, ...]:
+    """Run module and graph on the inputs of the trace and compare.
+
+    Returns:
+        Notes on what is not equal bit by bit; nothing where there are no numbers to compare
+        (weights on the meta device).
+
+    Raises:
+        CompresscError: CC206 where an output is off by more than rounding.
+    """
+    assert program.example_inputs is not None
+    args, kwargs = program.example_inputs
+    inputs = tuple(t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor))
+    held = [*module.parameters(), *module.buffers()]
+    if any(tensor.is_meta for tensor in [*inputs, *held]):
+        return ()
+
+    def run() -> list[torch.Tensor]:
+        with quiet(), torch.no_grad():
+            leaves = tree_leaves(module(*args, **kwargs))
+        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+
+    with eval_mode(module):
+        wanted, got = run(), run_graph(graph, inputs)
+        error = _error(got, wanted)
+        if error > 0 and _error(run(), wanted) > 0:
+            return ("the model gives other numbers at every run, so the graph was not compared",)
+    if not error <= EXACT_TOLERANCE:
+        raise CompresscError(
+            "CC206",
+            "the traced model must compute what the module computes",
+            got=f"outputs that differ by {error:.2g} of their root mean square",
+            where=type(module).__name__,
+            hint="its code takes another branch when it is traced; with transformers, try "
+            'attn_implementation="eager"',
+        )
+    if error:
+        return (
+            f"rounds differently than the module, by {error:.1g}: it is traced on another path",
+        )
+    return ()
+
+
+def _error(got: list[torch.Tensor], wanted: list[torch.Tensor]) -> float:
+    """Largest relative difference; infinite for other shapes, 0 only for equal bits."""
+    if [t.shape for t in got] != [t.shape for t in wanted]:
+        return float("inf")
+    pairs = zip(got, wanted, strict=True)
+    differing = [(g, w) for g, w in pairs if not torch.equal(g, w)]
+    return largest_error(*zip(*differing, strict=True)) if differing else 0.0

@@ -1,0 +1,72 @@
+"""One architecture of the zoo: how it is built and what it is fed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model with random weights.
+
+    Attributes:
+        name: what it is called in the table.
+        module: in eval mode.
+        inputs: name in `forward` -> type and, for integers, the bound: `i64[b,s]<97`.
+        inexact: why its own code computes other bits when it is traced, where it does.
+        refusal: code of the error that says why the model is not taken, where it is not.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: Mapping[str, str]
+    inexact: str = ""
+    refusal: str = ""
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """The inputs as `--input` takes them."""
+        return tuple(f"{name}: {text.partition('<')[0]}" for name, text in self.inputs.items())
+
+    def example(self, seed: int = 0, **sizes: int) -> tuple[torch.Tensor, ...]:
+        """Inputs at given sizes of the open dimensions."""
+        generator = torch.Generator().manual_seed(seed)
+        return tuple(_tensor(text, sizes, generator) for text in self.inputs.values())
+
+    def call(self, example: tuple[torch.Tensor, ...]) -> object:
+        """What the user's module gives."""
+        return self.module(**dict(zip(self.inputs, example, strict=True)))
+
+
+class Zoo(dict[str, Callable[[], Case]]):
+    """Name -> function that builds the case with seeded weights."""
+
+    def add(
+        self,
+        name: str,
+        build: Callable[[], nn.Module],
+        inputs: Mapping[str, str],
+        *,
+        inexact: str = "",
+        refusal: str = "",
+    ) -> None:
+        """Put a model in; see `Case` for what the words mean."""
+
+        def make() -> Case:
+            torch.manual_seed(0)
+            return Case(name, build().eval(), inputs, inexact, refusal)
+
+        self[name] = make
+
+
+def _tensor(text: str, sizes: Mapping[str, int], generator: torch.Generator) -> torch.Tensor:
+    head, _, bound = text.partition("<")
+    dims = head.partition("[")[2].rstrip("]").split(",")
+    shape = [int(dim) if dim.isdigit() else sizes[dim] for dim in dims]
+    if head.startswith("i64"):
+        return torch.randint(0, int(bound), shape, generator=generator)
+    return torch.randn(shape, generator=generator)
