@@ -1,6 +1,7 @@
 """The graph IR: one ordered DAG of ops, its text form, its verifier and its files."""
 
 from compressc.ir.bundle import graph_hash, load_bundle, save_bundle
+from compressc.ir.deriving import derive_types, retype
 from compressc.ir.graph import Graph, dimension_symbols
 from compressc.ir.lowering import lower, module_names
 from compressc.ir.ops import (
@@ -17,7 +18,7 @@ from compressc.ir.parser import parse_graph
 from compressc.ir.printer import op_text, print_graph
 from compressc.ir.quantized import QUANTIZED
 from compressc.ir.types import TensorType, TupleType, evaluate, parse_type, symbol
-from compressc.ir.verify import check_finite, check_structure, derive_types, retype, verify
+from compressc.ir.verify import check_finite, check_structure, verify
 
 __all__ = [
     "LAYERS",

@@ -131,7 +131,25 @@ def _constant_text(arg: Any) -> str:
         return _string_text(arg)
     if isinstance(arg, sympy.Expr):
         return size_text(arg)
-    found = _WORDS.get(arg.type if isinstance(arg, torch.device) else arg)
-    if found is None:
+    if not is_word(arg):
         raise CompresscError("CC400", "an argument of this kind has no text form", got=repr(arg))
-    return found
+    return _WORDS[_word(arg)]
+
+
+def is_word(arg: Any) -> bool:
+    """Whether a constant has a name of its own: a dtype, a device, a layout, a memory format."""
+    kinds = torch.dtype | torch.device | torch.layout | torch.memory_format
+    return isinstance(arg, kinds) and _word(arg) in _WORDS
+
+
+def _word(arg: Any) -> Any:
+    return arg.type if isinstance(arg, torch.device) else arg
+
+
+def error_at(graph: Printable, op: Op, code: str, wanted: str, got: str = "") -> CompresscError:
+    """An error that shows the line of graph text at fault; the op's name where it has no text."""
+    try:
+        line = op_text(op, graph.tensor_names())
+    except (CompresscError, LookupError, AttributeError, TypeError, ValueError):
+        line = f"%{op.name}"
+    return CompresscError(code, wanted, got=got, where=line)
