@@ -13,6 +13,7 @@ from compressc.analysis.cost import (
     total_cost,
 )
 from compressc.analysis.coupling import Coupling, Slot, Width, couple
+from compressc.analysis.liveness import Peak, peak_formula, peak_memory
 from compressc.analysis.widths import symbolize_widths
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Cost",
     "CostFormula",
     "Coupling",
+    "Peak",
     "Slot",
     "Width",
     "cost_formula",
@@ -31,6 +33,8 @@ __all__ = [
     "kept_indices",
     "not_counted",
     "op_costs",
+    "peak_formula",
+    "peak_memory",
     "symbolize_widths",
     "total_cost",
 ]

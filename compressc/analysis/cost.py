@@ -131,6 +131,8 @@ def formula_text(size: Size) -> str:
     """`1,234*b*s + 56*b*s**2`, the terms that grow fastest first."""
     if isinstance(size, int):
         return f"{size:,}"
+    if type(size).__name__ == "Max":
+        return f"max({', '.join(formula_text(simplify_size(arg)) for arg in size.args)})"
     terms = [term.as_coeff_Mul() for term in size.as_ordered_terms()]
     if not all(coefficient.is_Integer for coefficient, _ in terms):
         return str(size)
