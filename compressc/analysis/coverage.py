@@ -115,8 +115,8 @@ def summarize(graph: Graph, pass_text: str, verdicts: Mapping[str, Verdict]) -> 
         for local, tensor in parameters_of(op):
             sizes[id(tensor)] = tensor.numel()
             if local not in verdict.tensors:
-                why = f"{local} stays: " if verdict.outcome == "does" else ""
-                reasons.setdefault(id(tensor), f"{why}{verdict.text}")
+                stays = f"; {local} stays" if verdict.outcome == "does" else ""
+                reasons.setdefault(id(tensor), verdict.text + stays)
     left = [Uncovered(names[key], sizes[key], reason) for key, reason in reasons.items()]
     left.sort(key=lambda item: -item.parameters)
     total = sum(sizes.values())

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
 
+from compressc.analysis.coverage import Verdict
 from compressc.data import Split
 from compressc.errors import CompresscError
 from compressc.ir import Graph
@@ -17,6 +18,7 @@ from compressc_distill.holdout import hold_out
 from compressc_distill.lesson import Lesson, Mixture
 from compressc_distill.objectives import GROUP, Objective
 from compressc_distill.outputs import Rows, logits_name
+from compressc_distill.reach import judge
 from compressc_distill.teacher import Reader, Teacher
 
 
@@ -122,20 +124,32 @@ class Distill(Pass):
             rows = Rows.fit(answers.ask(samples.take(1).inputs).logits, samples.take(1).labels)
             lessons.append(Lesson(samples, answers, student, rows, mixture))
         self._say(graph, ctx, splits[0])
+        for name, verdict in judge(graph, examined, {p.student: p for p in pairs}).items():
+            if verdict.outcome == "cannot":
+                ctx.note(name, f"skipped: {verdict.text}")
         return lessons[0], lessons[1]
+
+    def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
+        """By what a gradient gets to. Whether an epoch beats the start is not foretold."""
+        return judge(graph, logits_name(graph), self._points(graph, ctx))
+
+    def _points(self, graph: Graph, ctx: Context) -> dict[str, Pair]:
+        """The feature points: student value -> pair."""
+        if not self.features:
+            return {}
+        found = find_pairs(graph, ctx.teacher)
+        points = choose_points(graph, logits_name(graph), found, self.feature_points)
+        return {name: found[name] for name in points}
 
     def _pairs(self, graph: Graph, ctx: Context) -> list[Pair]:
         """The feature points, each with a note."""
-        if not self.features:
-            return []
-        output = logits_name(graph)
-        found = find_pairs(graph, ctx.teacher)
-        points = choose_points(graph, output, found, self.feature_points)
-        for name in points:
-            ctx.note(name, str(found[name]))
-        if not points:
-            ctx.note(output, "no inner value still stands for one of the teacher: features are off")
-        return [found[name] for name in points]
+        points = self._points(graph, ctx)
+        for name, pair in points.items():
+            ctx.note(name, str(pair))
+        if self.features and not points:
+            text = "no inner value still stands for one of the teacher: features are off"
+            ctx.note(logits_name(graph), text)
+        return list(points.values())
 
     def _say(self, graph: Graph, ctx: Context, split: Split) -> None:
         """Notes on what is left out."""

@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.ir import Graph, Op, Ref, TensorType
 from compressc.pipeline import Context, Pass
 
@@ -41,26 +42,50 @@ class LowRank(Pass):
     """Factorize only below this share of the break-even rank: near it, two layers run slower."""
 
     def run(self, graph: Graph, ctx: Context) -> None:
-        """Factorize layer by layer; every layer left alone gets a note."""
+        """Factorize layer by layer; every layer with parameters left alone gets a note."""
         for op in graph:
-            if op.kind not in ("linear", "conv2d"):
+            if not parameters_of(op):
                 continue
-            reason = _obstacle(graph, op)
+            reason = obstacle(graph, op)
+            rank = 0 if reason else self._rank(op)
+            reason = reason or self._too_wide(op, rank)
             if reason:
                 ctx.note(op.name, f"skipped: {reason}")
-                continue
-            self._factorize(graph, op, ctx)
+            else:
+                self._factorize(graph, op, rank, ctx)
 
-    def _factorize(self, graph: Graph, op: Op, ctx: Context) -> None:
-        layer: Any = op.layer
-        weight = layer.weight.detach().flatten(1)
-        left, values, right = torch.linalg.svd(weight.double(), full_matrices=False)
-        rank = self.rank or rank_for_energy(values, self.energy)
-        break_even = weight.numel() / sum(weight.shape)
+    def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
+        """By the ranks that `run` would choose: singular values are computed, vectors are not."""
+        return {op.name: self._verdict(graph, op) for op in graph}
+
+    def _verdict(self, graph: Graph, op: Op) -> Verdict:
+        if not parameters_of(op):
+            return Verdict.idle("no weights")
+        reason = obstacle(graph, op)
+        if reason:
+            return Verdict.cannot(reason)
+        if self.rank is None and matrix_of(op).is_meta:
+            return Verdict.unknown("does not say: the rank depends on weights that are not loaded")
+        rank = self._rank(op)
+        reason = self._too_wide(op, rank)
+        if reason:
+            return Verdict.cannot(reason)
+        return Verdict.does(f"factorizes to rank {rank} of {min(matrix_of(op).shape)}", "weight")
+
+    def _rank(self, op: Op) -> int:
+        return self.rank or rank_for_energy(singular_values(matrix_of(op)), self.energy)
+
+    def _too_wide(self, op: Op, rank: int) -> str:
+        """Why a rank is no gain, or nothing."""
+        matrix = matrix_of(op)
+        break_even = matrix.numel() / sum(matrix.shape)
         if rank >= self.limit * break_even:
-            text = f"skipped: rank {rank} is not below {self.limit} of break-even {break_even:.1f}"
-            ctx.note(op.name, text)
-            return
+            return f"rank {rank} is not below {self.limit} of break-even {break_even:.1f}"
+        return ""
+
+    def _factorize(self, graph: Graph, op: Op, rank: int, ctx: Context) -> None:
+        layer: Any = op.layer
+        left, values, right = torch.linalg.svd(matrix_of(op).double(), full_matrices=False)
         roots = values[:rank].sqrt()
         thin = _linear_like(layer, right[:rank] * roots[:, None], bias=None, first=True)
         wide = _linear_like(layer, left[:, :rank] * roots, bias=layer.bias, first=False)
@@ -84,8 +109,29 @@ def rank_for_energy(values: torch.Tensor, energy: float) -> int:
     return min(int((share < energy).sum()) + 1, len(values))
 
 
-def _obstacle(graph: Graph, op: Op) -> str:
+def singular_values(matrix: torch.Tensor) -> torch.Tensor:
+    """All of them, descending, f64[min(out, in)]; for their energies, so small ones are rough.
+
+    By the eigenvalues of the smaller Gram matrix: many times faster than a decomposition.
+    """
+    wide = matrix.double()
+    gram = wide @ wide.T if wide.shape[0] <= wide.shape[1] else wide.T @ wide
+    squares: torch.Tensor = torch.linalg.eigvalsh(gram)
+    return squares.clamp_min(0).sqrt().flip(0)
+
+
+def matrix_of(op: Op) -> torch.Tensor:
+    """The weight of a linear layer or 1x1 convolution as a matrix [out, in]."""
     layer: Any = op.layer
+    matrix: torch.Tensor = layer.weight.detach().flatten(1)
+    return matrix
+
+
+def obstacle(graph: Graph, op: Op) -> str:
+    """Why a layer with parameters cannot be factorized at all, or nothing."""
+    layer: Any = op.layer
+    if op.kind not in ("linear", "conv2d"):
+        return f"{op.kind} is no linear layer or 1x1 convolution"
     if op.kind == "conv2d" and (set(layer.kernel_size) != {1} or layer.groups != 1):
         return "only 1x1 convolutions without groups are one matrix"
     if op.kind == "conv2d" and layer.padding not in ((0, 0), "valid"):

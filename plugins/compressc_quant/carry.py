@@ -175,7 +175,7 @@ class _Carrier:
             return
         found = self._int8_weight(weight)
         if found is None:
-            self.note(op.name, "skipped: its weight has a zero point or a layout without a kernel")
+            self.note(op.name, "its weight has a zero point or a layout without a kernel")
             return
         found = self._tied(layer, found)
         made = quantized_layer(op.kind, layer, found.values, found.scale)

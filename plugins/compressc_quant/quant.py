@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 
+from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.errors import CompresscError
 from compressc.ir import Graph, retype
-from compressc.ir.quantized import QUANTIZED
-from compressc.pipeline import Context, Pass, Samples
+from compressc.pipeline import Context, Pass, Samples, random_inputs
 from compressc_quant.carry import carry_over
 from compressc_quant.observing import Settings, observe
 from compressc_quant.tracing import trace
+from compressc_quant.verdicts import ATTENTION, STATED, judge, why_float
 
-#: Operations whose presence makes a model a transformer for the rules below.
-_ATTENTION = ("aten.scaled_dot_product_attention", "aten.softmax.int", "aten._softmax")
-
-#: Why an op without an int8 kernel stays in float.
-_FLOAT = {
-    "batch_norm1d": "it is not folded into the layer before it; run simplify first",
-    "batch_norm2d": "it is not folded into the layer before it; run simplify first",
-    "batch_norm3d": "it is not folded into the layer before it; run simplify first",
-    "layer_norm": "it has no int8 kernel in ONNX Runtime or OpenVINO",
-    "rms_norm": "it has no int8 kernel in ONNX Runtime or OpenVINO",
-    "group_norm": "it has no int8 kernel in ONNX Runtime or OpenVINO",
-    "gelu": "it has no int8 kernel in ONNX Runtime or OpenVINO",
-}
+#: Samples that coverage is asked with: nncf's decisions do not depend on them, ranges would.
+_FEW = 4
 
 
 class Quant(Pass):
@@ -83,21 +73,46 @@ class Quant(Pass):
             CompresscError: CC105 without data, CC601 where nncf fails.
         """
         batches = self._batches(ctx.require_data(self.name).calibration)
-        transformer = self.model_type == "transformer"
-        if self.model_type == "auto":
-            transformer = any(op.kind in _ATTENTION for op in graph)
+        ctx.progress("calibrating", 0, len(batches))
+        told = self._quantize(graph, batches, self.bias_correction)
+        ctx.progress("calibrating", len(batches), len(batches))
+        _tell(graph, ctx, self._transformer(graph), told)
+
+    def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
+        """By letting nncf quantize a copy on a few samples, random ones where there are no data.
+
+        nncf decides by the graph alone; a rule of ours about it would be a second, wrong one.
+        """
+        after = graph.copy()
+        inputs = random_inputs(graph, ctx.seed, _FEW)
+        if ctx.data is not None:
+            inputs = ctx.data.calibration.inputs
+        try:
+            told = self._quantize(after, [tuple(x[:_FEW] for x in inputs)], bias_correction=False)
+        except CompresscError as error:
+            return {op.name: Verdict.cannot(f"quant would fail: {error}") for op in graph}
+        return judge(graph, after, self._transformer(graph), told)
+
+    def _quantize(
+        self, graph: Graph, batches: Sequence[tuple[torch.Tensor, ...]], bias_correction: bool
+    ) -> dict[str, str]:
+        """Quantize in place; op -> why a decision of nncf found no place."""
         settings = Settings(
             symmetric=self.preset == "performance",
-            transformer=transformer,
+            transformer=self._transformer(graph),
             smooth=self.smooth,
-            bias_correction=self.bias_correction,
+            bias_correction=bias_correction,
         )
-        ctx.progress("calibrating", 0, len(batches))
+        told: dict[str, str] = {}
         traced = trace(graph, batches[0])
-        carry_over(graph, traced, observe(traced.module, batches, settings), ctx.note)
+        carry_over(graph, traced, observe(traced.module, batches, settings), told.__setitem__)
         retype(graph)
-        ctx.progress("calibrating", len(batches), len(batches))
-        _report(graph, ctx, transformer)
+        return told
+
+    def _transformer(self, graph: Graph) -> bool:
+        if self.model_type == "auto":
+            return any(op.kind in ATTENTION for op in graph)
+        return self.model_type == "transformer"
 
     def _batches(self, calibration: Samples) -> list[tuple[torch.Tensor, ...]]:
         """Batches of one size: the traced graph has that size in it."""
@@ -109,13 +124,9 @@ class Quant(Pass):
         return [tuple(x[i : i + size] for x in calibration.inputs) for i in starts]
 
 
-def _report(graph: Graph, ctx: Context, transformer: bool) -> None:
-    """Say of each layer that is still in float why it is."""
-    rules = "transformers" if transformer else "convolutional networks"
+def _tell(graph: Graph, ctx: Context, transformer: bool, told: Mapping[str, str]) -> None:
+    """Say of everything that could be int8 and is still in float why it is."""
     for op in graph:
-        if op.kind in QUANTIZED:
-            ctx.note(op.name, f"skipped: nncf's rules for {rules} leave it in float")
-        elif op.kind in _FLOAT:
-            ctx.note(op.name, f"skipped: {_FLOAT[op.kind]}")
-        elif op.kind in _ATTENTION:
-            ctx.note(op.name, "skipped: softmax and the product with the values stay in float")
+        stays = parameters_of(op) and not op.kind.startswith("quantized_")
+        if stays or op.kind in STATED:
+            ctx.note(op.name, f"skipped: {told.get(op.name) or why_float(op, transformer)}")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
-from compressc.ir import Graph, Op
+from compressc.analysis.coverage import Verdict
+from compressc.ir import Graph, Op, layer_tensors
 from compressc.pipeline import Context, Pass
+
+#: Told of an op and what becomes of it.
+Tell = Callable[[str, Verdict], None]
 
 
 class Simplify(Pass):
@@ -35,21 +39,37 @@ class Simplify(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Remove what computes nothing, then fold."""
-        remove_identities(graph)
+        self._simplify(graph, lambda op, verdict: ctx.note(op, verdict.text))
+
+    def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
+        """By simplifying a copy."""
+        told: dict[str, Verdict] = {op.name: Verdict.idle("nothing to simplify") for op in graph}
+        self._simplify(graph.copy(), told.__setitem__)
+        return told
+
+    def _simplify(self, graph: Graph, tell: Tell) -> None:
+        remove_identities(graph, tell)
         if self.fold:
-            fold_batch_norms(graph, ctx)
-        remove_dead_code(graph)
+            fold_batch_norms(graph, tell)
+        else:
+            for op in graph:
+                if op.kind.startswith("batch_norm"):
+                    tell(op.name, Verdict.cannot("skipped folding: fold=False"))
+        remove_dead_code(graph, tell)
 
 
-def remove_identities(graph: Graph) -> None:
+def remove_identities(graph: Graph, tell: Tell) -> None:
     """Erase ops that return their operand in inference: dropouts, reshapes to the same shape."""
     for op in graph:
         if op.kind == "dropout" or _keeps_shape(graph, op):
             source = op.args[0].name
             if graph[source].kind == "input" and op.name in graph.output_names:
-                continue  # an output that is an input has no op to stand for it
+                # an output that is an input has no op to stand for it
+                tell(op.name, Verdict.cannot("skipped: it hands an input of the model out"))
+                continue
             graph.redirect(op.name, source)
             graph.erase(op.name)
+            tell(op.name, Verdict.does("removed: in inference it changes nothing"))
 
 
 def _keeps_shape(graph: Graph, op: Op) -> bool:
@@ -57,15 +77,20 @@ def _keeps_shape(graph: Graph, op: Op) -> bool:
     return op.kind in kinds and graph[op.args[0].name].type == op.type
 
 
-def remove_dead_code(graph: Graph) -> None:
+def remove_dead_code(graph: Graph, tell: Tell) -> None:
     """Erase ops that no output depends on; inputs stay."""
     for op in reversed(list(graph)):
         used = graph.users(op.name) or op.name in graph.output_names or op.kind == "input"
         if not used:
             graph.erase(op.name)
+            tell(op.name, Verdict.does("removed: no output depends on it", *_tensors(op)))
 
 
-def fold_batch_norms(graph: Graph, ctx: Context) -> None:
+def _tensors(op: Op) -> list[str]:
+    return [name for name, _ in layer_tensors(op.layer)] if op.layer is not None else []
+
+
+def fold_batch_norms(graph: Graph, tell: Tell) -> None:
     """`bn(conv(x))` as one conv: w' = w * f and b' = (b - mean) * f + beta, f = gamma / std."""
     for op in graph:
         if not op.kind.startswith("batch_norm"):
@@ -73,10 +98,12 @@ def fold_batch_norms(graph: Graph, ctx: Context) -> None:
         source = graph[op.args[0].name]
         reason = _obstacle(graph, source)
         if reason:
-            ctx.note(op.name, f"skipped folding: {reason}")
+            tell(op.name, Verdict.cannot(f"skipped folding: {reason}"))
             continue
         graph.set_layer(source.name, _folded(source.layer, op.layer))
         graph.replace(op.name, source.name)
+        tell(op.name, Verdict.does("folded into the layer before it", *_tensors(op)))
+        tell(source.name, Verdict.does("takes in the batch norm behind it", "weight", "bias"))
 
 
 def _obstacle(graph: Graph, source: Op) -> str:
