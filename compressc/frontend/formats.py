@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 
 from compressc.errors import CompresscError, first_line
+from compressc.frontend.onnx import describe_onnx
 from compressc.ir.bundle import TEXT, WEIGHTS
 
 _EXPORT = 'torch.export.save(torch.export.export(model, inputs), "model.pt2")'
@@ -20,6 +21,7 @@ class Format(Enum):
     BUNDLE = "bundle"
     PICKLE = "pickle"
     SAFETENSORS = "safetensors"
+    TORCHSCRIPT = "TorchScript archive"
     HUGGING_FACE = "Hugging Face folder"
 
 
@@ -68,9 +70,12 @@ def _recognise_file(path: Path, head: bytes) -> Format:
     if head.startswith(b"GGUF"):
         hint = "compress the model it was made of; GGUF weights are quantized already"
         raise _no_model("a GGUF file", path, hint)
-    if _looks_like_onnx(head):
-        hint = f"compress the PyTorch model it came from: {_EXPORT}"
-        raise _no_model("an ONNX file", path, hint)
+    if head[0] == 0x08 and (described := describe_onnx(path)) is not None:
+        hint = (
+            f"compress the PyTorch model it came from: {_EXPORT}; or rebuild it as an nn.Module "
+            "and give that to compressc.compile"
+        )
+        raise _no_model(f"an ONNX file ({described})", path, hint)
     if head.startswith(b"graph "):
         hint = f"give the folder that holds {TEXT} and {WEIGHTS}"
         raise _no_model("graph text without its weights", path, hint)
@@ -92,8 +97,7 @@ def _recognise_zip(path: Path) -> Format:
         hint = "load it with the torch that wrote it, and save it again with torch 2.8 or later"
         raise _no_model("an exported program in torch's old format", path, hint)
     if "constants.pkl" in names:
-        hint = f"TorchScript cannot be traced; from the original module write {_EXPORT}"
-        raise _no_model("a TorchScript archive", path, hint)
+        return Format.TORCHSCRIPT
     if "data.pkl" in names:
         return Format.PICKLE
     if any(name.startswith("data/aotinductor/") for name in names):
@@ -102,13 +106,6 @@ def _recognise_zip(path: Path) -> Format:
     if any(name.endswith(".npy") for name in flat):
         raise _no_model("arrays of numpy, which are data", path, "give it as --data")
     raise _no_model("a zip archive without a model", path, f"a model file is written by {_EXPORT}")
-
-
-def _looks_like_onnx(head: bytes) -> bool:
-    """A protobuf message that starts with ONNX's ir_version (field 1) and a nested field."""
-    return (
-        len(head) > 2 and head[0] == 0x08 and head[1] < 32 and head[2] in (0x12, 0x1A, 0x3A, 0x42)
-    )
 
 
 def _is_text(head: bytes) -> bool:
@@ -122,5 +119,8 @@ def _is_text(head: bytes) -> bool:
 
 
 def _no_model(got: str, path: Path, hint: str) -> CompresscError:
-    wanted = "a model is an exported program, a bundle, a pickled module or a state dict"
+    wanted = (
+        "a model is an exported program, a bundle, a Hugging Face folder, a TorchScript archive, "
+        "a pickled module or a state dict"
+    )
     return CompresscError("CC200", wanted, got=got, where=str(path), hint=hint)

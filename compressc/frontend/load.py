@@ -228,7 +228,8 @@ def _from_module(
     program = export_module(module, example, specs=request.specs)
     letters = [spec.type.shape for spec in request.specs if isinstance(spec, InputSpec)]
     graph = import_program(program, _graph_name(name), letters)
-    return Loaded(graph, arguments_of(example).tensors, source, format_)
+    notes = check_faithful(module, program, graph)
+    return Loaded(graph, arguments_of(example).tensors, source, format_, notes)
 
 
 def _call_of(request: _Request, source: str) -> Arguments:

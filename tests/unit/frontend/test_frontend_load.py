@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import types
-import warnings
 import zipfile
 from pathlib import Path
 
@@ -296,12 +296,6 @@ def test_a_factory_from_a_package(tmp_path: Path) -> None:
 # ---- what is no model --------------------------------------------------------------------------
 
 
-def _torchscript(path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.jit.trace(small(), torch.randn(2, 4)).save(str(path))
-
-
 def _onnx(path: Path) -> None:
     import onnx
     from onnx import helper
@@ -310,13 +304,21 @@ def _onnx(path: Path) -> None:
     node = helper.make_node("Relu", ["x"], ["y"])
     output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
     graph = helper.make_graph([node], "g", [value], [output])
-    onnx.save(helper.make_model(graph, producer_name="someone"), path)
+    sets = [helper.make_opsetid("some.domain", 99), helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=sets, producer_name="someone")
+    model.producer_version = "1.2"
+    onnx.save(model, path)
 
 
 def _zip(path: Path, *names: str) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
             archive.writestr(name, b"content")
+
+
+def _adapter(path: Path) -> None:
+    path.mkdir()
+    (path / "adapter_config.json").write_text("{}")
 
 
 def _hugging_face(path: Path) -> None:
@@ -331,8 +333,11 @@ NO_MODELS = {
     "python": (lambda path: path.write_text("import os\n" * 200), "a text file"),
     "graph": (lambda path: path.write_text("graph g() {\n"), "without its weights"),
     "binary": (lambda path: path.write_bytes(bytes(range(128, 256)) * 9), "unknown format"),
-    "onnx": (_onnx, "an ONNX file"),
-    "torchscript": (_torchscript, "a TorchScript archive"),
+    "onnx": (_onnx, "an ONNX file (opset 17, written by someone 1.2)"),
+    "no onnx": (lambda path: path.write_bytes(b"\x08\x0a\x12\x7fx"), "unknown format"),
+    "gguf": (lambda path: path.write_bytes(b"GGUF" + bytes(99)), "a GGUF file"),
+    "adapter": (_adapter, "an adapter without its model"),
+    "pipe": (os.mkfifo, "a pipe or a device"),
     "npz": (lambda path: np.savez(path.open("wb"), x=np.zeros(3)), "arrays of numpy"),
     "zip": (lambda path: _zip(path, "a.txt"), "a zip archive without a model"),
     "old": (lambda path: _zip(path, "serialized_exported_program.json"), "old format"),
