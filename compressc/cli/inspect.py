@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from compressc.cli.coverage import CoverageRequest, parse_request, show_coverage
 from compressc.cli.model_options import (
     DataOption,
     FactoryOption,
@@ -13,6 +14,7 @@ from compressc.cli.model_options import (
     ModelArgument,
     TrustPickleOption,
     load_from_options,
+    open_optional,
 )
 
 if TYPE_CHECKING:
@@ -28,13 +30,35 @@ def inspect(  # noqa: PLR0913  (each is an option of the command line)
     trust_pickle: TrustPickleOption = False,
     factory: FactoryOption = None,
     batch: Annotated[int, typer.Option(min=1, help="Batch size that costs are given for.")] = 1,
+    coverage: Annotated[
+        bool, typer.Option("--coverage", help="Say instead what passes can do with each op.")
+    ] = False,
+    passes: Annotated[
+        str, typer.Option("--for", help="Passes to ask: prune(ratio=0.3),quant. Default: all.")
+    ] = "",
+    strict: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Exit with 6 if a pass reaches less of the parameters."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Coverage as JSON.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Coverage of each op in a row of its own.")
+    ] = False,
 ) -> None:
-    """Print a model as graph text and a table of what its ops cost."""
+    """Print a model as graph text and a table of what its ops cost, or what passes can do with it.
+
+    --for and --strict imply --coverage.
+    """
     from rich.console import Console
 
+    request = CoverageRequest(passes, strict, as_json, everything)
+    asked = parse_request(coverage, request)  # before the model is read, which may take long
     loaded = load_from_options(
         model, data=data, inputs=inputs, trust_pickle=trust_pickle, factory=factory
     )
+    if asked is not None:
+        show_coverage(loaded.graph, asked, open_optional(data), request)
+        return
     typer.echo(str(loaded.graph))
     Console().print(_cost_table(loaded.graph, batch))
 

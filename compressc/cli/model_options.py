@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from compressc.data import Dataset
     from compressc.frontend import Loaded
 
 ModelArgument = Annotated[
@@ -42,10 +43,10 @@ def load_from_options(
         CompresscError: CC107, CC300 for the data set, CC2xx for the model.
     """
     from compressc.analysis import symbolize_widths
-    from compressc.data import open_dataset
     from compressc.frontend import load_model
 
-    example = None if data is None else open_dataset(data).calibration.take(8).inputs
+    dataset = open_optional(data)
+    example = None if dataset is None else dataset.calibration.take(8).inputs
     loaded = load_model(
         model,
         example=example,
@@ -55,3 +56,14 @@ def load_from_options(
     )
     symbolize_widths(loaded.graph)
     return loaded
+
+
+def open_optional(data: str | None) -> Dataset | None:
+    """The data set of `--data`, where it is given.
+
+    Raises:
+        CompresscError: CC107, CC300.
+    """
+    from compressc.data import open_dataset
+
+    return None if data is None else open_dataset(data)

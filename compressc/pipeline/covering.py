@@ -63,7 +63,7 @@ def _asked(pass_: Pass, graph: Graph, data: TransferSet | None, seed: int) -> Ma
     first = ", ".join(pass_.prelude)
     gone = {
         op.name: Verdict.does(
-            f"taken away by {first}, which runs first", *(name for name, _ in parameters_of(op))
+            f"removed by {first}, which runs first", *(name for name, _ in parameters_of(op))
         )
         for op in graph
         if op.name not in asked

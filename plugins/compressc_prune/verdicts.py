@@ -12,7 +12,7 @@ from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.ir import Graph, Op
 
 #: Producers named for one cut; the others are counted.
-_NAMED = 2
+_NAMED = 1
 
 
 def judge(
@@ -51,19 +51,22 @@ class _Judgement:
             return Verdict.idle("an input of the model")
         slots = self.slots.get(op.name, [])
         own = list(dict.fromkeys(leaf for slot in slots for leaf in leaves(slot.axis)))
-        seen = [*own, *_value_leaves(self.found.values[op.name])]
+        seen = [*own, *self._leaves(op.name)]
         cut = [leaf for leaf in dict.fromkeys(seen) if leaf in self.cut]
         if cut:
             touched = {
                 slot.tensor for slot in slots if any(leaf in self.cut for leaf in leaves(slot.axis))
             }
             return Verdict.does(self._action(op, cut), *touched)
-        reason = self.found.reasons.get(op.name) or self._reason(op, seen)
-        if reason:
-            return Verdict.cannot(reason)
-        if parameters_of(op):
-            return Verdict.cannot("none of its dimensions is a width that a layer makes")
-        return Verdict.idle("no width of a layer in it")
+        blocked = self.found.reasons.get(op.name)
+        read = [*seen, *(leaf for name in op.inputs for leaf in self._leaves(name))]
+        if not parameters_of(op) and not self.made.intersection(read if blocked else seen):
+            return Verdict.idle("no width of a layer in it")
+        missing = "none of its dimensions is a width that a layer makes"
+        return Verdict.cannot(blocked or self._reason(op, seen) or missing)
+
+    def _leaves(self, name: str) -> list[Axis]:
+        return _value_leaves(self.found.values[name])
 
     def _action(self, op: Op, cut: Sequence[Axis]) -> str:
         made: list[str] = []
