@@ -13,24 +13,32 @@ from compressc.analysis.cost import (
     total_cost,
 )
 from compressc.analysis.coupling import Coupling, Slot, Width, couple
+from compressc.analysis.difference import Change, Difference, Row, difference
+from compressc.analysis.lineage import Kin, match_kin
 from compressc.analysis.liveness import Peak, peak_formula, peak_memory
 from compressc.analysis.widths import symbolize_widths
 
 __all__ = [
     "Axis",
     "Block",
+    "Change",
     "Cost",
     "CostFormula",
     "Coupling",
+    "Difference",
+    "Kin",
     "Peak",
+    "Row",
     "Slot",
     "Width",
     "cost_formula",
     "cost_rows",
     "couple",
+    "difference",
     "find_blocks",
     "formula_text",
     "kept_indices",
+    "match_kin",
     "not_counted",
     "op_costs",
     "peak_formula",

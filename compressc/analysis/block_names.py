@@ -53,6 +53,17 @@ def block_name(members: Sequence[Sequence[str]]) -> BlockName:
     return _assemble(prefix, columns)
 
 
+def joint_name(names: Sequence[str]) -> str:
+    """One name for corresponding ops: `encoder.layer.{0..11}.output.dense`; else the first."""
+    if len(names) == 1:
+        return names[0]
+    prefix, differing = _first_difference(names)
+    rests = {tuple(name.split(".")[len(prefix) + 1 :]) for name in names}
+    if not differing or len(rests) > 1:
+        return f"{names[0]}, .."
+    return ".".join((_assemble(prefix, [differing]).text, *rests.pop()))
+
+
 def misfit(first: Sequence[str], second: Sequence[str]) -> int:
     """How many corresponding ops of two blocks do not differ where most of them do."""
     pairs = Counter(_first_difference(names) for names in zip(first, second, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from compressc.cli.compile import compile_command
+from compressc.cli.diff import diff
 from compressc.cli.doctor import doctor
 from compressc.cli.explain import explain
 from compressc.cli.inspect import inspect
@@ -41,6 +42,7 @@ def _root(
 
 app.command(DEFAULT)(compile_command)
 app.command("inspect")(inspect)
+app.command("diff")(diff)
 app.command("passes")(passes)
 app.command("explain")(explain)
 app.command("doctor")(doctor)
