@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
-from torch.utils._sympy.numbers import int_oo
 
 from compressc.errors import CompresscError
+from compressc.frontend.dimensions import OpenDimensions
 from compressc.frontend.held import HeldTensors
 from compressc.frontend.naming import call_stem, layer_stem
 from compressc.frontend.raising import attention_scale, raise_call
-from compressc.ir import Graph, Op, Ref, Tensor, TensorType, TupleType, symbol
+from compressc.ir import Graph, Op, Ref, Tensor, TensorType, TupleType
 from compressc.ir.ops import NAMESPACES, kind_of, map_arg, overload
-from compressc.ir.types import Size, ValueType, simplify_size
+from compressc.ir.types import Size, ValueType
 from compressc.quiet import quiet
 
 #: Calls without any effect on values.
@@ -97,22 +97,33 @@ class _Importer:
         dimensions: Sequence[Sequence[Size]],
     ) -> None:
         self.program = program
-        self.dimensions = iter(dimensions)
-        self.letters: dict[Any, str] = {}
         self.graph = Graph(name)
+        self.dimensions = OpenDimensions(program.range_constraints, dimensions, self.graph.limits)
         self.values: dict[fx.Node, Any] = {}
         self.held = HeldTensors()
-        self.renamed: dict[Any, Any] = {}
         self.aliases: dict[fx.Node, list[fx.Node]] = {}
 
     def run(self) -> Graph:
         """The graph."""
-        changed = self.program.graph_signature.buffers_to_mutate
+        writes = self.program.graph_signature.buffers_to_mutate.items()
+        changed = [buffer for output, buffer in writes if not self._keeps(buffer, output)]
         if changed:
-            raise _own_state(", ".join(map(str, changed.values())))
+            raise _own_state(", ".join(changed))
         self._walk(self.program.graph_module)
         self._erase_dead()
         return self.graph
+
+    def _keeps(self, buffer: str, output: str) -> bool:
+        """Is what is written into the buffer the buffer itself (`self.p = self.p.to(device)`)?"""
+        nodes = {node.name: node for node in self.program.graph.nodes}
+        node: Any = nodes.get(output)
+        while isinstance(node, fx.Node) and node.op == "call_function":
+            kind = self._kind(node)
+            if kind not in _ALIASES | _COPIES or not _changes_nothing(kind, node):
+                return False
+            node = node.args[0]
+        sources = self.program.graph_signature.inputs_to_buffers
+        return isinstance(node, fx.Node) and sources.get(node.name) == buffer
 
     def _walk(self, module: fx.GraphModule) -> Any:
         for node in module.graph.nodes:
@@ -153,36 +164,9 @@ class _Importer:
                     "CC202", "every input must be a tensor", got=got, where=node.name
                 )
             return
-        self._name_dimensions(node)
+        self.dimensions.name(node.meta["val"].shape)
         op = Op(self.graph.fresh_name(node.name), "input", type=self._type(node))
         self.values[node] = Ref(self.graph.append(op).name)
-
-    def _name_dimensions(self, node: fx.Node) -> None:
-        """The first input's open first dimension is `b`; others have the user's letters."""
-        letters = next(self.dimensions, ())
-        for dim, size in enumerate(node.meta["val"].shape):
-            if isinstance(size, torch.SymInt) and size.node.expr.is_Symbol:
-                letter = letters[dim] if letters else size.node.expr
-                name = self.letters.setdefault(letter, self._letter(letters, dim))
-                named = self.renamed.setdefault(size.node.expr, symbol(name))
-                self._limit(str(named), self.program.range_constraints.get(size.node.expr))
-
-    def _letter(self, letters: Sequence[Size], dim: int) -> str:
-        taken = {*self.letters.values(), *([] if dim == 0 else ["b"])}
-        wishes = ["b"] if dim == 0 else []
-        wishes += [*([str(letters[dim])] if letters else []), "s", *(f"s{i}" for i in range(1, 99))]
-        return next(wish for wish in wishes if wish not in taken)
-
-    def _limit(self, name: str, found: Any) -> None:
-        """Keep what the trace found out about a size; torch takes no open size for less than 2."""
-        least, most = self.graph.limits.get(name, (1, None))
-        if found is not None and found.lower > 2:
-            least = max(least, int(found.lower))
-        if found is not None and found.upper != int_oo:
-            upper = int(found.upper)
-            most = upper if most is None else min(most, upper)
-        if (least, most) != (1, None):
-            self.graph.limits[name] = (least, most)
 
     # ---- calls ---------------------------------------------------------------------------------
 
@@ -191,10 +175,10 @@ class _Importer:
         if isinstance(value, torch.SymBool | torch.SymFloat | bool):
             return  # feeds assertions; any other reader is refused when it asks for the value
         if isinstance(value, torch.SymInt | int):
-            self.values[node] = self._size(value)
+            self.values[node] = self.dimensions.size(value)
             return
         kind = self._kind(node)
-        if kind in _DROPPED or self.held.absorb(node):
+        if kind in _DROPPED or self._copies_itself(kind, node) or self.held.absorb(node):
             return
         if kind in _REGIONS:
             self.values[node] = self._inline(node, kind)
@@ -227,6 +211,11 @@ class _Importer:
             return None
         return self._operand(source)
 
+    def _copies_itself(self, kind: str, node: fx.Node) -> bool:
+        if kind != "aten.copy_" or not isinstance(node.args[1], fx.Node):
+            return False
+        return bool(self._operand(node.args[1]) == self._operand(node.args[0]))
+
     def _kind(self, node: fx.Node) -> str:
         target = node.target
         if target is operator.getitem:
@@ -241,7 +230,9 @@ class _Importer:
             "the graph may call operators of " + ", ".join(NAMESPACES),
             got=str(target),
             where=node.name,
-            hint="control flow and operators of other libraries cannot be compressed",
+            hint='load it with experts_implementation="batched_mm"'
+            if "grouped_mm" in name
+            else "control flow and operators of other libraries cannot be compressed",
         )
 
     def _inline(self, node: fx.Node, kind: str) -> Any:
@@ -336,7 +327,7 @@ class _Importer:
                 )
             return self.values[arg]
         if isinstance(arg, torch.SymInt):
-            return self._size(arg)
+            return self.dimensions.size(arg)
         return arg
 
     def _tensor_op(self, node: fx.Node) -> Op:
@@ -359,20 +350,6 @@ class _Importer:
 
     # ---- types and outputs ---------------------------------------------------------------------
 
-    def _size(self, size: Any) -> Any:
-        if isinstance(size, int):
-            return size
-        expr = size.node.expr.xreplace(self.renamed)
-        known = set(self.renamed.values())
-        if not expr.free_symbols <= known:
-            raise CompresscError(
-                "CC202",
-                "sizes must follow from the inputs' sizes alone",
-                got=str(expr),
-                hint="nonzero, item and boolean masks make sizes depend on tensor values",
-            )
-        return simplify_size(expr)
-
     def _type(self, node: fx.Node) -> ValueType:
         value = node.meta["val"]
         if isinstance(value, tuple | list):
@@ -380,7 +357,7 @@ class _Importer:
         return self._tensor_type(value)
 
     def _tensor_type(self, value: Any) -> TensorType:
-        return TensorType(value.dtype, tuple(self._size(size) for size in value.shape))
+        return TensorType(value.dtype, tuple(self.dimensions.size(size) for size in value.shape))
 
     def _output(self, node: fx.Node) -> None:
         flat = [self._operand(arg) for arg in _flat(node.args[0])]

@@ -403,3 +403,28 @@ def test_a_deep_network_is_no_deeper_recursion() -> None:
     graph = raised(Call(function), V)
     assert len(graph) == 301
     assert len(str(graph.copy()).splitlines()) == 303
+
+
+class MovesItsBuffer(nn.Module):
+    """`self.table = self.table.to(x.device)`, as old position embeddings do."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.randn(6))
+        self.fc, self.factor = nn.Linear(6, 3), factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.table = self.table.to(x.device) * self.factor if self.factor != 1 else self.table.to(x)
+        return self.fc(x + self.table)
+
+
+def test_a_buffer_written_with_itself_is_not_changed() -> None:
+    graph = raised(MovesItsBuffer(1), V)
+    assert kinds(graph) == ["constant", "aten.add.Tensor", "linear"]
+    functional = export_module(MovesItsBuffer(1), (V,)).run_decompositions({})
+    assert kinds(import_program(functional)) == ["constant", "aten.add.Tensor", "linear"]
+
+
+def test_a_buffer_written_with_other_numbers_is_refused() -> None:
+    with pytest.raises(CompresscError, match="must not change its own buffers"):
+        import_program(export_module(MovesItsBuffer(0.5), (V,)))
