@@ -8,8 +8,8 @@ from typing import Annotated, Any, ClassVar
 import torch
 from pydantic import Field
 
-from compressc.ir import Graph
-from compressc.pipeline import Context, Pass
+from compressc.ir import Graph, Op
+from compressc.pipeline import Context, Pass, Verdict
 
 
 class Sparsify24(Pass):
@@ -37,17 +37,26 @@ class Sparsify24(Pass):
     def run(self, graph: Graph, ctx: Context) -> None:
         """Zero half of each linear weight; say what was left alone, and why."""
         for op in graph:
-            if op.kind != "linear":
-                continue
-            layer: Any = op.layer
-            width = layer.in_features
-            if width % 4 or width < self.least_width:
-                ctx.note(op.name, f"skipped: {width} inputs")
-                continue
-            with torch.no_grad():
-                layer.weight.mul_(mask24(layer.weight))
-            graph.set_layer(op.name, layer)
-            ctx.note(op.name, "2 of every 4 weights are zero")
+            verdict = self._verdict(op)
+            if verdict.outcome == "does":
+                layer: Any = op.layer
+                with torch.no_grad():
+                    layer.weight.mul_(mask24(layer.weight))
+                graph.set_layer(op.name, layer)
+            if verdict.outcome != "idle":
+                ctx.note(op.name, verdict.text)
+
+    def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
+        """What `compressc inspect --coverage` shows: by the very function that `run` decides by."""
+        return {op.name: self._verdict(op) for op in graph}
+
+    def _verdict(self, op: Op) -> Verdict:
+        if not isinstance(op.layer, torch.nn.Linear):
+            return Verdict.idle("no linear layer")
+        width = op.layer.in_features
+        if width % 4 or width < self.least_width:
+            return Verdict.cannot(f"skipped: {width} inputs")
+        return Verdict.does("2 of every 4 weights are zero", "weight")
 
 
 def mask24(weight: torch.Tensor) -> torch.Tensor:
