@@ -224,16 +224,18 @@ class _Comparison:
     def _same_op(self, a: Op, b: Op) -> list[Change]:
         """Ops that compute alike: do they read the same, and hold the same?"""
         sources = [[self.home[side][name] for name in op.inputs] for side, op in enumerate((a, b))]
-        if sources[0] != sources[1] and self._both_stay(sources):
+        own = self.home[0][a.name]
+        if sources[0] != sources[1] and self._stay(sources, own):
             return [self._change([a], [b], "rewired")]
         if not _same_weights(a, b):
             return [self._change([a], [b], "retrained")]
         return []
 
-    def _both_stay(self, sources: list[list[int]]) -> bool:
-        """Does each source have kin in the other graph? Else the reader only follows a change."""
-        kins = [self.kins[i] for row in sources for i in row]
-        return all(kin.before and kin.after for kin in kins)
+    def _stay(self, sources: list[list[int]], own: int) -> bool:
+        """Do all sources have other kin in both graphs? Else the reader only follows a change."""
+        homes = [home for row in sources for home in row]
+        kins = [self.kins[home] for home in homes]
+        return own not in homes and all(kin.before and kin.after for kin in kins)
 
     def _change(self, before: list[Op], after: list[Op], status: Status | None = None) -> Change:
         details: tuple[tuple[str, str, str], ...] = ()
@@ -297,12 +299,13 @@ class _Comparison:
 
 
 def _paired(kin: Kin) -> tuple[list[tuple[Op, Op]], list[Op], list[Op]]:
-    """Ops of one name and kind, then of one kind where each graph has one; and the rest."""
+    """Ops of one name and kind, then of one value and kind, then of one kind; and the rest."""
     before, after = list(kin.before), list(kin.after)
     pairs: list[tuple[Op, Op]] = []
     ways: list[Callable[[Op], Any]] = [
         lambda op: (op.name.replace(".", "_"), op.kind),
         lambda op: (keys_of(op)[0], op.kind),
+        lambda op: op.kind,
     ]
     for way in ways:
         there = _unique(after, way)
