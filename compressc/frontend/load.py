@@ -25,6 +25,7 @@ from compressc.frontend.inputs import (
     place_inputs,
 )
 from compressc.frontend.pickled import read_pickle, run_factory
+from compressc.frontend.soundness import is_sound
 from compressc.ir import Graph, check_finite, load_bundle, symbol, verify
 
 Source = str | Path | nn.Module | torch.export.ExportedProgram | Graph
@@ -93,13 +94,14 @@ def load_model(
     """Read a model in any form.
 
     Args:
-        source: a file or folder (exported program, IR bundle, pickled module, state dict), or a
-            module, exported program or graph in memory.
+        source: a file or folder (exported program, IR bundle, Hugging Face folder, TorchScript
+            archive, pickled module, state dict), or a module, exported program or graph in memory.
         example: inputs [n, ...] to trace a module with: a tuple of positional arguments or a dict
             of keyword arguments, nested as `forward` takes them; what is no tensor is a constant.
         input_spec: inputs in words: `x: f32[b,1,8,8]`, `batch.ids: i64[b,s]`, `flag: True`. Beside
             an example they say where its tensors go.
-        trust_pickle: allow a pickled module, which runs code from the file.
+        trust_pickle: allow a pickled module or a TorchScript archive, which runs code from the
+            file.
         factory: `pkg.mod:function` or `file.py:function` that builds the module of a state dict.
 
     Raises:
@@ -113,12 +115,14 @@ def load_model(
     path = Path(source)
     try:
         return _checked(_READERS[recognise(path)](path, request), example)
-    except CompresscError:
-        raise
-    except Exception as error:  # a stranger's file may break any assumption
-        raise CompresscError(
-            "CC200", "the file cannot be read as a model", got=first_line(error), where=str(path)
-        ) from error
+    except (OSError, MemoryError) as error:  # other exceptions are mistakes of ours, and say so
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> CompresscError:
+    return CompresscError(
+        "CC200", "the file cannot be read as a model", got=first_line(error), where=str(path)
+    )
 
 
 def _checked(loaded: Loaded, example: Example | None) -> Loaded:
@@ -150,7 +154,15 @@ def _load_object(
 
 
 def _load_program(path: Path, request: _Request) -> Loaded:
-    return _from_program(read_program(path), request, str(path), "exported program", path.stem)
+    program = read_program(path)
+    try:
+        return _from_program(program, request, str(path), "exported program", path.stem)
+    except CompresscError:
+        raise
+    except Exception as error:
+        if is_sound(program):
+            raise  # a mistake of ours: not the file's
+        raise _unreadable(path, error) from error
 
 
 def _load_bundle(path: Path, request: _Request) -> Loaded:
