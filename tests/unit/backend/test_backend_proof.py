@@ -95,6 +95,20 @@ def test_a_wrong_scale_in_one_layer_is_caught(tmp_path):
         prove(Pretended(wrong, lambda y: y), graph, tmp_path, SPLIT)
 
 
+def test_other_winners_are_caught_where_samples_have_labels(tmp_path):
+    def change(y):  # close to a tie, the other one wins
+        first, second = y.topk(2).values[:, :1], y.topk(2).values[:, 1:]
+        tied = first - second < 0.1 * y.std()
+        return torch.where(tied & (y == second), first + 1e-3, y)
+
+    graph = quantized_graph()
+    pretended = Pretended(graph, change)
+    assert prove(pretended, graph, tmp_path, SPLIT).agreement < 0.97
+    labelled = dataclasses.replace(SPLIT, labels=torch.zeros(len(SPLIT), dtype=torch.long))
+    with pytest.raises(CompresscError, match=r"CC504.*agreement"):
+        prove(pretended, graph, tmp_path, labelled)
+
+
 def test_one_sample_is_enough(tmp_path):
     graph = quantized_graph()
     prove(Pretended(graph, lambda y: y), graph, tmp_path, Split((samples(1),)))
