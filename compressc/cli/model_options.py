@@ -54,6 +54,8 @@ def load_from_options(
         trust_pickle=trust_pickle,
         factory=factory,
     )
+    for note in loaded.notes:
+        typer.echo(f"note: {note}", err=True)
     symbolize_widths(loaded.graph)
     return loaded
 

@@ -40,5 +40,5 @@ def html(record: Record) -> str:
         files=charts.files(record),
         latency=charts.latency(record),
         figures=text.headline(record),
-        groups=text.grouped_notes(record.passes),
+        groups=text.grouped_notes(record),
     )

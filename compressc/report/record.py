@@ -128,6 +128,8 @@ class TeacherRecord(_Frozen):
     accuracy: float | None = None
     #: Of the graph and its weights.
     sha256: str
+    #: What the user should know about how it was read.
+    notes: list[Note] = Field(default_factory=list)
 
 
 class DataRecord(_Frozen):

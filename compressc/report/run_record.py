@@ -37,6 +37,7 @@ def record_run(
         macs=cost.macs,
         accuracy=_accuracy(logits, test),
         sha256=graph_hash(loaded.graph),
+        notes=[Note(op="", text=text) for text in loaded.notes],
     )
     passes = [_record_pass(result, test, logits) for result in results]
     return Record(

@@ -176,10 +176,10 @@ def _notes(record: Record, console: Console) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    groups = text.grouped_notes(record.passes)
+    groups = text.grouped_notes(record)
     if not groups:
         return
-    console.print(Text("What each pass did and skipped, and why", style="bold"))
+    console.print(Text("What was done and what was skipped, and why", style="bold"))
     for group in groups:
         times = f" (x{len(group.ops)})" if len(group.ops) > 1 else ""
         names = group.names(NAMES)

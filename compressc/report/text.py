@@ -122,15 +122,16 @@ class Group:
         return f"{', '.join(named[:limit])} and {len(named) - limit} more"
 
 
-def grouped_notes(passes: Iterable[PassRecord]) -> list[Group]:
-    """Notes with the same text once for each pass, the most frequent first."""
+def grouped_notes(record: Record) -> list[Group]:
+    """Notes with the same text once for the model and each pass, the most frequent first."""
     groups = []
-    for entry in passes:
+    steps = [("model", record.teacher.notes), *((p.name, p.notes) for p in record.passes)]
+    for step, notes in steps:
         by_text: dict[str, list[str]] = {}
-        for note in entry.notes:
+        for note in notes:
             by_text.setdefault(note.text, []).append(note.op)
         ranked = sorted(by_text.items(), key=lambda item: -len(item[1]))
-        groups += [Group(entry.name, text, tuple(ops)) for text, ops in ranked]
+        groups += [Group(step, text, tuple(ops)) for text, ops in ranked]
     return groups
 
 

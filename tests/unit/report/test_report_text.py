@@ -66,17 +66,25 @@ def test_notes_are_grouped_within_a_pass():
         ],
     )
     b = pass_record("b", 1, 1, 0.9, 1.0, notes=[Note(op="x", text="skipped: often")])
-    groups = text.grouped_notes([a, b])
+    record = digits_record()
+    teacher = record.teacher.model_copy(update={"notes": [Note(op="", text="as it was read")]})
+    record = record.model_copy(update={"teacher": teacher, "passes": [a, b]})
+    groups = text.grouped_notes(record)
     assert [(g.step, g.text, g.ops) for g in groups] == [
+        ("model", "as it was read", ("",)),
         ("a", "skipped: often", ("y", "z")),
         ("a", "rare", ("x",)),
         ("a", "whole", ("",)),
         ("b", "skipped: often", ("x",)),
     ]
-    assert groups[0].names() == "y, z"
-    assert groups[0].names(1) == "y and 1 more"
-    assert groups[2].names() == ""
-    assert text.grouped_notes([pass_record("c", 1, 1, 0.9, 1.0)]) == []
+    assert groups[1].names() == "y, z"
+    assert groups[1].names(1) == "y and 1 more"
+    assert groups[3].names() == ""
+
+
+def test_a_record_without_notes_has_no_groups():
+    quiet = pass_record("c", 1, 1, 0.9, 1.0)
+    assert text.grouped_notes(digits_record().model_copy(update={"passes": [quiet]})) == []
 
 
 def test_headline_is_honest_about_the_worst():
