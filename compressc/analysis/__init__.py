@@ -16,6 +16,7 @@ from compressc.analysis.coupling import Coupling, Slot, Width, couple
 from compressc.analysis.difference import Change, Difference, Row, difference
 from compressc.analysis.lineage import Kin, match_kin
 from compressc.analysis.liveness import Peak, peak_formula, peak_memory
+from compressc.analysis.overview import CostRow, Overview, overview
 from compressc.analysis.widths import symbolize_widths
 
 __all__ = [
@@ -24,9 +25,11 @@ __all__ = [
     "Change",
     "Cost",
     "CostFormula",
+    "CostRow",
     "Coupling",
     "Difference",
     "Kin",
+    "Overview",
     "Peak",
     "Row",
     "Slot",
@@ -41,6 +44,7 @@ __all__ = [
     "match_kin",
     "not_counted",
     "op_costs",
+    "overview",
     "peak_formula",
     "peak_memory",
     "symbolize_widths",

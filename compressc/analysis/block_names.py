@@ -57,11 +57,13 @@ def joint_name(names: Sequence[str]) -> str:
     """One name for corresponding ops: `encoder.layer.{0..11}.output.dense`; else the first."""
     if len(names) == 1:
         return names[0]
-    prefix, differing = _first_difference(names)
-    rests = {tuple(name.split(".")[len(prefix) + 1 :]) for name in names}
-    if not differing or len(rests) > 1:
+    split = [_FRESH.sub("", name).split(".") for name in names]
+    columns = list(zip(*split, strict=False))
+    distinct = [list(dict.fromkeys(column)) for column in columns]
+    same_depth = len({len(parts) for parts in split}) == 1
+    if not same_depth or all(len(tokens) == 1 for tokens in distinct):
         return f"{names[0]}, .."
-    return ".".join((_assemble(prefix, [differing]).text, *rests.pop()))
+    return ".".join(t[0] if len(t) == 1 else _braces([(token,) for token in t]) for t in distinct)
 
 
 def misfit(first: Sequence[str], second: Sequence[str]) -> int:
@@ -102,17 +104,21 @@ def _common(names: Sequence[str]) -> list[str]:
 def _assemble(prefix: tuple[str, ...], columns: list[tuple[str, ...]]) -> BlockName:
     """The name with the differing tokens of each member in braces."""
     spans = [tuple(column[i] for column in columns) for i in range(len(columns[0]))]
+    text = _braces(spans)
+    first = ".".join((*prefix, spans[0][0])) if len(columns) == 1 else ""
+    return BlockName(".".join((*prefix, text)), first)
+
+
+def _braces(spans: Sequence[tuple[str, ...]]) -> str:
+    """`{0..11}` or `stage{1..4}` for numbered tokens, `{query,key,value}` for others."""
     numbered = [[_NUMBERED.match(token) for token in span] for span in spans]
     stems = {match[1] if match else None for matches in numbered for match in matches}
     if len(stems) == 1 and None not in stems:
         numbers = [sorted(int(m[2]) for m in matches if m) for matches in numbered]
-        text = f"{stems.pop()}{{{_ranges(numbers)}}}"
-    else:
-        heads = [span[0] for span in spans]
-        listed = len(set(heads)) <= _MOST_LISTED
-        text = f"{{{','.join(heads) if listed else f'{heads[0]}..{heads[-1]}'}}}"
-    first = ".".join((*prefix, spans[0][0])) if len(columns) == 1 else ""
-    return BlockName(".".join((*prefix, text)), first)
+        return f"{stems.pop()}{{{_ranges(numbers)}}}"
+    heads = [span[0] for span in spans]
+    listed = len(set(heads)) <= _MOST_LISTED
+    return f"{{{','.join(heads) if listed else f'{heads[0]}..{heads[-1]}'}}}"
 
 
 def _ranges(numbers: list[list[int]]) -> str:

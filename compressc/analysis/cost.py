@@ -28,7 +28,8 @@ class Cost:
     """Cost of one op or of a whole graph.
 
     Attributes:
-        parameters: elements of its weights (statistics and quantization scales not counted).
+        parameters: elements of its weights (statistics, quantization scales and constants not
+            counted).
         bytes: bytes of all its tensors, those included.
         macs: multiply-accumulates of one run; 0 for what contracts nothing, and for what
             `not_counted` lists.
@@ -176,7 +177,7 @@ def _cost(graph: Graph, op: Op, size_of: SizeOf, seen: set[int]) -> Any:
         if id(tensor) not in seen:
             seen.add(id(tensor))
             size += tensor.numel() * tensor.element_size()
-            if name.rpartition(".")[2] not in _STATISTICS:
+            if op.kind != "constant" and name.rpartition(".")[2] not in _STATISTICS:
                 parameters += tensor.numel()
     return Cost(parameters, size, macs(graph, op, size_of) or 0, result_bytes(op, size_of))
 

@@ -1,8 +1,8 @@
-"""`compressc inspect model.pt`: the IR, and what each op costs."""
+"""`compressc inspect model.pt`: what it is made of, and what each op costs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -16,11 +16,8 @@ from compressc.cli.model_options import (
     load_from_options,
     open_optional,
 )
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from compressc.ir import Graph
+from compressc.cli.overview import show_overview
+from compressc.cli.sizes import BatchOption, SizeOption, open_sizes_of
 
 
 def inspect(  # noqa: PLR0913  (each is an option of the command line)
@@ -29,7 +26,12 @@ def inspect(  # noqa: PLR0913  (each is an option of the command line)
     inputs: InputsOption = None,
     trust_pickle: TrustPickleOption = False,
     factory: FactoryOption = None,
-    batch: Annotated[int, typer.Option(min=1, help="Batch size that costs are given for.")] = 1,
+    batch: BatchOption = 1,
+    size: SizeOption = None,
+    text: Annotated[
+        bool | None,
+        typer.Option("--text/--no-text", help="Print the graph. Default: up to 100 ops."),
+    ] = None,
     coverage: Annotated[
         bool, typer.Option("--coverage", help="Say instead what passes can do with each op.")
     ] = False,
@@ -40,45 +42,26 @@ def inspect(  # noqa: PLR0913  (each is an option of the command line)
         float | None,
         typer.Option(min=0, max=1, help="Exit with 6 if a pass reaches less of the parameters."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Coverage as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     everything: Annotated[
-        bool, typer.Option("--all", help="Coverage of each op in a row of its own.")
+        bool, typer.Option("--all", help="Each op in a row of its own, also in repeated blocks.")
     ] = False,
 ) -> None:
-    """Print a model as graph text and a table of what its ops cost, or what passes can do with it.
+    """Print what a model is made of, its repeated blocks and what its ops cost.
+
+    Or, with --coverage, what passes can do with each op.
 
     --for and --strict imply --coverage.
     """
-    from rich.console import Console
-
     request = CoverageRequest(passes, strict, as_json, everything)
-    asked = parse_request(coverage, request)  # before the model is read, which may take long
+    wanted = coverage or bool(passes) or strict is not None
+    # before the model is read, which may take long
+    asked = parse_request(coverage, request) if wanted else None
     loaded = load_from_options(
         model, data=data, inputs=inputs, trust_pickle=trust_pickle, factory=factory
     )
     if asked is not None:
         show_coverage(loaded.graph, asked, open_optional(data), request)
         return
-    typer.echo(str(loaded.graph))
-    Console().print(_cost_table(loaded.graph, batch))
-
-
-def _cost_table(graph: Graph, batch: int) -> Table:
-    from rich.table import Table
-
-    from compressc.analysis import cost_rows, total_cost
-
-    dimensions = {"b": batch}
-    table = Table(title=f"cost at batch {batch}", title_justify="left")
-    table.add_column("op")
-    table.add_column("kind")
-    for name in ("parameters", "bytes", "MACs", "result bytes"):
-        table.add_column(name, justify="right")
-    for op, cost in cost_rows(graph, **dimensions):
-        numbers = (cost.parameters, cost.bytes, cost.macs, cost.activation_bytes)
-        table.add_row(op.name, op.kind, *(f"{number:,}" for number in numbers))
-    total = total_cost(graph, **dimensions)
-    numbers = (total.parameters, total.bytes, total.macs, total.activation_bytes)
-    table.add_section()
-    table.add_row(f"all {len(graph)} ops", "", *(f"{number:,}" for number in numbers))
-    return table
+    sizes = open_sizes_of([loaded.graph], batch, size)
+    show_overview(loaded, sizes, text=text, every=everything, as_json=as_json)

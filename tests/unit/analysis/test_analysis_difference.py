@@ -217,7 +217,9 @@ def test_totals_are_those_of_the_graphs():
     [
         (["h.0.up"], "h.0.up"),
         (["h.0.up", "h.1.up", "h.2.up"], "h.{0..2}.up"),
-        (["h.0.up", "h.1.up_1"], "h.0.up, .."),
+        (["h.0.up", "h.1.up_1"], "h.{0..1}.up"),
+        (["h.0.q", "h.0.k", "h.1.q", "h.1.k"], "h.{0..1}.{q,k}"),
+        (["h.0.up", "tail"], "h.0.up, .."),
         (["relu", "relu_1"], "relu, .."),
     ],
 )
