@@ -150,7 +150,13 @@ class _Reader:
         data = self.bytes("data/sample_inputs/model.pt")
         if not data:
             return None
-        value = load_tensors(data, f"{self.where}, its sample inputs")
+        try:
+            value = load_tensors(data, f"{self.where}, its sample inputs")
+        except CompresscError as error:
+            hint = "save it without them: program.example_inputs = None"
+            raise CompresscError(
+                error.code, error.wanted, got=error.got, where=error.where, hint=hint
+            ) from error
         match value:
             case (tuple() as args, dict() as kwargs):
                 return args, kwargs

@@ -164,14 +164,19 @@ def check_leaves(arguments: Arguments) -> None:
         raise CompresscError("CC204", "a model is traced with at least one tensor", got="none")
 
 
-def check_names(module: nn.Module, names: Sequence[str]) -> None:
+def check_names(module: nn.Module, names: Sequence[str], *, listed: bool = False) -> None:
     """See that `forward` has keyword arguments of these names.
+
+    Args:
+        module: its `forward` is looked at.
+        names: of the inputs.
+        listed: refuse names that only `**kwargs` would take, which may ignore them.
 
     Raises:
         CompresscError: CC204 for a name it does not have.
     """
     parameters = inspect.signature(module.forward).parameters
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values()) and not listed
     unknown = [name for name in names if name not in parameters and not open_ended]
     if unknown:
         raise CompresscError(

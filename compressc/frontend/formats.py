@@ -10,6 +10,7 @@ from compressc.errors import CompresscError, first_line
 from compressc.frontend.onnx import describe_onnx
 from compressc.ir.bundle import TEXT, WEIGHTS
 
+CONFIG = "config.json"
 _EXPORT = 'torch.export.save(torch.export.export(model, inputs), "model.pt2")'
 _AGAIN = "it was not written to the end: write or copy it again"
 
@@ -49,12 +50,15 @@ def _recognise_folder(path: Path) -> Format:
     present = {file.name for file in path.iterdir()}
     if present & {TEXT, WEIGHTS}:
         return Format.BUNDLE
-    if "config.json" in present:
+    if CONFIG in present:
         return Format.HUGGING_FACE
     if "adapter_config.json" in present:
         hint = "merge it into its model (peft: model.merge_and_unload()) and save that"
         raise _no_model("an adapter without its model", path, hint)
-    hint = f"a bundle is a folder with {TEXT} and {WEIGHTS}"
+    hint = f"a bundle is a folder with {TEXT} and {WEIGHTS}, a Hugging Face model one with {CONFIG}"
+    inner = sorted(file.parent.name for file in path.glob(f"*/{CONFIG}"))
+    if inner:
+        hint = f"give the folder in it: {path / inner[0]}"
     raise _no_model("a folder without a model", path, hint)
 
 

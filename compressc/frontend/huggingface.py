@@ -21,10 +21,10 @@ from torch.nn.modules import module as registration
 
 from compressc.errors import CompresscError, first_line
 from compressc.frontend.archive import load_tensors
+from compressc.frontend.formats import CONFIG
 from compressc.frontend.pickled import load_safetensors
 from compressc.quiet import quiet
 
-CONFIG = "config.json"
 _SAFE, _PICKLED = "model.safetensors", "pytorch_model.bin"
 _MAX_JSON = 16 << 20
 #: Keys that say where code or kernels come from, or how weights are packed or spread.

@@ -11,7 +11,13 @@ from torch import nn
 
 from compressc.errors import CompresscError, first_line
 from compressc.frontend.archive import read_program
-from compressc.frontend.arguments import Arguments, Example, arguments_of, graph_inputs
+from compressc.frontend.arguments import (
+    Arguments,
+    Example,
+    arguments_of,
+    check_names,
+    graph_inputs,
+)
 from compressc.frontend.export import export_module, rebatched
 from compressc.frontend.faithful import check_faithful
 from compressc.frontend.formats import Format, recognise
@@ -217,6 +223,10 @@ def _load_folder(path: Path, request: _Request) -> Loaded:
         else:
             chosen = named(specs, arguments_of(request.example).tensors)
             request = replace(request, specs=chosen)
+    names = [spec.name.partition(".")[0] for spec in request.specs if spec.name]
+    if isinstance(request.example, Mapping):
+        names += list(request.example)
+    check_names(module, names, listed=True)  # transformers ignores arguments it does not know
     loaded = _from_module(module, request, str(path), "Hugging Face folder", path.resolve().name)
     return replace(loaded, notes=(*notes, *loaded.notes))
 

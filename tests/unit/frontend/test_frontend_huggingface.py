@@ -216,6 +216,15 @@ def test_inputs_of_the_users_choice(bert: Path) -> None:
     assert str(loaded.graph.inputs[0].type) == "i64[b,s]"
 
 
+def test_inputs_the_model_would_ignore(bert: Path) -> None:
+    for options in (
+        {"input_spec": ["input_ids: i64[b,s]", "attentionmask: i64[b,s]"]},
+        {"example": {"input_ids": torch.ones(3, 4).long(), "mask": torch.ones(3, 4)}},
+    ):
+        with pytest.raises(CompresscError, match=r"CC204.*attention_mask.*mask"):
+            load_model(bert, **options)  # type: ignore[arg-type]
+
+
 def test_without_a_class_name_the_headless_model_is_read(copied: Path) -> None:
     config = json.loads((copied / "config.json").read_text())
     del config["architectures"]
@@ -359,6 +368,10 @@ def test_a_folder_without_readable_weights(copied: Path) -> None:
     refused(copied, "CC200", "model.gguf", "save_pretrained")
     (copied / "model.gguf").unlink()
     refused(copied, "CC200", "no weights")
+
+
+def test_the_folder_above_is_named_in_the_hint(copied: Path) -> None:
+    refused(copied.parent, "CC200", str(copied))
 
 
 def test_pickled_code_is_not_run(copied: Path, tmp_path: Path) -> None:
