@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import safetensors
@@ -19,16 +20,27 @@ _ORDERS = "memory_order"
 
 
 def save_bundle(graph: Graph, folder: Path) -> None:
-    """Write a graph into a folder, which is made where missing."""
+    """Write a graph into a folder, which is made where missing.
+
+    Files are written aside and renamed: a graph that was loaded from the same folder keeps the old
+    file mapped, and no crash leaves half a file.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach() for name, tensor in graph.tensors().items()}
     orders = {name: order for name, t in tensors.items() if (order := _memory_order(t))}
     stored = {n: t.permute(orders[n]) if n in orders else t for n, t in tensors.items()}
     stored = _unshared({name: tensor.contiguous() for name, tensor in stored.items()})
-    save_file(stored, folder / WEIGHTS, {_ORDERS: json.dumps(orders)} if orders else None)
-    (folder / TEXT).write_text(str(graph), encoding="utf-8")
-    # safetensors makes files for the owner alone; weights are as public as the text beside them
-    (folder / WEIGHTS).chmod((folder / TEXT).stat().st_mode)
+    aside = {name: folder / f".{name}.{os.getpid()}.partial" for name in (TEXT, WEIGHTS)}
+    try:
+        aside[TEXT].write_text(str(graph), encoding="utf-8")
+        save_file(stored, aside[WEIGHTS], {_ORDERS: json.dumps(orders)} if orders else None)
+        # safetensors makes files for the owner alone; weights are as public as the text beside them
+        aside[WEIGHTS].chmod(aside[TEXT].stat().st_mode)
+        for name, path in aside.items():
+            os.replace(path, folder / name)
+    finally:
+        for path in aside.values():
+            path.unlink(missing_ok=True)
 
 
 def _memory_order(tensor: torch.Tensor) -> list[int]:
@@ -55,6 +67,9 @@ def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def load_bundle(folder: Path) -> Graph:
     """Read a graph that `save_bundle` wrote.
+
+    Weights are mapped, not read: a page comes into memory when it is first touched, and a write
+    into a tensor changes this process's copy of the page, never the file.
 
     Raises:
         CompresscError: CC403 where a file is missing or damaged, CC402 where the text is wrong.
@@ -83,10 +98,16 @@ def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def graph_hash(graph: Graph) -> str:
-    """sha256 over the text form and every weight: equal graphs have equal hashes."""
+    """sha256 over the text form and every weight: equal graphs have equal hashes.
+
+    A weight counts with its dtype, shape and memory order, which decide what its bytes mean and
+    which kernel reads them; one on the meta device has no bytes.
+    """
     digest = hashlib.sha256(str(graph).encode())
     for name, tensor in graph.tensors().items():
-        digest.update(name.encode())
-        flat = tensor.detach().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().data)
+        order = [dim for dim in _memory_order(tensor) if tensor.shape[dim] > 1]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} {order}\n".encode())
+        if not tensor.is_meta:
+            flat = tensor.detach().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()

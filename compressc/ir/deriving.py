@@ -6,7 +6,7 @@ say what a wrong type should be; passes that change widths call `retype`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import sympy
@@ -51,25 +51,30 @@ def derive_types(graph: Graph) -> dict[str, ValueType]:
     Raises:
         CompresscError: CC401 where an op cannot be applied to its operands.
     """
+    return {op.name: type_ for op, type_ in derived_types(graph)}
+
+
+def derived_types(graph: Graph) -> Iterator[tuple[Op, ValueType]]:
+    """Each op with its derived type, one after the other; raises as `derive_types` does."""
     shapes = ShapeEnv()
     mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=shapes)
     sizes = _OpenSizes(graph, shapes)
     values: dict[str, Any] = {}
-    types: dict[str, ValueType] = {}
     known: dict[Any, Any] = {}  # repeated blocks are derived once
-    # the Python dispatcher: some C++ shape functions would turn a symbolic size into a number
-    with mode, enable_python_dispatcher(), torch.no_grad():
-        for op in graph:
-            try:
+    for op in graph:
+        try:
+            # the Python dispatcher: some C++ shape functions would turn a symbolic size into a
+            # number. All three are left between ops, which belong to whoever asked
+            with mode, enable_python_dispatcher(), torch.no_grad():
                 values[op.name] = (
                     _fake_input(op, sizes)
                     if op.kind == "input"
                     else _fake_call(op, values, sizes.env, known)
                 )
-                types[op.name] = _type_of(values[op.name], sizes.names)
-            except NOT_APPLICABLE as error:
-                raise cannot_compute(graph, op, error) from error
-    return types
+                type_ = _type_of(values[op.name], sizes.names)
+        except NOT_APPLICABLE as error:
+            raise cannot_compute(graph, op, error) from error
+        yield op, type_
 
 
 def cannot_compute(graph: Graph, op: Op, error: Exception) -> CompresscError:
@@ -146,8 +151,30 @@ def _fake_call(
     key = (op.kind, _layer_key(op.layer), _key(args), _key(kwargs))
     if key not in known:
         function = op.layer if op.layer is not None else overload(op.kind)
-        known[key] = function(*args, **kwargs)
+        known[key] = apply(op.kind, function, args, kwargs)
     return known[key]
+
+
+#: Writes into a part of a value -> the view of that part. Their shape functions are careless.
+_SCATTERS: dict[str, Any] = {
+    "aten.slice_scatter": torch.ops.aten.slice.Tensor,
+    "aten.select_scatter": torch.ops.aten.select.int,
+    "aten.diagonal_scatter": torch.ops.aten.diagonal.default,
+}
+
+
+def apply(kind: str, function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Call an op on tensors without data, as strictly as its kernel would.
+
+    Raises:
+        ValueError: where the kernel would reject operands that the shape function takes.
+    """
+    if kind in _SCATTERS:
+        whole, part, *where = args
+        wanted = _SCATTERS[kind](whole, *where, **kwargs).shape
+        if part.shape != wanted:
+            raise ValueError(f"a part of shape {tuple(wanted)} is written, not {tuple(part.shape)}")
+    return function(*args, **kwargs)
 
 
 def _layer_key(layer: nn.Module | None) -> Any:

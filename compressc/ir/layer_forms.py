@@ -18,7 +18,7 @@ from compressc.ir.ops import (
     layer_tensors,
     squeeze,
 )
-from compressc.ir.printer import error_at
+from compressc.ir.printer import arg_text, error_at
 
 #: Tables of a module that change what it computes, or hide tensors, and that no text shows.
 _HIDDEN = (
@@ -28,6 +28,9 @@ _HIDDEN = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
+_MISSING = object()
+#: Settings that a pooling module takes as one number or as one per spatial axis.
+_PER_AXIS = ("kernel_size", "stride", "padding", "dilation", "output_size")
 _SIMPLE = (int, float, str, bool, tuple, type(None))
 
 
@@ -46,13 +49,20 @@ class _Form:
     tensors: list[tuple[str, tuple[int, ...]]]
 
 
+#: Kept from graph to graph: a pipeline verifies after each pass, and most layers stay.
+_FORMS: dict[Any, _Form] = {}
+_TWINS: dict[Any, nn.Module] = {}
+_MOST_KNOWN = 10_000
+
+
 class LayerForms:
     """Checks layers, and stands in for them on the meta device; equal ones are built once."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._forms: dict[Any, _Form] = {}
-        self._twins: dict[Any, nn.Module] = {}
+        for known in (_FORMS, _TWINS):
+            if len(known) > _MOST_KNOWN:
+                known.clear()
 
     def check(self, op: Op) -> nn.Module:
         """See that text says all of a layer.
@@ -84,18 +94,20 @@ class LayerForms:
         if type(layer) is not Tensor or names != ["value"] or "value" not in getattr(layer, slot):
             raise self._fault(op, f"'%{op.name}' holds one tensor, a {op.kind}", str(names))
         key = ("value", *_memory(layer.value))
-        if key not in self._twins:
-            self._twins[key] = Tensor(_meta(layer.value))
-        return self._twins[key]
+        if key not in _TWINS:
+            _TWINS[key] = Tensor(_meta(layer.value))
+        return _TWINS[key]
 
     def _form(self, op: Op) -> tuple[Any, _Form]:
         try:
             attributes = layer_attributes(op)
             key = (op.kind, *attributes.items())
-            if key not in self._forms:
+            if key not in _FORMS:
+                for value in attributes.values():
+                    arg_text(value)  # what has no text is refused here
                 model = build_layer(op.kind, attributes)
-                self._forms[key] = _Form(model, _settings(model), _shapes(model))
-            return key, self._forms[key]
+                _FORMS[key] = _Form(model, _settings(model), _shapes(model))
+            return key, _FORMS[key]
         except (AttributeError, TypeError, RuntimeError, CompresscError) as error:
             got = error.got or error.wanted if isinstance(error, CompresscError) else str(error)
             wanted = f"'%{op.name}' has attributes that make no {op.kind}"
@@ -109,13 +121,16 @@ class LayerForms:
         if got != form.tensors or layer._buffers.keys() != form.model._buffers.keys():
             wanted = f"'%{op.name}' holds {_text(form.tensors)} by its attributes"
             raise self._fault(op, wanted, _text(got))
+        slots = [isinstance(t, nn.Parameter) == (name in layer._parameters) for name, t in tensors]
+        if not all(slots):
+            raise self._fault(op, f"parameters of '%{op.name}' are trained, and buffers are not")
         self._check_dtypes(op, form)
         memory = tuple(_memory(tensor) for _, tensor in tensors)
         full = (key, memory)
-        if full not in self._twins:
-            self._twins[full] = build_layer(op.kind, layer_attributes(op))
-            _fill(self._twins[full], dict(tensors))
-        return self._twins[full]
+        if full not in _TWINS:
+            _TWINS[full] = build_layer(op.kind, layer_attributes(op))
+            _fill(_TWINS[full], dict(tensors))
+        return _TWINS[full]
 
     def _check_dtypes(self, op: Op, form: _Form) -> None:
         """Integers are where the kind has them; all other tensors are floats of one dtype."""
@@ -140,10 +155,21 @@ class LayerForms:
 def _check_settings(forms: LayerForms, op: Op, form: _Form) -> None:
     settings = vars(op.layer)
     for key, implied in form.settings.items():
-        value = squeeze(settings[key]) if key in settings else "missing"
+        raw = settings.get(key, _MISSING)
+        value = squeeze(raw)
+        if isinstance(raw, tuple | list) and not _fits(len(raw), key, op.kind, form.model):
+            value = _MISSING
         if type(value) not in _SIMPLE or value != implied:
             wanted = f"'{key}' of '%{op.name}' is {implied} by its attributes"
-            raise forms._fault(op, wanted, str(value))
+            raise forms._fault(op, wanted, str(raw))
+
+
+def _fits(length: int, key: str, kind: str, model: nn.Module) -> bool:
+    """Whether a setting may have that many numbers: one per spatial axis, or as the model has."""
+    own = vars(model)[key]
+    if isinstance(own, tuple | list):
+        return length == len(own)
+    return key in _PER_AXIS and kind.endswith(f"{length}d")
 
 
 def _settings(layer: nn.Module) -> dict[str, Any]:

@@ -29,6 +29,8 @@ _HEADER = re.compile(rf"graph ({_NAME})\((.*)\) \{{$")
 _OP = re.compile(
     rf"%({_NAME}) = ({_NAME})\((.*?)\)(?: \{{(.*?)\}})?((?: @{_NAME})*) : ([^#]*?)\s*(#.*)?$"
 )
+_ORIGIN = re.compile(rf"(?:# from ({_NAME}(?:, {_NAME})*)|#)((?: kept \d+:[\d,-]+)*)$")
+_INPUT_ORIGIN = re.compile(rf"input %({_NAME}) +(#.*)$")
 _LIMIT = re.compile(r"(?:(\d{1,18}) <= )?([A-Za-z_]\w*)(?: <= (\d{1,18}))?$")
 _NUMBER = re.compile(r"-?(\d+\.?\d*([eE][-+]?\d+)?|inf|nan)$")
 _WORDS: dict[str, Arg] = {
@@ -82,6 +84,9 @@ def parse_graph(text: str, tensors: Mapping[str, torch.Tensor] | None = None) ->
             elif line.startswith("width "):
                 pairs = (item.split(" = ") for item in split_top_level(line[6:]))
                 graph.widths = {name: int(value) for name, value in pairs}
+            elif match := _INPUT_ORIGIN.match(line):
+                op = graph[match[1]]
+                op.lineage, op.kept = _parse_origin(match[2])
             elif line.startswith("return "):
                 graph.outputs, returned = parse_arg(line[7:]), True
             elif line != "}":
@@ -185,11 +190,15 @@ def _parse_value_type(text: str) -> ValueType:
 
 
 def _parse_origin(text: str) -> tuple[tuple[str, ...], dict[int, tuple[int, ...]]]:
-    names, *rest = re.split(r" ?kept ", text.removeprefix("#").strip())
-    lineage = tuple(split_top_level(names.removeprefix("from "))) if names else ()
+    if not text:
+        return (), {}
+    match = _ORIGIN.match(text)
+    if match is None:
+        raise ValueError("an origin is written like # from conv1, bn1 kept 1:0-3,7")
+    lineage = tuple(match[1].split(", ")) if match[1] else ()
     kept = {}
-    for item in rest:
-        dim, _, runs = item.strip().partition(":")
+    for item in match[2].split(" kept ")[1:]:
+        dim, _, runs = item.partition(":")
         kept[int(dim)] = tuple(i for run in runs.split(",") for i in _run(run))
     return lineage, kept
 

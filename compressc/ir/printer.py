@@ -62,6 +62,7 @@ def print_graph(graph: Printable) -> str:
         lines.append("  where " + ", ".join(limit_text(k, *v) for k, v in graph.limits.items()))
     if graph.widths:
         lines.append("  width " + ", ".join(f"{k} = {v}" for k, v in graph.widths.items()))
+    lines += [f"  input %{op.name}   {text}" for op in graph.inputs if (text := origin_text(op))]
     body = [(op_text(op, names), origin_text(op)) for op in graph if op.kind != "input"]
     margin = min(max((len(text) for text, _ in body), default=0), 110)
     lines += [f"  {text:<{margin}}   {origin}".rstrip() for text, origin in body]

@@ -121,7 +121,9 @@ def _reads_back(size: sympy.Expr) -> bool:
 def _is_readable_type(type_: ValueType) -> bool:
     if isinstance(type_, TupleType):
         return all(_is_readable_type(item) for item in type_.items)
-    return type_.dtype in DTYPE_NAMES and all(map(_is_readable_size, type_.shape))
+    sizes = type_.shape
+    readable = isinstance(sizes, tuple) and all(map(_is_readable_size, sizes))
+    return readable and type_.dtype in DTYPE_NAMES
 
 
 def _is_readable_size(size: Size) -> bool:

@@ -16,14 +16,44 @@ import sympy
 import torch
 from torch import nn
 
-from compressc.ir.deriving import NOT_APPLICABLE
+from compressc.ir.deriving import NOT_APPLICABLE, apply
 from compressc.ir.graph import Graph
 from compressc.ir.ops import Arg, Op, Ref, overload
-from compressc.ir.types import TensorType, TupleType, ValueType, evaluate
+from compressc.ir.types import TensorType, TupleType, ValueType, evaluate, symbol
 
 #: Prime sizes to start from; with many open dimensions smaller ones, or numels would overflow.
 _STARTS = {2: (10007, 20011), 6: (1009, 2003)}
 _SMALLEST = 2  # torch.export takes no open size for less
+_SMALL = 100  # a size of less may be in a shape by chance
+
+
+#: Results of calls on the meta device, kept from graph to graph: a pipeline verifies after each
+#: pass, and most ops stay. Dropped when there are as many as this.
+_MOST_KNOWN = 50_000
+
+
+class _Known:
+    """What is known of the meta device.
+
+    Attributes:
+        results: call -> (the twin called, which keeps its id its own, result).
+        alike: dtype, shape, strides -> the one such tensor, so that its id can stand in a key.
+    """
+
+    def __init__(self) -> None:
+        self.results: dict[Any, tuple[Any, Any]] = {}
+        self.alike: dict[Any, torch.Tensor] = {}
+
+    def one(self, value: Any) -> Any:
+        """One tensor for all that look the same."""
+        if isinstance(value, tuple | list):
+            return tuple(map(self.one, value))
+        if not isinstance(value, torch.Tensor):
+            return value
+        return self.alike.setdefault((value.dtype, value.shape, value.stride()), value)
+
+
+_known = _Known()
 
 
 def doubtful_op(graph: Graph, twins: Mapping[str, nn.Module]) -> tuple[Op, str] | None:
@@ -34,11 +64,14 @@ def doubtful_op(graph: Graph, twins: Mapping[str, nn.Module]) -> tuple[Op, str] 
         twins: for each layer op, an equal module on the meta device.
 
     Returns:
-        The op, and its type in numbers with the sizes it was found at. The text is empty where the
-        op cannot be run on the meta device at these sizes. None where all types are true.
+        The op, and its true type. The text is empty where the op cannot be run on the meta device
+        at these sizes. None where all types are true.
     """
+    global _known  # noqa: PLW0603  (a run that goes on keeps the old one)
+    if len(_known.results) > _MOST_KNOWN:
+        _known = _Known()
     for sizes in sample_sizes(graph):
-        found = _Run(graph, twins, sizes).first_doubt()
+        found = _Run(graph, twins, sizes, _known).first_doubt()
         if found is not None:
             return found
     return None
@@ -80,12 +113,16 @@ def _primes(graph: Graph, names: Sequence[str], start: int) -> dict[str, int]:
 class _Run:
     """One run of a graph on the meta device."""
 
-    def __init__(self, graph: Graph, twins: Mapping[str, nn.Module], sizes: dict[str, int]) -> None:
-        self.graph, self.twins, self.sizes = graph, twins, sizes
+    def __init__(
+        self,
+        graph: Graph,
+        twins: Mapping[str, nn.Module],
+        sizes: dict[str, int],
+        known: _Known,
+    ) -> None:
+        self.graph, self.twins, self.sizes, self.known = graph, twins, sizes, known
         self.env = graph.size_env(**sizes)
         self.values: dict[str, Any] = {}
-        self.results: dict[Any, Any] = {}  # call -> result
-        self.alike: dict[Any, torch.Tensor] = {}  # dtype, shape, strides -> the one such tensor
         self.agreed: set[tuple[Any, ValueType]] = set()
         self.numbers: dict[Any, int] = {}
 
@@ -99,8 +136,7 @@ class _Run:
                     return op, ""
                 self.values[op.name] = value
                 if not self._agrees(value, op.type):
-                    at = ", ".join(f"{name}={size}" for name, size in self.sizes.items())
-                    return op, f"{_text(value)}{' at ' if at else ''}{at}"
+                    return op, self._text(value)
         return None
 
     def _size(self, size: Any) -> int:
@@ -110,30 +146,24 @@ class _Run:
             self.numbers[size] = int(evaluate(size, self.env))
         return self.numbers[size]
 
-    def _input(self, op: Op) -> torch.Tensor:
+    def _input(self, op: Op) -> Any:
         assert isinstance(op.type, TensorType)
         shape = [self._size(size) for size in op.type.shape]
-        return self._one(torch.empty(shape, dtype=op.type.dtype, device="meta"))
-
-    def _one(self, value: torch.Tensor) -> torch.Tensor:
-        """One tensor for all that look the same, so that its id can stand in a key."""
-        return self.alike.setdefault((value.dtype, value.shape, value.stride()), value)
+        return self.known.one(torch.empty(shape, dtype=op.type.dtype, device="meta"))
 
     def _call(self, op: Op) -> Any:
         twin = self.twins.get(op.name)
         key = (op.kind, id(twin), self._key(op.args), self._key(op.kwargs) if op.kwargs else ())
-        if key not in self.results:
-            self.results[key] = self._run(op, twin)
-        return self.results[key]
+        if key not in self.known.results:
+            self.known.results[key] = twin, self._run(op, twin)
+        return self.known.results[key][1]
 
     def _run(self, op: Op, twin: nn.Module | None) -> Any:
         args, kwargs = self._filled(op.args), self._filled(op.kwargs)
         if twin is None and not op.inputs and _takes_device(op.kind):
             kwargs.setdefault("device", torch.device("meta"))
-        result = (overload(op.kind) if twin is None else twin)(*args, **kwargs)
-        if isinstance(result, tuple | list):
-            return tuple(self._one(r) if isinstance(r, torch.Tensor) else r for r in result)
-        return self._one(result)
+        function = overload(op.kind) if twin is None else twin
+        return self.known.one(apply(op.kind, function, args, kwargs))
 
     def _filled(self, arg: Arg) -> Any:
         """An argument with values for references, numbers for sizes, and the meta device."""
@@ -181,13 +211,19 @@ class _Run:
             return False
         return tuple(value.shape) == tuple(map(self._size, type_.shape))
 
+    def _text(self, value: Any) -> str:
+        """A type as it should be recorded: a multiple of an open dimension's size as such."""
+        if isinstance(value, tuple):
+            return f"({', '.join(map(self._text, value))})"
+        if not isinstance(value, torch.Tensor):
+            return type(value).__name__
+        return str(TensorType(value.dtype, tuple(map(self._symbolic, value.shape))))
 
-def _text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"({', '.join(map(_text, value))})"
-    if isinstance(value, torch.Tensor):
-        return str(TensorType(value.dtype, tuple(value.shape)))
-    return str(value)
+    def _symbolic(self, size: int) -> Any:
+        for name, prime in self.sizes.items():
+            if prime > _SMALL and size and size % prime == 0:
+                return symbol(name) * self._symbolic(size // prime)
+        return size
 
 
 @cache

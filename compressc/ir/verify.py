@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError
-from compressc.ir.deriving import derive_types
+from compressc.ir.deriving import derived_types
 from compressc.ir.graph import Graph
 from compressc.ir.layer_forms import LayerForms
 from compressc.ir.ops import LAYERS, Arg, Op, Ref, map_arg, overload
@@ -16,6 +16,7 @@ from compressc.ir.printer import error_at, limit_text
 from compressc.ir.readable import check_readable
 from compressc.ir.sampled_types import doubtful_op
 from compressc.ir.types import TensorType
+from compressc.quiet import quiet
 
 
 def verify(graph: Graph, *, like: Graph | None = None) -> None:
@@ -117,32 +118,49 @@ def _check_call(graph: Graph, op: Op, twin: nn.Module | None) -> None:
         raise error_at(graph, op, "CC400", wanted, op.kind)
 
 
+#: Layers of torch whose kernels take integers and booleans, too.
+_TAKES_INTEGERS = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Tanh, nn.MaxPool2d, nn.Dropout)
+
+
 def _check_operand_dtypes(graph: Graph, op: Op, twin: nn.Module) -> None:
-    """Kernels take floats of the weights' dtype, and norms in float32 take halves, too."""
+    """Kernels are stricter than shape functions: floats of the weights' dtype, as a rule."""
     held = {t.dtype for t in twin.state_dict().values() if t.dtype.is_floating_point}
     for name in op.inputs:
         type_ = graph[name].type
-        if not held or not isinstance(type_, TensorType) or not type_.dtype.is_floating_point:
-            continue
-        mixed = "norm" in op.kind and type_.dtype in (torch.float16, torch.bfloat16)
-        if type_.dtype not in held and not (mixed and held == {torch.float32}):
-            wanted = f"'%{op.name}' computes in {', '.join(map(str, held))}"
+        if isinstance(type_, TensorType) and not _takes(twin, held, type_.dtype):
+            wanted = f"'%{op.name}' takes {_wanted(twin, held)}"
             raise error_at(graph, op, "CC401", wanted, str(type_))
+
+
+def _takes(twin: nn.Module, held: set[torch.dtype], dtype: torch.dtype) -> bool:
+    if isinstance(twin, nn.Embedding):
+        return dtype in (torch.int64, torch.int32)
+    if not dtype.is_floating_point:
+        own = type(twin).__module__.startswith("torch.nn.")
+        return not own or isinstance(twin, _TAKES_INTEGERS)
+    halves = (torch.float16, torch.bfloat16)
+    mixed = "Norm" in type(twin).__name__ and held == {torch.float32} and dtype in halves
+    return not held or dtype in held or mixed
+
+
+def _wanted(twin: nn.Module, held: set[torch.dtype]) -> str:
+    if isinstance(twin, nn.Embedding):
+        return "indices"
+    return ", ".join(sorted(map(str, held))) or "floats"
 
 
 def _check_types(graph: Graph, twins: dict[str, nn.Module]) -> None:
     doubt = doubtful_op(graph, twins)
     if doubt is None:
         return
-    for name, derived in derive_types(graph).items():
-        recorded = graph[name].type
-        if recorded != derived:
-            wanted = f"the type of '%{name}' is {derived}"
-            raise error_at(graph, graph[name], "CC401", wanted, str(recorded))
     op, found = doubt
-    if found:  # true with symbols, where a size was taken for large
-        wanted = f"the type of '%{op.name}' is {found}"
-        raise error_at(graph, op, "CC401", wanted, str(op.type))
+    if found:
+        raise error_at(graph, op, "CC401", f"the type of '%{op.name}' is {found}", str(op.type))
+    with quiet():  # torch logs what it then raises
+        for op, derived in derived_types(graph):  # not all ops run on the meta device
+            if op.type != derived:
+                wanted = f"the type of '%{op.name}' is {derived}"
+                raise error_at(graph, op, "CC401", wanted, str(op.type))
 
 
 def check_finite(graph: Graph) -> None:
