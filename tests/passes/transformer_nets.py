@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
@@ -13,7 +14,7 @@ from compressc.analysis import symbolize_widths
 from compressc.data import Dataset, Split
 from compressc.frontend import load_model
 from compressc.ir import Graph
-from tests.unit.analysis.analysis_nets import net
+from tests.unit.analysis.analysis_nets import NETS, net
 
 _TEXT = ("input_ids: i64[b,s]", "attention_mask: i64[b,s]")
 _SIZES = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
@@ -52,6 +53,15 @@ def _convnext() -> nn.Module:
 
     config = ConvNextConfig(num_channels=1, depths=[1, 1, 1, 1], hidden_sizes=[8, 16, 24, 32])
     return ConvNextForImageClassification(config)
+
+
+#: Networks of `analysis_nets` for every run; `make slow` has all of them.
+FEW = ("digits_cnn", "dense_net", "plain_matrices", "gqa_repeat", "split_qkv", "padded")
+
+
+def all_nets() -> list[Any]:
+    """Names of all networks, those beyond `FEW` marked slow, as pytest parameters."""
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name not in FEW)) for name in NETS]
 
 
 _IMAGE = ("pixel_values: f32[b,1,16,16]",)

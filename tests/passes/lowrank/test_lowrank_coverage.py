@@ -11,19 +11,18 @@ from torch import nn
 from compressc.analysis.coverage import Verdict
 from compressc.pipeline import Context, cover
 from compressc.testing import check_coverage, export_graph
-from tests.passes.transformer_nets import MODELS, transformer
-from tests.unit.analysis.analysis_nets import NETS, symbolized
+from tests.passes.transformer_nets import MODELS, all_nets, transformer
+from tests.unit.analysis.analysis_nets import symbolized
 
 
 @pytest.mark.parametrize("options", [{}, {"energy": 0.6}, {"rank": 3}], ids=str)
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", all_nets())
 def test_agreement(name, options):
     check_coverage(LowRank(**options), symbolized(name))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "gpt2")) for n in MODELS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
 def test_agreement_on_transformers(name):
     assert check_coverage(LowRank(energy=0.6), transformer(name)).share > 0.5
 

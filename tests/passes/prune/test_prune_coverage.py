@@ -9,7 +9,7 @@ from torch import nn
 
 from compressc.pipeline import Context, cover
 from compressc.testing import check_coverage, export_graph
-from tests.passes.transformer_nets import MODELS, example_data, random_data, transformer
+from tests.passes.transformer_nets import FEW, MODELS, example_data, random_data, transformer
 from tests.unit.analysis.analysis_nets import NETS, symbolized
 
 OPTIONS = (
@@ -24,9 +24,7 @@ def verdicts(name, **options):
     return {op: verdict.text for op, verdict in coverage.verdicts.items()}, coverage
 
 
-@pytest.mark.parametrize(
-    "name", ["digits_cnn", "dense_net", "plain_matrices", "gqa_repeat", "split_qkv", "padded"]
-)
+@pytest.mark.parametrize("name", FEW)
 def test_agreement(name):
     check_coverage(Prune(), symbolized(name))
 
@@ -135,6 +133,7 @@ def test_no_layer_is_left_alone_without_a_note(name):
     assert {op for op in left if not coverage.verdicts[op].tensors} <= noted
 
 
+@pytest.mark.slow
 def test_data_do_not_matter_to_magnitudes():
     graph = transformer("bert")
     blind, seeing = (cover([Prune()], graph, data)[0] for data in (None, random_data(graph)))

@@ -51,6 +51,7 @@ def test_the_verdicts():
     assert {item.tensor for item in coverage.uncovered} == {"pointwise.bias", "head.bias"}
 
 
+@pytest.mark.slow  # a batch norm that stays costs nncf 15 s whatever the model
 def test_what_stays_float_says_why():
     (coverage,) = cover([Quant()], symbolized("dense_net"))
     assert coverage.verdicts["norms.0"] == Verdict.cannot(

@@ -8,12 +8,12 @@ from compressc_simplify import Simplify
 from compressc.analysis.coverage import Verdict
 from compressc.pipeline import Context, cover
 from compressc.testing import check_coverage
-from tests.passes.transformer_nets import MODELS, transformer
-from tests.unit.analysis.analysis_nets import NETS, symbolized
+from tests.passes.transformer_nets import MODELS, all_nets, transformer
+from tests.unit.analysis.analysis_nets import symbolized
 
 
 @pytest.mark.parametrize("fold", [True, False])
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", all_nets())
 def test_agreement(name, fold):
     check_coverage(Simplify(fold=fold), symbolized(name))
 
