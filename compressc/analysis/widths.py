@@ -55,10 +55,11 @@ class _SizeWriter:
         written, axis = self.sizes(op)[position]
         if axis is None or (op.kind == "aten.expand" and written == -1):
             return written
-        if isinstance(written, sympy.Expr):
-            return self._open_expression(written, axis)
+        meant = _explicit(op, position, written)
+        if isinstance(meant, sympy.Expr):
+            return self._open_expression(meant, axis)
         if all(leaf.frozen or leaf.size == 1 for leaf in leaves(axis)):
-            return _explicit(op, position, written)
+            return meant
         return self._expression(axis)
 
     def _open_expression(self, written: sympy.Expr, axis: Axis) -> sympy.Expr:
