@@ -329,6 +329,8 @@ def _same_weights(a: Op, b: Op) -> bool:
     if a.layer is None or b.layer is None:
         return True
     for (_, x), (_, y) in zip(layer_tensors(a.layer), layer_tensors(b.layer), strict=True):
+        if x.dtype != y.dtype:
+            return False
         if not (x.is_meta or y.is_meta) and not torch.equal(x, y):
             return False
     return True

@@ -332,10 +332,10 @@ def _pretrained(name: str) -> tuple[nn.Module, tuple[torch.Tensor, ...], tuple[s
                 "encoder.layer.{0..2}.attention.self.{query,key,value}": 9,
             },
         ),
-        ("gpt2", {"h.{0..2}": 3}),
-        ("llama", {"layers.{0..2}": 3}),
+        pytest.param("gpt2", {"h.{0..2}": 3}, marks=pytest.mark.slow),
+        pytest.param("llama", {"layers.{0..2}": 3}, marks=pytest.mark.slow),
         ("vit", {"layers.{0..2}": 3, "layers.{0..2}.attention.{q_proj,k_proj,v_proj}": 9}),
-        ("swin", {"encoder.layers.0.blocks.{0-1,2-3}": 2}),
+        pytest.param("swin", {"encoder.layers.0.blocks.{0-1,2-3}": 2}, marks=pytest.mark.slow),
         ("resnet", {"encoder.stages.0.layers.{0..2}": 3, "encoder.stages.1.layers.{1..2}": 2}),
     ],
 )  # fmt: skip
