@@ -40,16 +40,11 @@ def parse_request(coverage: bool, request: CoverageRequest) -> list[Pass] | None
     """The passes that coverage is wanted of; None where it is not wanted.
 
     Raises:
-        CompresscError: CC100 for options that mean nothing without `--coverage`, CC101 to CC103
-            for the pass list.
+        CompresscError: CC101 to CC103 for the pass list.
     """
     from compressc.pipeline import PASSES, find_plugins, parse_passes
 
     if not (coverage or request.passes or request.strict is not None):
-        if request.as_json or request.everything:
-            raise CompresscError(
-                "CC100", "--json and --all belong to --coverage", hint="inspect model.pt --coverage"
-            )
         return None
     return parse_passes(request.passes or list(find_plugins(PASSES)))
 

@@ -54,9 +54,7 @@ def inspect(  # noqa: PLR0913  (each is an option of the command line)
     --for and --strict imply --coverage.
     """
     request = CoverageRequest(passes, strict, as_json, everything)
-    wanted = coverage or bool(passes) or strict is not None
-    # before the model is read, which may take long
-    asked = parse_request(coverage, request) if wanted else None
+    asked = parse_request(coverage, request)  # before the model is read, which may take long
     loaded = load_from_options(
         model, data=data, inputs=inputs, trust_pickle=trust_pickle, factory=factory
     )

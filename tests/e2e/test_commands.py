@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,70 @@ def test_inspect(capsys: pytest.CaptureFixture[str], teacher: Path) -> None:
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "--version").startswith("compressc 0.1")
+
+
+COVERAGE = ("--data", "digits", "--coverage", "--for", "prune(ratio=0.3),lowrank(rank=2)")
+
+
+def test_coverage_lists_every_op_with_weights(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, teacher: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    out = run(capsys, "inspect", str(teacher), *COVERAGE)
+    assert max(map(len, out.splitlines())) <= 100
+    prune, lowrank = out.split("lowrank(rank=2)\n", 1)
+    assert re.search(r"\+ stem +conv2d +504 +cuts 16 of 56 channels", prune)
+    assert re.search(r"\+ head +linear +1,130 +follows the cut of", prune)
+    assert re.search(r"- conv1 +conv2d +28,224 +only 1x1 convolutions", lowrank)
+    assert re.search(r"\. \d+ ops +no weights", lowrank)
+    assert "graph model" not in out
+    assert re.search(r"prune\(ratio=0.3\) +474,936 of 474,946 +100.0%", out)
+
+
+def test_coverage_as_json_is_all_of_it(capsys: pytest.CaptureFixture[str], teacher: Path) -> None:
+    found = json.loads(run(capsys, "inspect", str(teacher), *COVERAGE, "--json"))
+    assert [entry["pass"] for entry in found["passes"]] == ["prune(ratio=0.3)", "lowrank(rank=2)"]
+    prune, lowrank = found["passes"]
+    assert len(prune["ops"]) == len(lowrank["ops"]) == found["ops"] == 36
+    assert prune["uncovered"] == [
+        {"tensor": "head.bias", "parameters": 10, "reason": prune["uncovered"][0]["reason"]}
+    ]
+    covered = (
+        sum(item["parameters"] for item in lowrank["uncovered"]) + lowrank["covered_parameters"]
+    )
+    assert covered == lowrank["parameters"] == 474_946
+    assert sum(lowrank["counts"].values()) == 36
+
+
+def test_all_gives_each_op_a_row(capsys: pytest.CaptureFixture[str], teacher: Path) -> None:
+    out = run(capsys, "inspect", str(teacher), *COVERAGE, "--all")
+    assert re.search(r"\+ relu_1 ", out)
+    assert " ops: " not in out
+
+
+def test_strict_names_what_is_not_reached(
+    capsys: pytest.CaptureFixture[str], teacher: Path
+) -> None:
+    arguments = ["inspect", str(teacher), "--data", "digits", "--for", "lowrank(rank=2)"]
+    assert main([*arguments, "--strict", "0.01"]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--strict", "0.9"]) == 6
+    printed = capsys.readouterr()
+    assert printed.err.startswith("[CC505] 'lowrank(rank=2)' must reach 90.0% of the parameters")
+    assert "stage2.conv2.weight (112,896): only 1x1 convolutions" in printed.err
+    assert "coverage of model" in printed.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("--for", "prun"), "[CC101]"),
+        (("--for", "prune(ratio=2)"), "[CC102]"),
+        (("--strict", "2"), "[CC100]"),
+    ],
+)
+def test_coverage_options_are_checked_before_the_model_is_read(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: str
+) -> None:
+    assert main(["inspect", "no-such-file.pt", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(code)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressc.testing import check_pass, export_graph
+from compressc.testing import check_coverage, check_pass, export_graph
 
 PLUGIN = Path(__file__).parents[2] / "examples" / "plugin"
 
@@ -92,13 +92,23 @@ def test_its_order_is_checked(installed, model, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_it_says_what_it_can_do(installed, model, tmp_path):
+    done = run(installed, tmp_path, *COMPRESSC, "inspect", model, "--for", "sparsify24", "--all")
+    assert done.returncode == 0, done.stderr
+    rows = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert any(row.endswith("linear 2,080 2 of every 4 weights are zero") for row in rows)
+    assert any(row.endswith("flatten.using.. no linear layer") for row in rows), rows
+
+
 def test_the_pass_itself(installed, monkeypatch):
     monkeypatch.syspath_prepend(str(installed))
     from compressc_sparsify24 import Sparsify24
 
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
-    checked = check_pass(Sparsify24(), export_graph(module, torch.randn(4, 16)))
+    graph = export_graph(module, torch.randn(4, 16))
+    checked = check_pass(Sparsify24(), graph)
+    assert check_coverage(Sparsify24(), graph).covered == 16 * 8
     assert checked.notes == {"0": ["2 of every 4 weights are zero"], "2": ["skipped: 8 inputs"]}
     assert checked.edits == {"set_layer": 1}
     weight, before = checked.graph["0"].layer.weight, module[0].weight
