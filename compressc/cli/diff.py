@@ -73,10 +73,10 @@ def _read(path: str, options: dict[str, Any]) -> Graph:
 
 
 def _read_text(path: Path) -> Graph:
-    from compressc.ir import check_structure, parse_graph
+    from compressc.ir import parse_graph, verify
 
     graph = parse_graph(path.read_text(encoding="utf-8", errors="replace"))
-    check_structure(graph)
+    verify(graph)
     return graph
 
 

@@ -67,6 +67,9 @@ def test_errors_keep_their_codes(
     forged.write_text(
         "graph g(%x: f32[b,4]) {\n  %y = aten.nothing(%x) : f32[b,4]\n  return %y\n}\n"
     )
+    lying = tmp_path / "lying.txt"
+    lying.write_text("graph g(%x: f32[b,4]) {\n  %y = aten.relu(%x) : f32[b,5]\n  return %y\n}\n")
+    assert main(["diff", str(teacher), str(lying)]) == 5
     assert main(["diff", str(teacher), str(tmp_path / "none")]) == 3
     assert main(["diff", str(teacher), str(forged)]) == 5
     assert main(["diff", str(teacher), str(teacher), "--size", "q=3"]) == 2
