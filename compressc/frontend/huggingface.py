@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +62,14 @@ def read_folder(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
     if missing or info["mismatched_keys"]:
         wrong = missing or [str(key) for key in info["mismatched_keys"]]
         raise _damaged(folder, f"{len(wrong)} missing: {', '.join(wrong[:3])}")
-    unused = sorted(info["unexpected_keys"])
-    notes = [f"{len(unused)} tensors of the file are not used: {', '.join(unused[:3])}"]
-    return model.eval(), tuple(notes if unused else ())
+    return model.eval(), tuple(_notes(model, sorted(info["unexpected_keys"])))
+
+
+def _notes(model: nn.Module, unused: Sequence[str]) -> Iterator[str]:
+    if unused:
+        yield f"{len(unused)} tensors of the file are not used: {', '.join(unused[:3])}"
+    if any("Experts" in type(part).__name__ for part in model.modules()):
+        yield "experts are computed by transformers' batched_mm, which rounds differently"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -157,7 +162,7 @@ def _build(
         )
     try:
         built = mapping[kind].from_dict(_cleaned(config))
-        _without_cache(built)
+        _make_traceable(built)
         class_ = _model_class(transformers, built, config.get("architectures"), folder)
         with torch.random.fork_rng(devices=[]):  # weights that are not in the file are refused
             model, info = class_.from_pretrained(
@@ -175,13 +180,14 @@ def _build(
     return model, info
 
 
-def _without_cache(config: Any) -> None:
-    """A trace holds no cache: it takes a whole sequence and gives every position."""
+def _make_traceable(config: Any) -> None:
+    """No cache: a trace takes a whole sequence and gives every position. Experts in plain ATen."""
     config.use_cache = False
+    config._experts_implementation = "batched_mm"
     for name in getattr(config, "sub_configs", {}):
         part = getattr(config, name, None)
         if part is not None and not isinstance(part, dict):
-            _without_cache(part)
+            _make_traceable(part)
 
 
 def _model_class(transformers: Any, config: Any, architectures: Any, folder: Path) -> Any:

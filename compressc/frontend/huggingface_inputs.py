@@ -40,14 +40,18 @@ def default_inputs(model: nn.Module, folder: Path) -> tuple[InputSpec, ...]:
     elif main in ("input_features", "input_values"):
         found = {main: _sound(config, main)}
     if not all(found.values()) or not found:
+        example = "i64[b,s]" if main.endswith("ids") else "f32[b,...]"
         raise CompresscError(
             "CC203",
             "the configuration does not say what the model takes",
             got=f"{type(model).__name__}.forward({', '.join(list(parameters)[:6])}, ...)",
             where=str(folder),
-            hint=f'give --input "{main}: f32[b,...]", one for each input',
+            hint=f'give --input "{main}: {example}", one for each input',
         )
-    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in parameters:
+    # heads on a whole sequence make the decoder's tokens of the encoder's themselves
+    whole = type(model).__name__.endswith(("ForSequenceClassification", "ForQuestionAnswering"))
+    decodes = getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in parameters
+    if decodes and not whole:
         found["decoder_input_ids"] = "i64[b,t]"
     specs = [parse_input(f"{n}: {text}") for n, text in found.items() if n in parameters]
     return tuple(_as_stored(spec, model) for spec in specs if isinstance(spec, InputSpec))
@@ -64,15 +68,20 @@ def _as_stored(spec: InputSpec, model: nn.Module) -> InputSpec:
 def default_tensors(
     specs: tuple[InputSpec, ...], tensors: tuple[torch.Tensor, ...], model: nn.Module
 ) -> tuple[torch.Tensor, ...]:
-    """The example with tokens of the whole vocabulary, none of them masked."""
+    """The example with tokens of the whole vocabulary and an end, none of them masked."""
     size = next((int(n) for n in _all(model.config, "vocab_size") if isinstance(n, int)), 2)
+    end = next((int(n) for n in _all(model.config, "eos_token_id") if isinstance(n, int)), None)
     generator = torch.Generator().manual_seed(0)
     changed = []
     for spec, tensor in zip(specs, tensors, strict=True):
         if spec.name == "attention_mask":
             changed.append(torch.ones_like(tensor))
         elif spec.name.endswith("input_ids"):
-            changed.append(torch.randint(0, size, tensor.shape, generator=generator))
+            ids = torch.randint(0, size, tensor.shape, generator=generator)
+            if end is not None and end < size:
+                ids = torch.where(ids == end, (end + 1) % size, ids)
+                ids[..., -1] = end
+            changed.append(ids)
         else:
             changed.append(tensor)
     return tuple(changed)

@@ -33,6 +33,7 @@ from compressc.frontend.inputs import (
 from compressc.frontend.pickled import read_pickle, run_factory
 from compressc.frontend.soundness import is_sound
 from compressc.ir import Graph, check_finite, load_bundle, symbol, verify
+from compressc.ir.types import Size
 
 Source = str | Path | nn.Module | torch.export.ExportedProgram | Graph
 
@@ -206,7 +207,8 @@ def _load_torchscript(path: Path, request: _Request) -> Loaded:
     program = convert(script, tensors, shapes, str(path))
     graph = import_program(program, _graph_name(path.stem), shapes)
     check_same(script, graph, tensors, str(path))
-    return Loaded(graph, arguments.tensors, str(path), "TorchScript archive")
+    notes = tuple(_fixed(graph, shapes))
+    return Loaded(graph, arguments.tensors, str(path), "TorchScript archive", notes)
 
 
 def _load_folder(path: Path, request: _Request) -> Loaded:
@@ -250,8 +252,18 @@ def _from_module(
     program = export_module(module, example, specs=request.specs)
     letters = [spec.type.shape for spec in request.specs if isinstance(spec, InputSpec)]
     graph = import_program(program, _graph_name(name), letters)
-    notes = check_faithful(module, program, graph)
+    notes = (*check_faithful(module, program, graph), *_fixed(graph, letters))
     return Loaded(graph, arguments_of(example).tensors, source, format_, notes)
+
+
+def _fixed(graph: Graph, shapes: Sequence[Sequence[Size]]) -> list[str]:
+    """Notes on dimensions that were to be open, and that the trace found to have one size."""
+    return [
+        f"dimension {wanted} of {op.name} is fixed at {size}: the model's code takes no other"
+        for op, shape in zip(graph.inputs, shapes, strict=False)
+        for wanted, size in zip(shape, graph.type_of(op.name).shape, strict=True)
+        if isinstance(size, int) and not isinstance(wanted, int)
+    ]
 
 
 def _call_of(request: _Request, source: str) -> Arguments:
