@@ -17,7 +17,8 @@ def check_coverage(pass_: Pass, graph: Graph, data: TransferSet | None = None) -
 
     An op that the pass is said to change must have changed: its kind, operands, readers, type or a
     parameter. One that it is said to leave keeps kind, type and parameters. Every parameter that a
-    verdict names is another afterwards; every other one keeps shape and dtype.
+    verdict names is another afterwards; every other one keeps shape and dtype. And nothing is
+    skipped in silence: an op with parameters that the pass cannot change has a note in the run.
 
     Args:
         pass_: the pass with its options.
@@ -32,11 +33,20 @@ def check_coverage(pass_: Pass, graph: Graph, data: TransferSet | None = None) -
         AssertionError: listing what was said and what happened, where they differ.
     """
     (coverage,) = cover([pass_], graph, data)
-    after = Pipeline([pass_], data).run(graph)[-1].graph
+    results = Pipeline([pass_], data).run(graph)
+    after = results[-1].graph
     wrong = [
         f"%{op.name}: {fault}, but coverage says '{coverage.verdicts[op.name].text}'"
         for op in graph
         for fault in _faults(coverage.verdicts[op.name], op, graph, after)
+    ]
+    noted = {name for result in results for names, _ in result.notes for name in names.split(", ")}
+    wrong += [
+        f"%{op.name}: left alone without a note, but coverage says '{verdict.text}'"
+        for op in graph
+        if parameters_of(op)
+        and op.name not in noted
+        and (verdict := coverage.verdicts[op.name]).outcome == "cannot"
     ]
     assert not wrong, "\n".join(wrong)
     return coverage

@@ -52,6 +52,7 @@ class Says(Silent):
     """Ops whose weight is doubled."""
 
     def run(self, graph: Graph, ctx: Context) -> None:
+        ctx.note("a, b", "skipped: tied")
         for name in self.doubles:
             layer: Any = graph[name].layer
             layer.weight = nn.Parameter(layer.weight.detach() * 2)
@@ -131,6 +132,7 @@ def test_agreement(graph):
         ({"c": DOUBLED}, (), "%c: its weight is as it was"),
         ({"c": Verdict.cannot("no")}, ("c",), "%c: its weight has changed, but coverage says 'no'"),
         ({"c": Verdict.idle("no")}, ("c",), "%c: its weight has changed"),
+        ({"c": Verdict.cannot("no")}, (), "%c: left alone without a note"),
         ({"relu": Verdict.does("cut")}, (), "%relu: nothing of it has changed"),
     ],
 )
