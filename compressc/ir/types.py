@@ -31,8 +31,14 @@ DTYPES: dict[str, torch.dtype] = {
     "i16": torch.int16,
     "i8": torch.int8,
     "u8": torch.uint8,
+    "u16": torch.uint16,
+    "u32": torch.uint32,
+    "u64": torch.uint64,
+    "f8e4m3": torch.float8_e4m3fn,
+    "f8e5m2": torch.float8_e5m2,
     "bool": torch.bool,
     "c64": torch.complex64,
+    "c128": torch.complex128,
 }
 DTYPE_NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -46,7 +52,8 @@ class TensorType:
 
     def __str__(self) -> str:
         """The text form that `parse_type` reads back."""
-        return f"{DTYPE_NAMES[self.dtype]}[{','.join(size_text(size) for size in self.shape)}]"
+        dtype = DTYPE_NAMES.get(self.dtype, str(self.dtype))  # for an error; `verify` refuses it
+        return f"{dtype}[{','.join(map(size_text, self.shape))}]"
 
     def numel(self, env: Mapping[str, int]) -> int:
         """Number of elements with the symbols of `env` filled in."""

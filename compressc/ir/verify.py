@@ -171,7 +171,7 @@ def check_finite(graph: Graph) -> None:
     """
     for name, tensor in graph.tensors().items():
         if tensor.is_floating_point() and not tensor.is_meta:
-            bad = int((~torch.isfinite(tensor)).sum())
+            bad = _count_not_finite(tensor.detach())
             if bad and not _may_be_infinite(graph, name):
                 raise CompresscError(
                     "CC205",
@@ -180,6 +180,19 @@ def check_finite(graph: Graph) -> None:
                     where=f"@{name}",
                     hint="train again or load another checkpoint",
                 )
+
+
+def _count_not_finite(tensor: torch.Tensor) -> int:
+    """In pieces: the masks of a whole table of words would take as much memory as the table."""
+    dense = tensor.is_contiguous()
+    pieces = (
+        tensor.view(-1).split(1 << 18)
+        if dense
+        else tensor.split(1 << 6)
+        if tensor.dim()
+        else [tensor]
+    )
+    return sum(piece.numel() - int(torch.isfinite(piece).sum()) for piece in pieces)
 
 
 def _may_be_infinite(graph: Graph, tensor_name: str) -> bool:
