@@ -192,7 +192,7 @@ class _Importer:
             kind, written = self._functional(kind, node)
             result = self._overwritten(kind, node)
             if result is None:
-                result = Ref(self._emit(_RENAMED.get(kind, kind), node).name)
+                result = self._result(self._emit(_RENAMED.get(kind, kind), node), node)
             self.values[node] = result
             if kind in _HIDDEN_ALIASES:
                 self._alias(node, node.args[0])
@@ -265,11 +265,14 @@ class _Importer:
         group = self.aliases.get(written, [written])
         if any(member in self.held for member in group):
             raise _own_state(self.held.name(written))
-        readers = [user for member in group for user in member.users]
-        hidden = [n for n in [*group, *readers] if n not in group[1:] and _is_view(n)]
-        if any(n is not node for n in hidden):
+        if _is_read_later(node, group):
             raise _ViewWrite(f"{kind}, {node.name}")
         return f"aten.{packet[:-1]}{dot}{rest}", written
+
+    def _result(self, op: Op, node: fx.Node) -> Any:
+        """What stands for the call; a layer is the first of the call's results, if it has more."""
+        several = op.layer is not None and isinstance(node.meta["val"], tuple | list)
+        return (Ref(op.name),) if several else Ref(op.name)
 
     def _emit(self, kind: str, node: fx.Node) -> Op:
         bound = self._bind(kind, node)
@@ -278,7 +281,9 @@ class _Importer:
             kind, layer, operands = raised
             name = self.graph.fresh_name(layer_stem(node, kind, self.held))
             args = tuple(map_arg(operand, self._operand_of(node)) for operand in operands)
-            op = Op(name, kind, args, layer=layer, type=self._type(node), lineage=(name,))
+            type_ = self._type(node)
+            first = type_.items[0] if isinstance(type_, TupleType) else type_
+            op = Op(name, kind, args, layer=layer, type=first, lineage=(name,))
             return self.graph.append(op)
         args, kwargs = map_arg(node.args, self._operand), map_arg(node.kwargs, self._operand)
         if "scale" in bound:
@@ -302,6 +307,8 @@ class _Importer:
                 bound[f"#{name}"] = value.meta["val"].dim()
         if (weight := self.held.transposed_operand(node)) is not None:
             bound["#weight"] = weight
+        if isinstance(node.meta["val"], tuple | list):
+            bound["#results"] = {user.args[1] for user in node.users}
         return bound
 
     def _resolve(self, arg: Any) -> Any:
@@ -407,6 +414,23 @@ def _first(node: fx.Node) -> fx.Node:
 
 def _texts(sizes: Iterable[Any]) -> list[str]:
     return [str(s.node.expr) if isinstance(s, torch.SymInt) else str(s) for s in sizes]
+
+
+def _is_read_later(write: fx.Node, group: list[fx.Node]) -> bool:
+    """Does anything but the written value itself show the write: what it is a view of, a view of
+    it that was made before, and is read again after?"""
+    place = {node: i for i, node in enumerate(write.graph.nodes)}
+    family, pending = set(group), list(group)
+    while pending:
+        node = pending.pop()
+        kin = [user for user in node.users if _is_view(user) and user.args[0] is node]
+        if _is_view(node):
+            kin += [_first(node)]
+        pending += [relative for relative in kin if relative not in family]
+        family.update(kin)
+    now = place[write]
+    others = [node for node in family if node not in group and place.get(node, 0) < now]
+    return any(place.get(user, now) > now for node in others for user in node.users)
 
 
 def _is_view(node: fx.Node) -> bool:

@@ -142,6 +142,49 @@ def _conv_rules() -> dict[str, Rule]:
     return rules
 
 
+def _group_norm(a: Bound) -> dict[str, Any]:
+    groups = a["num_groups"] if "num_groups" in a else a["group"]
+    return {"groups": groups, "channels": len(a["weight"]), "eps": a["eps"], "affine": True}
+
+
+def _convolution(a: Bound) -> str:
+    return f"conv{'_transpose' * a['transposed']}{a['weight'].dim() - 2}d"
+
+
+def _is_first_alone(a: Bound) -> bool:
+    """Of the several results of a call, the graph reads the first one only."""
+    return bool(a["#results"] <= {0})
+
+
+#: The forms that `run_decompositions` leaves behind ("core ATen"); files are often saved so.
+_CORE_RULES: dict[str, Rule] = {
+    "aten.convolution": Rule(
+        _convolution,
+        lambda a: _conv_transpose(a) if a["transposed"] else _conv(a),
+        _INPUT,
+        _WEIGHT_BIAS,
+        when=lambda a: isinstance(a["weight"], torch.Tensor) and a["weight"].dim() in (3, 4, 5),
+    ),
+    "aten._native_batch_norm_legit_no_training": Rule(
+        lambda a: _BATCH_NORM_NAMES[_rank(a)],
+        _batch_norm,
+        _INPUT,
+        _WEIGHT_BIAS | _STATS,
+        when=_is_first_alone,
+    ),
+    "aten.native_layer_norm": Rule(
+        "layer_norm", _layer_norm, _INPUT, _WEIGHT_BIAS, when=_is_first_alone
+    ),
+    "aten.native_group_norm": Rule(
+        "group_norm",
+        _group_norm,
+        _INPUT,
+        _WEIGHT_BIAS,
+        when=lambda a: a["weight"] is not None and _is_first_alone(a),
+    ),
+    "aten.max_pool2d_with_indices": Rule("max_pool2d", _max_pool2d, when=_is_first_alone),
+}
+
 #: ATen overload -> how to raise it.
 RULES: dict[str, Rule] = {
     "aten.linear": Rule("linear", _linear, _INPUT, _WEIGHT_BIAS),
@@ -163,6 +206,7 @@ RULES: dict[str, Rule] = {
         when=_is_affine,
     ),
     **_conv_rules(),
+    **_CORE_RULES,
     "aten.batch_norm": Rule(
         lambda a: _BATCH_NORM_NAMES[_rank(a)],
         _batch_norm,
@@ -183,12 +227,7 @@ RULES: dict[str, Rule] = {
     ),
     "aten.group_norm": Rule(
         "group_norm",
-        lambda a: {
-            "groups": a["num_groups"],
-            "channels": len(a["weight"]),
-            "eps": a["eps"],
-            "affine": True,
-        },
+        _group_norm,
         _INPUT,
         _WEIGHT_BIAS,
         when=lambda a: a["weight"] is not None,
@@ -237,7 +276,8 @@ def raise_call(kind: str, bound: Bound) -> tuple[str, nn.Module, list[Any]] | No
     Args:
         kind: the overload's name (`aten.conv2d`).
         bound: its arguments by schema name, held tensors resolved, plus `#x` for the rank
-            of operand `x` and `#weight` for the held factor of a product [out, in].
+            of operand `x`, `#weight` for the held factor of a product [out, in] and `#results`
+            for the positions of the results that are read, where there are several.
 
     Returns:
         Layer kind, module and operands, or None where the call must stay an ATen call.
