@@ -9,9 +9,9 @@ from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import save_file
 
 from compressc.errors import CompresscError
+from compressc.ir.aligned import is_aligned, write_aligned
 from compressc.ir.graph import Graph
 from compressc.ir.parser import parse_graph
 
@@ -29,13 +29,11 @@ def save_bundle(graph: Graph, folder: Path) -> None:
     tensors = {name: tensor.detach() for name, tensor in graph.tensors().items()}
     orders = {name: order for name, t in tensors.items() if (order := _memory_order(t))}
     stored = {n: t.permute(orders[n]) if n in orders else t for n, t in tensors.items()}
-    stored = _unshared({name: tensor.contiguous() for name, tensor in stored.items()})
+    stored = {name: tensor.contiguous() for name, tensor in stored.items()}
     aside = {name: folder / f".{name}.{os.getpid()}.partial" for name in (TEXT, WEIGHTS)}
     try:
         aside[TEXT].write_text(str(graph), encoding="utf-8")
-        save_file(stored, aside[WEIGHTS], {_ORDERS: json.dumps(orders)} if orders else None)
-        # safetensors makes files for the owner alone; weights are as public as the text beside them
-        aside[WEIGHTS].chmod(aside[TEXT].stat().st_mode)
+        write_aligned(stored, aside[WEIGHTS], {_ORDERS: json.dumps(orders)} if orders else {})
         for name, path in aside.items():
             os.replace(path, folder / name)
     finally:
@@ -52,17 +50,6 @@ def _memory_order(tensor: torch.Tensor) -> list[int]:
     order = sorted(range(tensor.dim()), key=lambda d: -tensor.stride()[d])
     in_order = tensor.is_contiguous() or not tensor.permute(order).is_contiguous()
     return [] if in_order else order
-
-
-def _unshared(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """safetensors refuses views of one storage (an expanded buffer, say): copy the later ones."""
-    seen: set[int] = set()
-    out = {}
-    for name, tensor in tensors.items():
-        pointer = tensor.untyped_storage().data_ptr()
-        out[name] = tensor.clone() if pointer in seen else tensor
-        seen.add(pointer)
-    return out
 
 
 def load_bundle(folder: Path) -> Graph:
@@ -90,11 +77,17 @@ def load_bundle(folder: Path) -> Graph:
 def _load_tensors(path: Path) -> dict[str, torch.Tensor]:
     with safetensors.safe_open(path, framework="pt") as file:
         orders = json.loads((file.metadata() or {}).get(_ORDERS, "{}"))
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: _aligned(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     for name, order in orders.items():
         places = sorted(range(len(order)), key=order.__getitem__)
         tensors[name] = tensors[name].permute(places)
     return tensors
+
+
+def _aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """The mapped tensor, or a copy of it where kernels would start in the middle of a vector and
+    round differently: small ones, in a file that `write_aligned` made."""
+    return tensor if is_aligned(tensor) else tensor.clone()
 
 
 def graph_hash(graph: Graph) -> str:

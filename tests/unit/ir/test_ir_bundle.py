@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import safetensors
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 from compressc.errors import CompresscError
 from compressc.ir import Graph, graph_hash, load_bundle, lower, save_bundle, verify
+from compressc.ir.aligned import is_aligned, write_aligned
+from compressc.testing import export_graph
 from tests.models import ZOO
 
 
@@ -215,3 +218,34 @@ def _tied_copy() -> Graph:
     graph.append(Op("c", "linear", (Ref("a"),), layer=second, type=type_, kept={1: (0, 1, 2, 3)}))
     graph.outputs = Ref("c")
     return graph
+
+
+def test_mapped_weights_begin_where_allocated_ones_would(tmp_path):
+    """Else kernels take another path, and small layers round differently than before."""
+    torch.manual_seed(0)
+    tensors = {f"t{i}": torch.randn(n) for i, n in enumerate([3, 16, 5, 1024, 0, 7])}
+    tensors["half"] = torch.randn(5, 3).to(torch.bfloat16)
+    write_aligned(tensors, tmp_path / "w.safetensors", {"a": "b"})
+    with safetensors.safe_open(tmp_path / "w.safetensors", framework="pt") as file:
+        assert file.metadata() == {"a": "b"}
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+    assert is_aligned(found["t3"])
+    assert is_aligned(found["t1"])
+
+
+@torch.no_grad()
+def test_a_loaded_bundle_computes_the_same_bits(tmp_path):
+    """With widths that leave most tensors unaligned in any order."""
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Linear(13, 27), torch.nn.ReLU(), torch.nn.Linear(27, 131), torch.nn.Linear(131, 3)
+    )
+    graph = export_graph(module.eval(), torch.randn(4, 13))
+    save_bundle(graph, tmp_path)
+    loaded = load_bundle(tmp_path)
+    assert all(map(is_aligned, loaded.tensors().values()))
+    for batch in (1, 2, 5):
+        x = torch.randn(batch, 13)
+        assert torch.equal(lower(loaded)(x), module(x))
