@@ -58,9 +58,25 @@ class Zoo(dict[str, Callable[[], Case]]):
 
         def make() -> Case:
             torch.manual_seed(0)
-            return Case(name, build().eval(), inputs, inexact, refusal)
+            module = build().eval()
+            _enliven(module)
+            return Case(name, module, inputs, inexact, refusal)
 
         self[name] = make
+
+
+@torch.no_grad()
+def _enliven(module: nn.Module) -> None:
+    """Numbers of a trained model's size everywhere, so that no fault hides behind a zero."""
+    for parameter in module.parameters():
+        if parameter.dim() > 1:
+            parameter.normal_(std=parameter[0].numel() ** -0.5)
+        elif parameter.dim() == 1:
+            parameter.uniform_(0.5, 1.5)
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.running_mean.normal_(std=0.1)
+            part.running_var.uniform_(0.5, 1.5)
 
 
 def _tensor(text: str, sizes: Mapping[str, int], generator: torch.Generator) -> torch.Tensor:
