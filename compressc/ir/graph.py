@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError
-from compressc.ir.ops import Arg, Op, Ref, layer_tensors, map_arg, refs_of
+from compressc.ir.ops import Arg, Op, Ref, copy_layer, layer_tensors, map_arg, refs_of
 from compressc.ir.printer import print_graph
 from compressc.ir.types import Size, TensorType, ValueType
 
@@ -42,6 +41,7 @@ class Graph:
         self.widths: dict[str, int] = {}
         self.limits: dict[str, tuple[int, int | None]] = {}
         self.edits: Counter[str] = Counter()
+        self._numbered: dict[str, int] = {}  # stem -> names up to `stem_<number>` are all in use
         self._next: dict[str, str] = {_END: _END}
         self._previous: dict[str, str] = {_END: _END}
 
@@ -134,13 +134,21 @@ class Graph:
     # ---- building ------------------------------------------------------------------------------
 
     def fresh_name(self, stem: str) -> str:
-        """`stem` made a legal op name that no op has yet."""
+        """`stem` made a legal op name that no op has yet; the first free number is appended."""
         stem = re.sub(r"[^A-Za-z0-9_.]", "_", stem).strip(".") or "op"
-        name, number = stem, 0
-        while name in self.dag or name == _END:
+        if stem not in self.dag:
+            return stem
+        number = self._numbered.get(stem, 0) + 1
+        while f"{stem}_{number}" in self.dag:
             number += 1
-            name = f"{stem}_{number}"
-        return name
+        self._numbered[stem] = number - 1
+        return f"{stem}_{number}"
+
+    def _free_name(self, name: str) -> None:
+        """Let `fresh_name` find the name of an erased op again: names follow from the ops alone."""
+        stem, _, number = name.rpartition("_")
+        if number.isdecimal() and stem in self._numbered:
+            self._numbered[stem] = min(self._numbered[stem], int(number) - 1)
 
     def append(self, op: Op) -> Op:
         """Add an op at the end. Its operands must be there already.
@@ -156,13 +164,16 @@ class Graph:
             raise CompresscError("CC400", f"op name '%{op.name}' is in use")
         self._check_operands(op.name, op.inputs)
         self.dag.add_node(op.name, op=op)
-        self._connect(op)
+        self._add_edges(op)
         following = self._next[after]
         self._next[after], self._next[op.name] = op.name, following
         self._previous[following], self._previous[op.name] = op.name, after
 
     def _connect(self, op: Op) -> None:
         self.dag.remove_edges_from(list(self.dag.in_edges(op.name, keys=True)))
+        self._add_edges(op)
+
+    def _add_edges(self, op: Op) -> None:
         for position, source in enumerate(op.inputs):
             self.dag.add_edge(source, op.name, key=position)
 
@@ -236,6 +247,7 @@ class Graph:
         before, following = self._previous.pop(name), self._next.pop(name)
         self._next[before], self._previous[following] = following, before
         self.dag.remove_node(name)
+        self._free_name(name)
         self.edits["erase"] += 1
 
     def set_layer(self, name: str, layer: nn.Module, kind: str | None = None) -> None:
@@ -272,7 +284,7 @@ class Graph:
             twin.append(
                 replace(
                     op,
-                    layer=copy.deepcopy(op.layer, memo),
+                    layer=None if op.layer is None else copy_layer(op.layer, memo),
                     kwargs=dict(op.kwargs),
                     kept=dict(op.kept),
                 )

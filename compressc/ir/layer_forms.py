@@ -159,7 +159,7 @@ def _check_settings(forms: LayerForms, op: Op, form: _Form) -> None:
         value = squeeze(raw)
         if isinstance(raw, tuple | list) and not _fits(len(raw), key, op.kind, form.model):
             value = _MISSING
-        if type(value) not in _SIMPLE or value != implied:
+        if type(value) is not type(implied) or value != implied:  # a stride of 1.0 is no stride
             wanted = f"'{key}' of '%{op.name}' is {implied} by its attributes"
             raise forms._fault(op, wanted, str(raw))
 

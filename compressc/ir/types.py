@@ -96,6 +96,11 @@ def simplify_size(size: Any) -> Size:
 
 def size_text(size: Size) -> str:
     """Text of a size without blanks; `parse_size` reads it back."""
+    return str(size) if isinstance(size, int) else _expression_text(size)
+
+
+@lru_cache(maxsize=4096)
+def _expression_text(size: Any) -> str:
     return str(size).replace(" ", "")
 
 
@@ -124,11 +129,23 @@ def parse_size(text: str) -> Size:
     Raises:
         CompresscError: CC402 where the text is no size.
     """
+    if len(text) < 19 and text.isdecimal() and text.isascii():
+        return int(text)
+    return _parse_short(text) if len(text) < _SHORT else _parse_expression(text)
+
+
+_SHORT = 256  # longer ones, which only a stranger's file has, are not remembered
+
+
+def _parse_expression(text: str) -> Size:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
         return simplify_size(sympy.sympify(_size_of(tree)))
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError) as error:
         raise CompresscError("CC402", "a size is an integer expression", got=text) from error
+
+
+_parse_short = lru_cache(maxsize=4096)(_parse_expression)
 
 
 def _size_of(node: ast.expr) -> Any:
@@ -157,6 +174,10 @@ def parse_type(text: str) -> TensorType:
     Raises:
         CompresscError: CC402 where the text is no tensor type.
     """
+    return _parse_short_type(text) if len(text) < _SHORT else _parse_type(text)
+
+
+def _parse_type(text: str) -> TensorType:
     name, bracket, rest = text.strip().partition("[")
     if name not in DTYPES or not bracket or not rest.endswith("]"):
         raise CompresscError(
@@ -164,6 +185,9 @@ def parse_type(text: str) -> TensorType:
         )
     sizes = split_top_level(rest[:-1])
     return TensorType(DTYPES[name], tuple(parse_size(size) for size in sizes))
+
+
+_parse_short_type = lru_cache(maxsize=4096)(_parse_type)
 
 
 def split_top_level(text: str, separator: str = ",") -> list[str]:
@@ -218,6 +242,18 @@ PYTHON_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+_KINDS = {
+    sympy.Add: "add",
+    sympy.Mul: "mul",
+    FloorDiv: "floordiv",
+    CleanDiv: "floordiv",
+    Mod: "mod",
+    PythonMod: "mod",
+    sympy.Max: "max",
+    sympy.Min: "min",
+}
+
+
 def fold_size(
     expr: Any, leaf: Callable[[str], Any], arithmetic: Mapping[str, Callable[[Any, Any], Any]]
 ) -> Any:
@@ -234,9 +270,7 @@ def fold_size(
     if expr.is_Pow and expr.exp.is_Integer and expr.exp > 0:
         factors = [fold_size(expr.base, leaf, arithmetic)] * int(expr.exp)
         return _chain(arithmetic["mul"], factors)
-    names = {sympy.Add: "add", sympy.Mul: "mul", FloorDiv: "floordiv", CleanDiv: "floordiv"}
-    names |= {Mod: "mod", PythonMod: "mod", sympy.Max: "max", sympy.Min: "min"}
-    for kind, name in names.items():
+    for kind, name in _KINDS.items():
         if isinstance(expr, kind):
             return _chain(arithmetic[name], [fold_size(arg, leaf, arithmetic) for arg in expr.args])
     for name in ("max", "min"):

@@ -182,16 +182,13 @@ def check_finite(graph: Graph) -> None:
                 )
 
 
+_PIECE = 1 << 18
+
+
 def _count_not_finite(tensor: torch.Tensor) -> int:
     """In pieces: the masks of a whole table of words would take as much memory as the table."""
-    dense = tensor.is_contiguous()
-    pieces = (
-        tensor.view(-1).split(1 << 18)
-        if dense
-        else tensor.split(1 << 6)
-        if tensor.dim()
-        else [tensor]
-    )
+    whole = tensor.view(-1) if tensor.is_contiguous() else tensor.reshape(-1)
+    pieces = torch.split(whole, _PIECE)
     return sum(piece.numel() - int(torch.isfinite(piece).sum()) for piece in pieces)
 
 
