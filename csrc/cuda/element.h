@@ -16,7 +16,7 @@ struct Raw {
   Quad quad[2];
 };
 
-__device__ __forceinline__ int quads_of(DType type) { return type == DType::f32 ? 2 : 1; }
+__host__ __device__ inline int quads_of(DType type) { return type == DType::f32 ? 2 : 1; }
 
 #if defined(__CUDACC__)
 __device__ __forceinline__ float as_float(std::uint32_t bits) { return __uint_as_float(bits); }

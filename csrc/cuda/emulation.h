@@ -24,6 +24,7 @@
 
 #define __global__
 #define __device__
+#define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define SHARED_ARRAY(type, name, size) \

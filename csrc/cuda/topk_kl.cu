@@ -130,7 +130,9 @@ __device__ __forceinline__ float divergence(const TopkKl& a, const void* row, co
     if (!(p <= 0)) loss += p * ((x_t - x_s) * inverse_t + (log_factor + log_z));
   }
   loss = total(loss);
-  if (tail > 0) loss += tail * (logf(tail) - (logf(s.rest) - log_z));
+  const float z = s.known + s.rest;
+  const float log_rest = s.known < s.rest ? log1pf(-s.known / z) : logf(s.rest / z);
+  if (tail > 0) loss += tail * (logf(tail) - log_rest);
   return loss < 0 ? 0.0f : loss;
 }
 
