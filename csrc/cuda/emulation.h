@@ -13,13 +13,12 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <memory>
 #include <mutex>
 #include <random>
-#include <utility>
 #include <vector>
 
 #define __global__
@@ -47,6 +46,7 @@ namespace emulation {
 
 inline constexpr int kWarp = 32;
 inline constexpr std::size_t kStack = 64 << 10;
+inline constexpr int kArrays = 64;
 inline constexpr int kDeadlock = 100000;  // no error of CUDA's
 
 struct Dim {
@@ -78,7 +78,11 @@ struct Machine {
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<std::uint64_t> slots;      // [warp][2][lane], for shuffles
   std::vector<std::uint64_t> dynamic;    // dynamic shared memory
-  std::vector<std::pair<void*, std::size_t>> arrays;  // static shared memory
+  struct {
+    void* place;
+    std::size_t bytes;
+  } arrays[kArrays];  // static shared memory. No vector: the sanitizer would look into its methods.
+  int array_count = 0;
   std::function<void()> kernel;
   Fiber* current = nullptr;
   ucontext_t scheduler;
@@ -97,11 +101,12 @@ EMULATION Dim block_index() { return machine().block; }
 EMULATION Dim block_size() { return machine().size; }
 
 EMULATION void shared_array(void* array, std::size_t bytes) {
-  auto& arrays = machine().arrays;
-  for (const auto& known : arrays) {
-    if (known.first == array) return;
+  Machine& m = machine();
+  for (int i = 0; i < m.array_count; ++i) {
+    if (m.arrays[i].place == array) return;
   }
-  arrays.emplace_back(array, bytes);
+  if (m.array_count == kArrays) std::abort();
+  m.arrays[m.array_count++] = {array, bytes};
   std::memset(array, 0xff, bytes);
 }
 
@@ -188,7 +193,7 @@ EMULATION bool run_block(unsigned threads, std::mt19937& random) {
     m.fibers[i]->shuffles = 0;
   }
   if (!m.dynamic.empty()) std::memset(m.dynamic.data(), 0xff, m.dynamic.size() * 8);
-  for (const auto& array : m.arrays) std::memset(array.first, 0xff, array.second);
+  for (int i = 0; i < m.array_count; ++i) std::memset(m.arrays[i].place, 0xff, m.arrays[i].bytes);
   happens(&m.started, true);
   for (bool any = true; any;) {
     any = false;
