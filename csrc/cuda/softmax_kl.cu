@@ -135,7 +135,7 @@ __device__ __forceinline__ void write_gradient(const Task& task, const Row& row,
 }
 
 template <Loss kLoss, DType kStudent>
-__global__ void __launch_bounds__(kMaxThreads) softmax_kl_rows(Task task) {
+__global__ void __launch_bounds__(kMaxThreads, 2) softmax_kl_rows(Task task) {
   DYNAMIC_SHARED(shared);
   const SoftmaxKl& a = task.a;
   const std::int64_t i = blockIdx.x;

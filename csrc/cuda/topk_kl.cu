@@ -173,7 +173,7 @@ __device__ __forceinline__ void write_gradient(const Task& task, std::int64_t i,
 }
 
 template <DType kType>
-__global__ void __launch_bounds__(kMaxThreads) topk_kl_rows(Task task) {
+__global__ void __launch_bounds__(kMaxThreads, 2) topk_kl_rows(Task task) {
   DYNAMIC_SHARED(shared);
   const TopkKl& a = task.a;
   constexpr int kBytes = kType == DType::f32 ? 4 : 2;
