@@ -27,6 +27,8 @@ DIRECTED = "softmax_kl[reverse|jensen_shannon]"
 OPERATORS = (*LOSSES, DIRECTED, "int8_lowrank_linear")
 #: Operators that have a GPU kernel, in CUDA C++ and in Triton. lowrank_linear has its own rule.
 GPU = (*LOSSES, DIRECTED)
+#: Tokens of a top-k teacher that a Triton program holds at once.
+TRITON_KNOWN = 1024
 
 _FORCED: list[str] = [name for name in (os.environ.get("COMPRESSC_KERNELS"),) if name]
 
@@ -85,7 +87,11 @@ def choose_loss(problem: Problem) -> Row:
     """`choose` for a loss: the student's dtype decides, and a full teacher's."""
     student, teacher = problem.student, problem.teacher
     if isinstance(teacher, TopK):
-        return choose("softmax_kl_topk", student.device, student.dtype)
+        row = choose("softmax_kl_topk", student.device, student.dtype)
+        if row.implementation == "triton" and teacher.values.shape[-1] > TRITON_KNOWN:
+            why = f"the Triton kernel takes up to {TRITON_KNOWN} known tokens"
+            return Row(row.operator, "reference", why)
+        return row
     operator = "softmax_kl" if problem.labels is None else "softmax_kl_ce"
     if problem.direction != "forward":
         operator = DIRECTED
