@@ -1,7 +1,8 @@
 """Adds the native kernels to the build: CMake compiles them, setuptools packs them.
 
-`COMPRESSC_NATIVE=0` leaves them out, `COMPRESSC_CUDA=1` adds the CUDA kernels. Where no compiler or no CMake is at hand the build says so and
-goes on without them: every kernel has a definition in plain torch.
+`COMPRESSC_NATIVE=0` leaves them out, `COMPRESSC_CUDA=1` adds the CUDA kernels. Where no compiler
+or no CMake is at hand the build says so and goes on without them: every kernel has a definition in
+plain torch.
 """
 
 import os

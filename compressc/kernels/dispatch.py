@@ -1,8 +1,8 @@
 """Which implementation runs an operator, and why: the only place that chooses.
 
 On a CPU: native. On a CUDA device: cuda, which exists only where somebody built it on purpose and
-which needs no compiler when it runs; then triton. Anything else: reference. `COMPRESSC_KERNELS` in the
-environment (reference, native, cuda or triton), or `with using("reference")`, overrules it.
+which needs no compiler when it runs; then triton. Anything else: reference. `COMPRESSC_KERNELS` in
+the environment (reference, native, cuda or triton), or `with using("reference")`, overrules it.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""lowrank_linear on a GPU: one kernel with the rank-r product on chip, for few rows and a small `v`.
+"""lowrank_linear on a GPU: one kernel with the rank-r product on chip, for few rows and a small v.
 
-In the fused kernel every block of threads makes the whole product x v^T, so every block reads all of
-`v`, where two matrix products read it once. What it saves is one launch. With a launch of about 3
-microseconds and about 45 GB/s from the L2 cache to one multiprocessor (figures from the literature, not
-measured here) it breaks even at about 128 KiB of `v`. That makes a shape a candidate; the first call
-then times both ways on the device at hand, and keeps the answer in `FUSED`.
+In the fused kernel every block of threads makes the whole product x v^T, so every block reads all
+of v, where two matrix products read it once. What it saves is one launch. With a launch of about 3
+microseconds and about 45 GB/s from the L2 cache to one multiprocessor (assumed, not measured here)
+it breaks even at about 128 KiB of v. That makes a shape a candidate; the first call then times both
+ways on the device at hand, and keeps the answer in `FUSED`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from compressc.kernels.lowrank_shape import Shape, plain_inference
 FUSED: dict[tuple[Any, ...], tuple[str, str]] = {}
 
 MOST_ROWS = 16  # beyond, the products keep tensor cores busy and a launch is nothing
-MOST_RANK = 256  # the product of rank r must fit into registers or shared memory
+#: The product of rank r must fit into registers; float32 has no tensor core of its precision.
+MOST_RANK = {torch.float32: 128, torch.bfloat16: 256, torch.float16: 256}
 MOST_V_BYTES = 128 << 10
 _MARGIN = 0.95  # the fused kernel must be this much faster in the measurement: less is noise
 _ROUNDS = 15
@@ -53,8 +54,8 @@ def why_not_fused(shape: Shape) -> str:
         return "no kernel for this dtype"
     if not 0 < shape.rows <= MOST_ROWS:
         return f"more than {MOST_ROWS} rows: arithmetic outweighs the launch that fusing saves"
-    if shape.rank > MOST_RANK:
-        return f"rank above {MOST_RANK}: the inner product does not fit on chip"
+    if shape.rank > MOST_RANK[shape.dtype]:
+        return f"rank above {MOST_RANK[shape.dtype]}: the inner product does not fit on chip"
     if shape.rank * shape.inner * shape.dtype.itemsize > MOST_V_BYTES:
         return "every block would read all of v: longer than a launch"
     return "" if fused() else "no GPU kernel is built or installed"
@@ -91,7 +92,8 @@ def _measure(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> tuple[str,
 
 
 def _milliseconds(call: Callable[[], Tensor]) -> float:
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    event: Any = torch.cuda.Event  # untyped in torch
+    begin, end = event(enable_timing=True), event(enable_timing=True)
     begin.record()
     call()
     end.record()

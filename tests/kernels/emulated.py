@@ -1,7 +1,7 @@
 """The CUDA kernels, compiled for this machine's processor, under the name of a GPU's.
 
-csrc/cuda/emulation.h plays the GPU; CMakeLists.txt says what is compiled. Built once, rebuilt where a
-source has changed.
+csrc/cuda/emulation.h plays the GPU; CMakeLists.txt says what is compiled. Built once, rebuilt where
+a source has changed.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ SHARED = 100 << 10  # bytes a block may ask for, somewhat less than a real GPU h
 
 @cache
 def build(flags: str = "") -> Path:
-    """The emulated library, compiled with these flags as well; skips the test without a compiler."""
+    """The emulated library, with these compiler flags as well; skips where there is no compiler."""
     folder = ROOT / "build" / "emulated" / (flags.strip("-").replace(";", "_") or "plain")
     folder.mkdir(parents=True, exist_ok=True)
     configure = ["cmake", "-S", str(ROOT), "-B", str(folder), "-DCOMPRESSC_EMULATED_CUDA=ON"]
@@ -53,7 +53,7 @@ def library(flags: str = "") -> ctypes.CDLL:
 def on_a_gpu(order: int = 2, flags: str = "", shared: int = SHARED) -> Iterator[None]:
     """CPU tensors go to the emulated kernels, as a GPU's would go to the real ones.
 
-    `order` is that of a block's threads: 0 ascending, 1 descending, above: the seed of a random one.
+    `order` is that of a block's threads: 0 ascending, 1 descending, above: a random one's seed.
     """
     loaded = library(flags)
     loaded.compressc_cuda_emulate(order, shared)

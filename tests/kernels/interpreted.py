@@ -24,6 +24,7 @@ from compressc.kernels.triton import losses, lowrank_linear
 INF = float("inf")
 SHAPES = [(1, 1), (3, 10), (2, 4500)]
 MORE = [(5, 17), (2, 1000), (2, 4096), (1, 32000)]
+CASES = [(4.0, 10.0), (0.5, 1.0), (1.0, 1e-3)]  # temperature, size of the logits
 PRODUCTS = [(1, 8, 3, 5), (3, 33, 7, 17), (16, 64, 16, 64), (19, 100, 70, 31)]
 
 
@@ -40,6 +41,8 @@ def check(problem: Problem, unit: float) -> None:
     t2 = max(problem.temperature**2, 1.0)
     torch.testing.assert_close(loss.double(), exact, rtol=3e-6, atol=4e-7 * t2)
     torch.testing.assert_close(grad.double(), exact_grad, rtol=2 * unit, atol=4e-7 * t2)
+    if problem.student.shape[1] > 100 and "--all" not in sys.argv:
+        return
     only, nothing = losses.rows_loss(problem, False, True)
     assert nothing is None
     torch.testing.assert_close(only, loss.sum())
@@ -72,8 +75,10 @@ def main() -> None:
     torch.manual_seed(0)
     everything = "--all" in sys.argv
     for dtype, unit in ((torch.float32, 2**-20), (torch.bfloat16, 2**-8), (torch.float16, 2**-11)):
-        for rows, vocab in SHAPES + MORE * everything:
-            for temperature, size in ((0.5, 1.0), (4.0, 10.0), (1.0, 1e-3))[: 3 if everything else 2]:
+        shapes = SHAPES if dtype == torch.float32 else SHAPES[:2]
+        for rows, vocab in SHAPES + MORE if everything else shapes:
+            quick = 2 if dtype == torch.float32 else 1
+            for temperature, size in CASES if everything else CASES[:quick]:
                 student, teacher = (torch.randn(2, rows, vocab) * size).to(dtype).unbind()
                 weight = torch.rand(rows)
                 weight[0] = 0
@@ -128,8 +133,11 @@ def wrong_places() -> None:
 
 
 def products() -> None:
-    """The fused low-rank kernel next to float64; bfloat16 as good as two products that round."""
-    for dtype, unit in ((torch.float32, 1e-6), (torch.bfloat16, 1e-2), (torch.float16, 2e-3)):
+    """The fused low-rank kernel at most twice as wrong as two plain products (and one rounding).
+
+    bfloat16 gets twice that, because the interpreter cuts where a GPU rounds.
+    """
+    for dtype, unit in ((torch.float32, 1e-6), (torch.bfloat16, 2**-7), (torch.float16, 2**-11)):
         for rows, inner, rank, out in PRODUCTS:
             x, v, u = torch.randn(rows, inner), torch.randn(rank, inner), torch.randn(out, rank)
             x, v, u, bias = (tensor.to(dtype) for tensor in (x, v, u, torch.randn(out)))
@@ -137,8 +145,11 @@ def products() -> None:
                 got = lowrank_linear.lowrank_linear(x, v, u, added)
                 exact = x.double() @ v.double().T @ u.double().T
                 exact = exact if added is None else exact + added.double()
+                plain = reference.lowrank_linear(x, v, u, added)
+                times = 4 if dtype == torch.bfloat16 else 2
+                allowed = times * (plain - exact).abs().max() + unit * exact.abs().max()
                 assert got.dtype == dtype
-                assert (got - exact).abs().max() <= unit * exact.abs().max(), (dtype, rows, rank)
+                assert (got - exact).abs().max() <= allowed, (dtype, rows, rank)
 
 
 def whole_way() -> None:

@@ -1,7 +1,7 @@
 """The CUDA kernels as nvcc compiles them for GPUs that are not here: what the machine code needs.
 
-Built by CMakeLists.txt as an installation with COMPRESSC_CUDA=1 builds them; the build is kept, so that
-only the first run takes time.
+Built by CMakeLists.txt as an installation with COMPRESSC_CUDA=1 builds them; the build is kept, so
+that only the first run takes time.
 """
 
 import fcntl
@@ -74,7 +74,9 @@ def read(dump: str) -> list[Used]:
         for name, numbers in re.findall(r"Function (\S+):\n(.*)", part):
             kernel = next((kernel for kernel in KERNELS if kernel in name), name)
             of = {key: int(n) for key, n in re.findall(r"(REG|STACK|LOCAL|SHARED):(\d+)", numbers)}
-            found.append(Used(part.split()[0], kernel, *map(of.get, ("REG", "STACK", "LOCAL", "SHARED"))))
+            found.append(
+                Used(part.split()[0], kernel, *map(of.get, ("REG", "STACK", "LOCAL", "SHARED")))
+            )
     return found
 
 
@@ -93,7 +95,9 @@ def test_every_kernel_for_every_architecture_without_spills():
         assert {name: names.count(name) for name in names} == KERNELS
     for kernel in KERNELS:
         of = [used for used in kernels if used.kernel == kernel]
-        print(kernel, max(u.registers for u in of), "registers,", max(u.shared for u in of), "bytes")
+        print(
+            kernel, max(u.registers for u in of), "registers,", max(u.shared for u in of), "bytes"
+        )
 
 
 def test_rows_are_read_128_bits_at_a_time():

@@ -67,10 +67,10 @@ def test_a_removed_barrier_is_noticed():
         with on_a_gpu(order, "-DCOMPRESSC_WITHOUT_BARRIERS"):
             for i, call in enumerate(calls()):
                 try:
-                    if not same(call(), want[i]):
-                        noticed.add(i)
-                except CompresscError as error:  # threads go different ways, and never meet
-                    assert "different barriers" in str(error)
+                    right = same(call(), want[i])
+                except CompresscError:  # threads went different ways, and never met
+                    right = False
+                if not right:
                     noticed.add(i)
     assert noticed == set(range(len(want))), "every kernel depends on its barriers"
 
@@ -175,9 +175,7 @@ def test_the_measurement_takes_the_faster_way(monkeypatch):
     seen: list[str] = []
     monkeypatch.setattr(lowrank_gpu, "_milliseconds", milliseconds)
     monkeypatch.setattr(lowrank_gpu.cuda, "lowrank_linear", lambda *_: seen.append("cuda"))
-    monkeypatch.setattr(
-        lowrank_gpu.reference, "lowrank_linear", lambda *_: seen.append("torch")
-    )
+    monkeypatch.setattr(lowrank_gpu.reference, "lowrank_linear", lambda *_: seen.append("torch"))
     with on_a_gpu():
         chosen, reason = lowrank_gpu._measure(*[torch.zeros(1)] * 4)
         assert chosen == "cuda"

@@ -9,7 +9,7 @@ from torch import Tensor
 from compressc.kernels.cuda import gradient_of, rows_of
 from compressc.kernels.native import DIRECTIONS
 from compressc.kernels.problem import Problem, TopK
-from compressc.kernels.triton.softmax_kl import BLOCK, WARPS, softmax_kl_rows
+from compressc.kernels.triton.softmax_kl import BLOCK, REGISTERS, WARPS, softmax_kl_rows
 from compressc.kernels.triton.topk_kl import topk_kl_rows
 
 
@@ -21,7 +21,7 @@ def rows_loss(
     A label or index that is not below V makes its row NaN: to raise, one would have to wait.
     """
     student = rows_of(problem.student)
-    rows, vocab = student.shape
+    rows = student.shape[0]
     loss = torch.empty(rows, dtype=torch.float32, device=student.device)
     grad = gradient_of(student, in_place) if want_grad else None
     if rows > 0:
@@ -93,4 +93,5 @@ def _row_weights(problem: Problem, unused: Tensor) -> Tensor:
 
 def _shape(vocab: int) -> dict[str, int]:
     block = min(BLOCK, triton.next_power_of_2(max(vocab, 16)))
-    return {"BLOCK": block, "num_warps": WARPS if vocab > 1024 else 4}
+    warps = max(4, WARPS * block // BLOCK)
+    return {"BLOCK": block, "num_warps": warps, "maxnreg": REGISTERS}

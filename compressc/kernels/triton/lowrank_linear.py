@@ -1,7 +1,7 @@
 """x v^T u^T + bias in one Triton kernel for few rows: the product of rank r never leaves the chip.
 
-Every program makes the whole inner product for its rows, and then its share of the outputs; when that
-pays is `lowrank_gpu.py`'s to say.
+Every program makes the whole inner product for its rows, and then its share of the outputs; when
+that pays is `lowrank_gpu.py`'s to say.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from torch import Tensor
 
 #: Rows of x in a program: the least that tensor cores take.
 ROWS = 16
-WARPS = 4
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -52,14 +51,19 @@ def lowrank_linear_rows(  # type: ignore[no-untyped-def]  # noqa: PLR0913 - a ke
 
 
 def tiles(rank: int, itemsize: int) -> dict[str, int]:
-    """How much of each product a program holds: what the compile test found not to spill."""
+    """How much of each product a program holds: what the compile test found not to spill.
+
+    float32 has no tensor core of its precision, and needs many registers.
+    """
     padded = triton.next_power_of_2(max(rank, 16))
-    return {
-        "ROWS": ROWS,
-        "RANK": padded,
-        "BLOCK_IN": 64 if itemsize == 2 else 32,
-        "BLOCK_OUT": 64 if itemsize == 2 else 32,
-    }
+    wide = itemsize == 4
+    block = (64 if padded <= 64 else 32) // (2 if wide else 1)
+    return {"ROWS": ROWS, "RANK": padded, "BLOCK_IN": block, "BLOCK_OUT": block}
+
+
+def warps(rank: int) -> int:
+    """Of a program."""
+    return 4 if rank <= 64 else 8
 
 
 def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -80,7 +84,7 @@ def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None = None) 
             rank,
             out,
             HAS_BIAS=bias is not None,
-            num_warps=WARPS,
+            num_warps=warps(rank),
             **sizes,
         )
     return y.reshape(*x.shape[:-1], out)

@@ -1,7 +1,7 @@
 """softmax_kl with a top-k teacher in Triton: KL of k + 1 events, one program a row.
 
-The formulas are those of csrc/include/compressc/topk_kl.h. The student's mass outside the k tokens is
-a sum of its own, without a difference, so that it keeps its digits when it is small.
+The formulas are those of csrc/include/compressc/topk_kl.h. The student's mass outside the k tokens
+is a sum of its own, without a difference, so that it keeps its digits when it is small.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from compressc.kernels.triton.softmax_kl import LOG2E, finite_or_zero, load_row,
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def sums_outside(  # type: ignore[no-untyped-def]
+def sums_outside(  # type: ignore[no-untyped-def]  # noqa: PLR0913 - as the kernel
     student, indices, vocab, k, inverse_t, BLOCK: tl.constexpr
 ):
     """The student's maximum, and its sum over all tokens but the k, relative to that."""
