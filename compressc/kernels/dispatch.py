@@ -119,13 +119,19 @@ def table() -> list[Row]:
 
 
 def _gpu_rows() -> list[Row]:
-    """What a CUDA device would find here, whether or not there is one."""
-    present = "" if torch.cuda.is_available() else "torch sees no CUDA device; "
-    found = {"cuda": (_why_not_cuda(), cuda.REASON), "triton": (_why_not_triton(), "installed")}
-    return [
-        Row(f"gpu [{name}]", "no" if reason else "ready", present + (reason or good))
-        for name, (reason, good) in found.items()
-    ]
+    """Which kernels a CUDA device finds here, whether or not there is one."""
+    absent = not torch.cuda.is_available()
+    note = "; torch sees no CUDA device" if absent else ""
+    rows = []
+    for name, why_not in (("cuda", _why_not_cuda()), ("triton", _why_not_triton())):
+        ready = "no" if absent or why_not else "ready"
+        rows.append(Row(f"gpu [{name}]", ready, (why_not or "built or installed") + note))
+    rule = (
+        f"one kernel up to {lowrank_gpu.MOST_ROWS} rows and {lowrank_gpu.MOST_V_BYTES >> 10} KiB "
+        "of v, and only where that was measured to be faster"
+    )
+    fused = "torch" if absent else lowrank_gpu.fused() or "torch"
+    return [*rows, Row("gpu [lowrank_linear]", fused, rule + note)]
 
 
 @contextmanager
