@@ -55,10 +55,21 @@ class _LowrankLinear(ctypes.Structure):
     ]
 
 
+class _ScaleRows(ctypes.Structure):
+    """`ScaleRows` of csrc/cuda/interface.h."""
+
+    _fields_: ClassVar[Any] = [
+        *[(name, c_void_p) for name in ("data", "scale")],
+        *[(name, c_int64) for name in ("rows", "columns", "scale_stride")],
+        ("type", c_int),
+    ]
+
+
 _STARTS = {
     "compressc_cuda_softmax_kl": _SoftmaxKl,
     "compressc_cuda_topk_kl": _TopkKl,
     "compressc_cuda_lowrank_linear": _LowrankLinear,
+    "compressc_cuda_scale_rows": _ScaleRows,
 }
 
 
@@ -155,6 +166,20 @@ def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None = None) 
     )
     _start("compressc_cuda_lowrank_linear", rows, args)
     return y.reshape(*x.shape[:-1], u.shape[0])
+
+
+def scale_rows(data: Tensor, scale: Tensor) -> None:
+    """As `native.scale_rows`; rows whose factor is 1 are not touched."""
+    scale = scale.float()
+    args = _ScaleRows(
+        data=data.data_ptr(),
+        scale=scale.data_ptr(),
+        rows=data.shape[0],
+        columns=data.shape[1],
+        scale_stride=scale.stride(0),
+        type=DTYPES[data.dtype],
+    )
+    _start("compressc_cuda_scale_rows", data, args)
 
 
 def rows_of(logits: Tensor) -> Tensor:

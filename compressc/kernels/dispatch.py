@@ -26,7 +26,7 @@ LOSSES = ("softmax_kl", "softmax_kl_ce", "softmax_kl_topk")
 DIRECTED = "softmax_kl[reverse|jensen_shannon]"
 OPERATORS = (*LOSSES, DIRECTED, "int8_lowrank_linear")
 #: Operators that have a GPU kernel, in CUDA C++ and in Triton. lowrank_linear has its own rule.
-GPU = (*LOSSES, DIRECTED)
+GPU = (*LOSSES, DIRECTED, "scale_rows")
 #: Tokens of a top-k teacher that a Triton program holds at once.
 TRITON_KNOWN = 1024
 

@@ -129,6 +129,9 @@ def _backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None
         return tuple([None] * ctx.count)
     if one_pass.is_one(upstream):  # the usual case; a copy of both would double the memory
         return grad_h, grad_w, *([None] * (ctx.count - 2))
+    if type(upstream) is Tensor and not torch.compiler.is_compiling():
+        both = [one_pass.scaled(grad, upstream.expand(grad.shape[0])) for grad in (grad_h, grad_w)]
+        return *both, *([None] * (ctx.count - 2))
     factor = upstream.to(grad_h.dtype)
     return grad_h * factor, grad_w * factor, *([None] * (ctx.count - 2))
 

@@ -40,6 +40,21 @@ def loss_and_grad(
     return (loss.sum() if reduce else loss), grad
 
 
+def scale_rows(data: Tensor, scale: Tensor) -> None:
+    """Multiply row i of a contiguous `[B, V]` tensor by `scale[i]`, in place."""
+    implementation = dispatch.choose("scale_rows", data.device, data.dtype).implementation
+    if implementation == "native":
+        native.scale_rows(data, scale)
+    elif implementation == "cuda":
+        cuda.scale_rows(data, scale)
+    elif implementation == "triton":
+        from compressc.kernels.triton import scale_rows as kernel
+
+        kernel.scale_rows(data, scale)
+    else:
+        data.mul_(scale.unsqueeze(-1))
+
+
 def _register(name: str, arguments: str, pose: Callable[..., Problem]) -> None:
     """Define `compressc::name(student, arguments, weight?)` and its `_backward`.
 

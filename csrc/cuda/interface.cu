@@ -5,8 +5,8 @@
 
 COMPRESSC_API std::int64_t compressc_cuda_size(int structure) {
   const std::int64_t sizes[] = {sizeof(compressc::SoftmaxKl), sizeof(compressc::TopkKl),
-                                sizeof(compressc::LowrankLinear)};
-  return structure >= 0 && structure < 3 ? sizes[structure] : -1;
+                                sizeof(compressc::LowrankLinear), sizeof(compressc::ScaleRows)};
+  return structure >= 0 && structure < 4 ? sizes[structure] : -1;
 }
 
 #if defined(__CUDACC__)

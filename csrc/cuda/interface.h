@@ -19,6 +19,14 @@ struct LowrankLinear {
   DType type;
 };
 
+// Multiplies row i of contiguous data by scale[i * scale_stride], in place; a stride of 0 is one factor.
+struct ScaleRows {
+  void* data;  // [rows, columns]
+  const float* scale;
+  std::int64_t rows, columns, scale_stride;
+  DType type;
+};
+
 }  // namespace compressc
 
 // As compressc::softmax_kl, except: `total` is not computed, and a label that is not below `vocab`
@@ -30,6 +38,8 @@ COMPRESSC_API int compressc_cuda_topk_kl(const compressc::TopkKl* args, void* st
 
 // Needs rank * rows (of at most kLowrankRows a block) floats of shared memory.
 COMPRESSC_API int compressc_cuda_lowrank_linear(const compressc::LowrankLinear* args, void* stream);
+
+COMPRESSC_API int compressc_cuda_scale_rows(const compressc::ScaleRows* args, void* stream);
 
 // What the error number means.
 COMPRESSC_API const char* compressc_cuda_error(int error);

@@ -19,7 +19,7 @@ from compressc import kernels
 from compressc.kernels import TopK, dispatch, reference
 from compressc.kernels.gradients import rows_grad
 from compressc.kernels.problem import Problem
-from compressc.kernels.triton import losses, lowrank_linear
+from compressc.kernels.triton import losses, lowrank_linear, scale_rows
 
 INF = float("inf")
 SHAPES = [(1, 1), (3, 10), (2, 4500)]
@@ -91,6 +91,7 @@ def main() -> None:
     check(Problem(wide[::2, :100], wide.t()[:100, :3].t(), 2.0), 2**-20)
     wrong_places()
     products()
+    factors()
     whole_way()
     print("interpreted: ok")
 
@@ -150,6 +151,16 @@ def products() -> None:
                 allowed = times * (plain - exact).abs().max() + unit * exact.abs().max()
                 assert got.dtype == dtype
                 assert (got - exact).abs().max() <= allowed, (dtype, rows, rank)
+
+
+def factors() -> None:
+    """Rows times factors in place, one for each or one for all."""
+    for dtype in (torch.float32, torch.bfloat16):
+        for scale in (torch.tensor([1.0, 0.5, -2.0]), torch.tensor(4.0).expand(3)):
+            data = torch.randn(3, 1500).to(dtype)
+            want = data * scale[:, None].to(dtype)
+            scale_rows.scale_rows(data, scale)
+            assert torch.equal(data, want)
 
 
 def whole_way() -> None:

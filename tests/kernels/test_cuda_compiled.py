@@ -17,7 +17,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ARCHITECTURES = ("sm_80", "sm_90")
-KERNELS = {"softmax_kl_rows": 12, "topk_kl_rows": 3, "lowrank_linear_rows": 9}
+KERNELS = {
+    "softmax_kl_rows": 12,
+    "topk_kl_rows": 3,
+    "lowrank_linear_rows": 9,
+    "scale_rows_kernel": 3,
+}
 #: Two blocks of 512 threads on one multiprocessor, which has 65,536 registers.
 REGISTERS = 64
 SHARED = 2048  # bytes: reductions, and the 1 KiB that sm_90 has for itself; rows come on top

@@ -110,6 +110,17 @@ def test_a_label_or_index_outside_the_vocabulary_makes_its_row_nan():
             assert torch.isnan(grad).all(dim=1).tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rows_times_factors(dtype):
+    with on_a_gpu():
+        for columns in (1, 40, 1027):
+            for scale in (torch.tensor([1.0, 0.5, -2.0]), torch.tensor(4.0).expand(3)):
+                data = torch.randn(3, columns).to(dtype)
+                want = data * scale[:, None].to(dtype)
+                cuda.scale_rows(data, scale)
+                assert torch.equal(data, want)
+
+
 def test_hidden_states_to_loss_in_the_logits_memory():
     torch.manual_seed(1)
     h, w, teacher = torch.randn(20, 8), torch.randn(60, 8), (torch.randn(20, 4), torch.randn(60, 4))
