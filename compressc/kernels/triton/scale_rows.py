@@ -13,7 +13,7 @@ from torch import Tensor
 BLOCK = 1024
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def scale_rows_kernel(  # type: ignore[no-untyped-def]
     data, scale, columns, scale_stride, BLOCK: tl.constexpr
 ):
