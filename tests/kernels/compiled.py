@@ -15,7 +15,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from compressc.kernels.triton import lowrank_linear, softmax_kl, topk_kl
+from compressc.kernels.triton import lowrank_linear, scale_rows, softmax_kl, topk_kl
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 OPTIONS = {"num_warps": softmax_kl.WARPS, "maxnreg": softmax_kl.REGISTERS}
@@ -65,6 +65,12 @@ def product(dtype: str, rank: int) -> Variant:
     return Variant(kernel, pointers | sizes, constants, {"num_warps": lowrank_linear.warps(rank)})
 
 
+def factors(dtype: str) -> Variant:
+    types = {"data": dtype, "scale": "*fp32", "columns": "i32", "scale_stride": "i32"}
+    constants: dict[str, object] = {"BLOCK": scale_rows.BLOCK}
+    return Variant(scale_rows.scale_rows_kernel, types, constants, {"num_warps": 4})
+
+
 def compile_for(capability: int, variant: Variant):
     """The compiled kernel, with pointers and sizes divisible by 16 as in every real model."""
     signature = {**variant.types, **dict.fromkeys(variant.constants, "constexpr")}
@@ -97,6 +103,7 @@ def main() -> None:
             for kind in KINDS:
                 variants[f"{kind} {dtype} grad={want_grad}"] = loss(dtype, kind, want_grad)
             variants[f"topk {dtype} grad={want_grad}"] = topk(dtype, want_grad)
+        variants[f"scale_rows {dtype}"] = factors(dtype)
         for rank in RANKS[dtype] if everything else (64,):
             variants[f"lowrank {dtype} rank={rank}"] = product(dtype, rank)
     for capability in (80, 90):
