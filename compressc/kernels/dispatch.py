@@ -1,7 +1,8 @@
 """Which implementation runs an operator, and why: the only place that chooses.
 
-Order of preference: native (CPU), triton (CUDA), reference (anything else).
-`COMPRESSC_KERNELS=reference` in the environment, or `with using("reference")`, overrules it.
+On a CPU: native. On a CUDA device: cuda, which exists only where somebody built it on purpose and
+which needs no compiler when it runs; then triton. Anything else: reference. `COMPRESSC_KERNELS` in
+the environment (reference, native, cuda or triton), or `with using("reference")`, overrules it.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ from typing import NamedTuple
 import torch
 
 from compressc.errors import CompresscError
-from compressc.kernels import lowrank, native
+from compressc.kernels import cuda, lowrank, lowrank_gpu, native
+from compressc.kernels.lowrank_shape import Shape
 from compressc.kernels.problem import Problem, TopK
 
 #: Operators that more than one implementation has.
 LOSSES = ("softmax_kl", "softmax_kl_ce", "softmax_kl_topk")
 DIRECTED = "softmax_kl[reverse|jensen_shannon]"
 OPERATORS = (*LOSSES, DIRECTED, "int8_lowrank_linear")
-#: Operators that have a Triton kernel.
-TRITON = ("softmax_kl",)
+#: Operators that have a GPU kernel, in CUDA C++ and in Triton. lowrank_linear has its own rule.
+GPU = (*LOSSES, DIRECTED, "scale_rows")
+#: Tokens of a top-k teacher that a Triton program holds at once.
+TRITON_KNOWN = 1024
 
 _FORCED: list[str] = [name for name in (os.environ.get("COMPRESSC_KERNELS"),) if name]
 
@@ -48,25 +52,46 @@ def choose(operator: str, device: torch.device, *dtypes: torch.dtype) -> Row:
 
 @cache  # asked on every call of every loss
 def _choose(operator: str, device: str, dtypes: tuple[torch.dtype, ...], forced: str) -> Row:
-    reason = _why_not_native(device, dtypes)
     if forced == "reference":
         return Row(operator, "reference", "asked for (COMPRESSC_KERNELS or dispatch.using)")
-    if device == "cuda" and not forced:
-        reason = _why_not_triton(operator, dtypes)
-        return Row(operator, "reference" if reason else "triton", reason or "a GPU kernel")
+    if device == "cuda" and forced != "native":
+        return _choose_gpu(operator, dtypes, forced)
+    reason = _why_not_native(device, dtypes)
     if forced and (forced != "native" or reason):
-        hint = "native or reference"
+        hint = "reference, native on a CPU, cuda or triton on a GPU"
         raise CompresscError("CC100", f"kernels '{forced}' cannot run", got=reason, hint=hint)
     if reason:
         return Row(operator, "reference", reason)
     return Row(operator, "native", native.REASON)
 
 
+def _choose_gpu(operator: str, dtypes: tuple[torch.dtype, ...], forced: str) -> Row:
+    reasons = {"cuda": _why_not_cuda(), "triton": _why_not_triton()}
+    if forced and reasons.get(forced, "there is no such implementation"):
+        got = reasons.get(forced, "there is no such implementation")
+        raise CompresscError("CC100", f"kernels '{forced}' cannot run", got=got)
+    if operator not in GPU:
+        return Row(operator, "reference", "there is no GPU kernel for it")
+    odd = [dtype for dtype in dtypes if dtype not in native.DTYPES]
+    if odd:
+        kind = str(odd[0]).removeprefix("torch.")
+        return Row(operator, "reference", f"the GPU kernels have no {kind}")
+    if forced != "triton" and not reasons["cuda"]:
+        return Row(operator, "cuda", cuda.REASON)
+    if not reasons["triton"]:
+        return Row(operator, "triton", f"Triton; CUDA C++: {reasons['cuda'] or 'overruled'}")
+    return Row(operator, "reference", f"CUDA C++: {reasons['cuda']}; Triton: {reasons['triton']}")
+
+
 def choose_loss(problem: Problem) -> Row:
     """`choose` for a loss: the student's dtype decides, and a full teacher's."""
     student, teacher = problem.student, problem.teacher
     if isinstance(teacher, TopK):
-        return choose("softmax_kl_topk", student.device, student.dtype)
+        row = choose("softmax_kl_topk", student.device, student.dtype)
+        if row.implementation == "triton" and teacher.values.shape[-1] > TRITON_KNOWN:
+            why = f"the Triton kernel takes up to {TRITON_KNOWN} known tokens"
+            return Row(row.operator, "reference", why)
+        return row
     operator = "softmax_kl" if problem.labels is None else "softmax_kl_ce"
     if problem.direction != "forward":
         operator = DIRECTED
@@ -84,17 +109,34 @@ def table() -> list[Row]:
                 name = f"{operator} [{device.type}, {str(dtype).removeprefix('torch.')}]"
                 rows.append(row._replace(operator=name))
     rows.append(Row("lowrank_linear", "torch", "training, tracing, small products"))
-    for key, (chosen, reason) in lowrank.LINEAR.items():
-        shape = lowrank.Shape(*key)
-        kind = str(shape.dtype).removeprefix("torch.")
-        size = f"{shape.inner}-{shape.rank}-{shape.out}, up to {shape.rows} rows, {kind}"
-        rows.append(Row(f"lowrank_linear [{size}]", chosen, reason))
-    return rows
+    for choices in (lowrank.LINEAR, lowrank_gpu.FUSED):
+        for key, (chosen, reason) in choices.items():
+            shape = Shape(*key)
+            kind = str(shape.dtype).removeprefix("torch.")
+            size = f"{shape.inner}-{shape.rank}-{shape.out}, up to {shape.rows} rows, {kind}"
+            rows.append(Row(f"lowrank_linear [{size}]", chosen, reason))
+    return rows + _gpu_rows()
+
+
+def _gpu_rows() -> list[Row]:
+    """Which kernels a CUDA device finds here, whether or not there is one."""
+    absent = not torch.cuda.is_available()
+    note = "; torch sees no CUDA device" if absent else ""
+    rows = []
+    for name, why_not in (("cuda", _why_not_cuda()), ("triton", _why_not_triton())):
+        ready = "no" if absent or why_not else "ready"
+        rows.append(Row(f"gpu [{name}]", ready, (why_not or "built or installed") + note))
+    rule = (
+        f"one kernel up to {lowrank_gpu.MOST_ROWS} rows and {lowrank_gpu.MOST_V_BYTES >> 10} KiB "
+        "of v, and only where that was measured to be faster"
+    )
+    fused = "torch" if absent else lowrank_gpu.fused() or "torch"
+    return [*rows, Row("gpu [lowrank_linear]", fused, rule + note)]
 
 
 @contextmanager
 def using(implementation: str) -> Iterator[None]:
-    """Force one implementation ("native" or "reference") inside the block: for tests and doubts."""
+    """Force one implementation, or "reference", inside the block: for tests and doubts."""
     _FORCED.append(implementation)
     try:
         yield
@@ -111,9 +153,9 @@ def _why_not_native(device: str, dtypes: tuple[torch.dtype, ...]) -> str:
     return native.REASON if native.MODULE is None else ""
 
 
-def _why_not_triton(operator: str, dtypes: tuple[torch.dtype, ...]) -> str:
-    if operator not in TRITON:
-        return "there is no GPU kernel for it"
-    if any(dtype not in native.DTYPES for dtype in dtypes):
-        return "the GPU kernels compute in float32"
+def _why_not_cuda() -> str:
+    return cuda.REASON if cuda.LIBRARY is None else ""
+
+
+def _why_not_triton() -> str:
     return "" if find_spec("triton") else "triton is not installed"

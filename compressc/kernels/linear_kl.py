@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from compressc.errors import CompresscError
-from compressc.kernels import dispatch, native, one_pass, ops
+from compressc.kernels import one_pass, ops
 from compressc.kernels.problem import Problem
 
 #: Bytes of one side's logits in a chunk: few enough to stay in a last-level cache, many enough rows
@@ -105,9 +105,7 @@ def _chunk(a: _Chunks, begin: int, end: int) -> tuple[Tensor, Tensor | None]:
     teacher = a.h_t[begin:end] @ a.w_t.t()
     weight = None if a.weight is None else a.weight[begin:end]
     problem = Problem(logits, teacher, a.temperature, weight, scale=a.scale)
-    if dispatch.choose_loss(problem).implementation == "native":
-        return native.rows_loss(problem, a.want_grad, True, in_place=a.want_grad)
-    return ops.loss_and_grad(problem, a.want_grad, True)
+    return ops.loss_and_grad(problem, a.want_grad, True, in_place=a.want_grad)
 
 
 def _fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,6 +129,9 @@ def _backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None
         return tuple([None] * ctx.count)
     if one_pass.is_one(upstream):  # the usual case; a copy of both would double the memory
         return grad_h, grad_w, *([None] * (ctx.count - 2))
+    if type(upstream) is Tensor and not torch.compiler.is_compiling():
+        both = [one_pass.scaled(grad, upstream.expand(grad.shape[0])) for grad in (grad_h, grad_w)]
+        return *both, *([None] * (ctx.count - 2))
     factor = upstream.to(grad_h.dtype)
     return grad_h * factor, grad_w * factor, *([None] * (ctx.count - 2))
 

@@ -2,35 +2,26 @@
 
 On a CPU nothing is gained by fusing them (the product of rank r stays in cache anyway); what
 differs is which library multiplies. `LINEAR` holds what was measured, `dispatch.table` shows it.
+`lowrank_gpu.py` is about GPUs.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressc.kernels import reference
+from compressc.kernels import lowrank_gpu, reference
+from compressc.kernels.lowrank_shape import Shape, plain_inference
 
 #: oneDNN must be this much faster in the measurement to be chosen: less is noise.
 _MARGIN = 0.9
 _ROUNDS = 7
 _SMALLEST = 1 << 20  # multiplications by v: below, calling oneDNN costs more than it saves
-
-
-class Shape(NamedTuple):
-    """What a choice is made for: `rows` rounded up to a power of two, and all else exact."""
-
-    rows: int
-    inner: int
-    rank: int
-    out: int
-    dtype: torch.dtype
-    threads: int
 
 
 #: `Shape` -> (chosen, reason), as measured in this process.
@@ -49,6 +40,8 @@ def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None = None) 
     # sizes may be symbols, which nothing may look at.
     if torch.compiler.is_compiling() or type(x) is not Tensor:
         return F.linear(F.linear(x, v), u, bias)
+    if x.is_cuda:
+        return lowrank_gpu.lowrank_linear(x, v, u, bias)
     (rank, inner), size = v.shape, x.numel()
     if size * rank < _SMALLEST:
         return F.linear(F.linear(x, v), u, bias)
@@ -63,17 +56,10 @@ def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None = None) 
 
 
 def _may_measure(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> bool:
-    if x.device.type != "cpu" or _linear_pointwise() is None:
-        return False
-    if torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in (x, v, u, bias)
-    ):
-        return False
-    if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
+    if x.device.type != "cpu" or _linear_pointwise() is None or not plain_inference(x, v, u, bias):
         return False
     one_type = x.dtype == v.dtype == u.dtype and (bias is None or bias.dtype == x.dtype)
-    one_type = one_type and x.dtype in (torch.float32, torch.bfloat16)
-    return one_type and not torch.are_deterministic_algorithms_enabled()
+    return one_type and x.dtype in (torch.float32, torch.bfloat16)
 
 
 def _linear_pointwise() -> Any:

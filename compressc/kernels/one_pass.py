@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from compressc.kernels import dispatch, native, ops
+from compressc.kernels import dispatch, ops
 from compressc.kernels.problem import Problem
 
 _PLAIN = (Tensor, torch.nn.Parameter)
@@ -58,7 +58,7 @@ class _OnePass(torch.autograd.Function):
             return grad, None, None
         if is_one(upstream):
             return grad, None, None
-        return _scaled(grad, upstream.expand(grad.shape[0])), None, None
+        return scaled(grad, upstream.expand(grad.shape[0])), None, None
 
 
 def is_one(upstream: Tensor) -> bool:
@@ -76,13 +76,13 @@ def is_one(upstream: Tensor) -> bool:
 _apply: Any = cast("Any", _OnePass).apply
 
 
-def _scaled(grad: Tensor, upstream: Tensor) -> Tensor:
-    """`grad * upstream[:, None]`, in place when this was the last use of the graph."""
+def scaled(grad: Tensor, upstream: Tensor) -> Tensor:
+    """`grad * upstream[:, None]`, in place when this was the last use of the graph.
+
+    On a GPU the factors are looked at there, and rows with a factor of 1 are left alone.
+    """
     keep_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
     if keep_graph():
         grad = grad.clone()
-    if grad.device.type == "cpu" and native.MODULE is not None:
-        native.scale_rows(grad, upstream)
-    else:
-        grad.mul_(upstream.unsqueeze(-1))
+    ops.scale_rows(grad, upstream)
     return grad

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from compressc.kernels import dispatch, gradients, native, reference
+from compressc.kernels import cuda, dispatch, gradients, native, reference
 from compressc.kernels.problem import Problem, TopK
 
 # torch.library is untyped.
@@ -20,19 +20,39 @@ LIBRARY: Any = cast("Any", torch.library.Library)("compressc", "DEF")
 
 
 def loss_and_grad(
-    problem: Problem, want_grad: bool, reduce: bool = False
+    problem: Problem, want_grad: bool, reduce: bool = False, in_place: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Loss `[B]` (its sum with `reduce`), and the gradient `[B, V]` of the sum (or None)."""
+    """Loss `[B]` (its sum with `reduce`), and the gradient `[B, V]` of the sum (or None).
+
+    With `in_place` the student's logits (contiguous) may be overwritten by the gradient.
+    """
     implementation = dispatch.choose_loss(problem).implementation
     if implementation == "native":
-        return native.rows_loss(problem, want_grad, reduce)
+        return native.rows_loss(problem, want_grad, reduce, in_place)
+    if implementation == "cuda":
+        return cuda.rows_loss(problem, want_grad, reduce, in_place)
     if implementation == "triton":  # imported here, because it imports triton
-        from compressc.kernels.triton import softmax_kl
+        from compressc.kernels.triton import losses
 
-        return softmax_kl.rows_loss(problem, want_grad, reduce)
+        return losses.rows_loss(problem, want_grad, reduce, in_place)
     loss = reference.rows_loss(problem)
     grad = gradients.rows_grad(problem) if want_grad else None
     return (loss.sum() if reduce else loss), grad
+
+
+def scale_rows(data: Tensor, scale: Tensor) -> None:
+    """Multiply row i of a contiguous `[B, V]` tensor by `scale[i]`, in place."""
+    implementation = dispatch.choose("scale_rows", data.device, data.dtype).implementation
+    if implementation == "native":
+        native.scale_rows(data, scale)
+    elif implementation == "cuda":
+        cuda.scale_rows(data, scale)
+    elif implementation == "triton":
+        from compressc.kernels.triton import scale_rows as kernel
+
+        kernel.scale_rows(data, scale)
+    else:
+        data.mul_(scale.unsqueeze(-1))
 
 
 def _register(name: str, arguments: str, pose: Callable[..., Problem]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from emulated import on_a_gpu
 
 from compressc.kernels import dispatch, native
 
@@ -20,12 +21,16 @@ def _one_thread() -> Iterator[None]:
 ISAS = ("avx512", "avx2", "portable")
 
 
-@pytest.fixture(params=[*ISAS, "reference"])
+@pytest.fixture(params=[*ISAS, "cuda-emulated", "reference"])
 def implementation(request: pytest.FixtureRequest) -> Iterator[str]:
     """Force one implementation for the length of a test; skip what this machine lacks."""
     name = request.param
     if name == "reference":
         with dispatch.using("reference"):
+            yield name
+        return
+    if name == "cuda-emulated":
+        with on_a_gpu(), dispatch.using("cuda"):
             yield name
         return
     if native.MODULE is None:

@@ -1,10 +1,14 @@
 """lowrank_linear and its int8 sibling against float64, and what decides who multiplies."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
+from emulated import on_a_gpu
 
 from compressc.kernels import (
+    cuda,
     dispatch,
     int8_lowrank_linear,
     lowrank,
@@ -26,16 +30,20 @@ def factors(rows: int, inner: int, rank: int, out: int):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("way", ["torch", "onednn"])
+@pytest.mark.parametrize("way", ["torch", "onednn", "cuda-emulated"])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_the_same_product_by_either_library(monkeypatch, dtype, way, with_bias):
+def test_the_same_product_by_every_implementation(monkeypatch, dtype, way, with_bias):
+    if way == "cuda-emulated" and dtype == torch.float64:
+        pytest.skip("the GPU kernels have no float64")
     torch.manual_seed(0)
     monkeypatch.setattr(lowrank, "_measure", lambda *_: (way, "forced"))
     monkeypatch.setattr(lowrank, "_SMALLEST", 1)
     for size in SHAPES:
         x, v, u, bias = (tensor.to(dtype) for tensor in factors(*size))
         bias = bias if with_bias else None
-        got = lowrank_linear(x, v, u, bias)
+        with on_a_gpu() if way == "cuda-emulated" else nullcontext():
+            multiply = cuda.lowrank_linear if way == "cuda-emulated" else lowrank_linear
+            got = multiply(x, v, u, bias)
         exact = x.double() @ v.double().T @ u.double().T + (0 if bias is None else bias.double())
         plain = F.linear(F.linear(x, v), u, bias)
         assert got.shape == plain.shape

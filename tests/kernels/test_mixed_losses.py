@@ -9,7 +9,8 @@ from measure import FLOATS, assert_as_exact_as_plain, solve
 from torch import Tensor
 
 from compressc.errors import CompresscError
-from compressc.kernels import TopK, dispatch, softmax_kl, softmax_kl_ce
+from compressc.kernels import TopK, cuda, dispatch, native, softmax_kl, softmax_kl_ce
+from compressc.kernels.problem import Problem
 
 SHAPES = [(1, 1), (3, 10), (5, 17), (3, 1023), (2, 2049)]
 INF = float("inf")
@@ -163,8 +164,7 @@ def test_the_gradient_may_overwrite_what_it_was_made_of(implementation):
     """Every kernel reads a row before it writes it: linear_softmax_kl depends on it."""
     if implementation == "reference":
         pytest.skip("plain torch allocates")
-    from compressc.kernels import native
-    from compressc.kernels.problem import Problem
+    kernels = cuda if implementation == "cuda-emulated" else native
 
     torch.manual_seed(4)
     student, teacher = torch.randn(3, 3000), torch.randn(3, 3000)
@@ -176,9 +176,9 @@ def test_the_gradient_may_overwrite_what_it_was_made_of(implementation):
         Problem(student, TopK.of(teacher, 5, 2.0), 2.0),
     ]
     for problem in problems:
-        loss, grad = native.rows_loss(problem, True, False)
+        loss, grad = kernels.rows_loss(problem, True, False)
         copy = problem._replace(student=student.clone())
-        again, same = native.rows_loss(copy, True, False, in_place=True)
+        again, same = kernels.rows_loss(copy, True, False, in_place=True)
         assert same.data_ptr() == copy.student.data_ptr()
         assert torch.equal(loss, again)
         assert torch.equal(grad, same)

@@ -78,6 +78,7 @@ def test_dispatch_says_what_it_chose_and_why():
     assert {row.operator.split(" ")[0] for row in rows} == {
         *dispatch.OPERATORS,
         "lowrank_linear",
+        "gpu",
     }
     wide = [row for row in rows if "float64" in row.operator]
     assert all(row.implementation == "reference" and "float64" in row.reason for row in wide)

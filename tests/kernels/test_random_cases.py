@@ -5,24 +5,27 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
+from emulated import on_a_gpu
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compressc.kernels import native, reference
+from compressc.kernels import cuda, native, reference
 from compressc.kernels.gradients import rows_grad
 from compressc.kernels.problem import Problem, TopK
 
 ROOT = Path(__file__).parents[2]
 ISAS = ("avx512", "avx2", "portable")
+EMULATED = "cuda-emulated"
 DTYPES = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 
 problems = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 2**31),
-        "isa": st.sampled_from(ISAS),
+        "isa": st.sampled_from((*ISAS, EMULATED)),
         "kind": st.sampled_from(["forward", "reverse", "jensen_shannon", "labels", "topk"]),
         "rows": st.integers(0, 6),
         "vocab": st.one_of(st.integers(1, 70), st.integers(1000, 1100), st.integers(2040, 2060)),
@@ -56,9 +59,9 @@ def make(case: dict) -> Problem:
     return Problem(student, teacher, temperature, weight, "forward", labels, 0.7, smoothing)
 
 
-def compare(problem: Problem) -> None:
-    """Loss and gradient of the native kernel next to float64."""
-    loss, grad = native.rows_loss(problem, True, False)
+def compare(problem: Problem, kernels: ModuleType = native) -> None:
+    """Loss and gradient of the native kernel (or the emulated one) next to float64."""
+    loss, grad = kernels.rows_loss(problem, True, False)
     teacher = problem.teacher
     if isinstance(teacher, TopK):
         teacher = TopK(teacher.values.double(), teacher.indices, teacher.tail.double())
@@ -78,7 +81,7 @@ def compare(problem: Problem) -> None:
     torch.testing.assert_close(grad.double(), exact_grad, rtol=tolerance, atol=slack)
 
 
-def run_random(count: int) -> None:
+def run_random(count: int, emulate: bool = True) -> None:
     if native.MODULE is None:
         pytest.skip(native.REASON)
     before = native.MODULE.instruction_set()
@@ -92,7 +95,11 @@ def run_random(count: int) -> None:
     )
     @given(problems)
     def body(case: dict) -> None:
-        if native.MODULE.use_instruction_set(case["isa"]):
+        if case["isa"] == EMULATED:
+            if emulate:
+                with on_a_gpu(order=case["seed"] % 1000):
+                    compare(make(case), cuda)
+        elif native.MODULE.use_instruction_set(case["isa"]):
             compare(make(case))
 
     try:
@@ -136,7 +143,7 @@ def test_under_address_and_undefined_behaviour_sanitizers(tmp_path):
         f"sys.path.insert(0, r'{Path(__file__).parent}')\n"
         "import test_random_cases as t\n"
         f"assert t.native.MODULE.__file__ == r'{library}'\n"
-        "t.run_random(400); print('clean')\n"
+        "t.run_random(400, emulate=False); print('clean')\n"
     )
     environment = {
         **os.environ,

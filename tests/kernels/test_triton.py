@@ -19,13 +19,17 @@ def run(script: str, *arguments: str) -> str:
 
 
 def gate(report: str) -> int:
-    """No spills, shared memory for reductions only, 128-bit loads, and room for two blocks a SM."""
+    """No spills, 128-bit loads; and room for two blocks a multiprocessor.
+
+    The losses use shared memory for reductions only, the product for its tiles.
+    """
     lines = report.strip().splitlines()
     for line in lines:
         used = dict(re.findall(r"(\w+)=(\w+)", line))
+        product = "lowrank" in line
         assert used["stack"] == used["local"] == "0", line
-        assert int(used["registers"]) <= 128, line
-        assert int(used["shared"]) <= 1024, line
+        assert int(used["registers"]) <= (255 if product else 64), line
+        assert int(used["shared"]) <= (80 << 10 if product else 1024), line
         assert used["vector"] == "True", line
     return len(lines)
 
@@ -35,17 +39,19 @@ def test_interpreted_against_float64():
 
 
 def test_compiled_for_gpus_that_are_not_here():
-    assert gate(run("compiled.py")) == 2
+    assert gate(run("compiled.py")) == 14
 
 
 @pytest.mark.slow
 def test_every_shape_interpreted_and_every_variant_compiled():
     assert "interpreted: ok" in run("interpreted.py", "--all")
-    assert gate(run("compiled.py", "--all")) == 12
+    report = run("compiled.py", "--all")
+    print(report)
+    assert gate(report) == 2 * 3 * (2 * 5 + 3 + 1)
 
 
 def test_the_gate_closes():
-    good = "sm_80 *fp32 registers=80 stack=0 local=0 shared=32 vector=True"
+    good = "sm_80 *fp32 registers=60 stack=0 local=0 shared=32 vector=True"
     assert gate(good) == 1
     for bad in ("stack=8", "local=4", "registers=255", "shared=65536", "vector=False"):
         name = bad.split("=")[0]
