@@ -17,6 +17,7 @@ import sympy
 from compressc.analysis.axes import Axis, find, freeze, leaves, unify
 from compressc.analysis.coupling_rules import Rule, Values, rule_for
 from compressc.ir import Graph, Op, Ref, TensorType, TupleType, evaluate
+from compressc.ir.collection import collector_paused
 from compressc.ir.types import Size
 
 #: A prime that no real width has stands for each open dimension, so that sizes are plain integers.
@@ -92,6 +93,7 @@ class Coupling:
         ]
 
 
+@collector_paused()
 def couple(graph: Graph) -> Coupling:
     """Analyse a typed graph.
 

@@ -15,11 +15,13 @@ import sympy
 from compressc.analysis.axes import Axis, factors, find, leaves
 from compressc.analysis.coupling import SIZED, Coupling, couple, written_sizes
 from compressc.ir import Graph, Op, TensorType, TupleType, symbol
+from compressc.ir.collection import collector_paused
 
 #: Ops whose equal pieces may become unequal: written as `split_with_sizes` instead.
 _PIECES = ("aten.chunk", "aten.split.Tensor")
 
 
+@collector_paused()
 def symbolize_widths(graph: Graph) -> None:
     """Write every size that depends on a width as an expression; the graph computes the same."""
     _split_pieces(graph)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError
+from compressc.ir.collection import collector_paused
 from compressc.ir.ops import Arg, Op, Ref, copy_layer, layer_tensors, map_arg, refs_of
 from compressc.ir.printer import print_graph
 from compressc.ir.types import Size, TensorType, ValueType
@@ -274,6 +275,7 @@ class Graph:
 
     # ---- copies --------------------------------------------------------------------------------
 
+    @collector_paused()
     def copy(self) -> Graph:
         """A deep copy; tied tensors stay tied, edits start at zero."""
         twin = Graph(self.name)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError
+from compressc.ir.collection import collector_paused
 from compressc.ir.graph import Graph
 from compressc.ir.ops import LAYERS, Arg, Op, Ref, Tensor, build_layer, layer_tensors, overload
 from compressc.ir.printer import _FORMATS, _LAYOUTS
@@ -59,6 +60,7 @@ _MALFORMED = (
 _MOST_KEPT = 1 << 20
 
 
+@collector_paused()
 def parse_graph(text: str, tensors: Mapping[str, torch.Tensor] | None = None) -> Graph:
     """Read a graph.
 

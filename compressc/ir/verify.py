@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError
+from compressc.ir.collection import collector_paused
 from compressc.ir.deriving import derived_types
 from compressc.ir.graph import Graph
 from compressc.ir.layer_forms import LayerForms
@@ -19,6 +20,7 @@ from compressc.ir.types import TensorType
 from compressc.quiet import quiet
 
 
+@collector_paused()
 def verify(graph: Graph, *, like: Graph | None = None) -> None:
     """Check everything that must hold for a graph.
 
@@ -186,9 +188,13 @@ _PIECE = 1 << 18
 
 
 def _count_not_finite(tensor: torch.Tensor) -> int:
-    """In pieces: the masks of a whole table of words would take as much memory as the table."""
-    whole = tensor.view(-1) if tensor.is_contiguous() else tensor.reshape(-1)
-    pieces = torch.split(whole, _PIECE)
+    """How many numbers are NaN or infinite; without a mask as large as the tensor."""
+    if tensor.dtype.itemsize == 1:
+        tensor = tensor.float()  # torch has no sums of 8-bit floats
+    wide = torch.float32 if tensor.dtype.itemsize == 2 else None
+    if torch.isfinite(tensor.sum(dtype=wide)):
+        return 0  # NaN and infinity would have spread into the sum
+    pieces = torch.split(tensor.reshape(-1), _PIECE)
     return sum(piece.numel() - int(torch.isfinite(piece).sum()) for piece in pieces)
 
 
