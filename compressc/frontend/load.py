@@ -18,8 +18,7 @@ from compressc.frontend.arguments import (
     check_names,
     graph_inputs,
 )
-from compressc.frontend.export import export_module, rebatched
-from compressc.frontend.faithful import check_faithful
+from compressc.frontend.export import rebatched
 from compressc.frontend.formats import Format, recognise
 from compressc.frontend.importer import import_program
 from compressc.frontend.inputs import (
@@ -32,8 +31,8 @@ from compressc.frontend.inputs import (
 )
 from compressc.frontend.pickled import read_pickle, run_factory
 from compressc.frontend.soundness import is_sound
+from compressc.frontend.tracing import fixed_dimensions, trace_graph
 from compressc.ir import Graph, check_finite, load_bundle, symbol, verify
-from compressc.ir.types import Size
 
 Source = str | Path | nn.Module | torch.export.ExportedProgram | Graph
 
@@ -134,7 +133,6 @@ def _unreadable(path: Path, error: Exception) -> CompresscError:
 
 def _checked(loaded: Loaded, example: Example | None) -> Loaded:
     check_finite(loaded.graph)
-    verify(loaded.graph)
     if example is not None and loaded.example is not None:
         check_inputs(loaded.graph, loaded.example)
     return loaded
@@ -207,7 +205,8 @@ def _load_torchscript(path: Path, request: _Request) -> Loaded:
     program = convert(script, tensors, shapes, str(path))
     graph = import_program(program, _graph_name(path.stem), shapes)
     check_same(script, graph, tensors, str(path))
-    notes = tuple(_fixed(graph, shapes))
+    notes = tuple(fixed_dimensions(graph, shapes))
+    verify(graph)
     return Loaded(graph, arguments.tensors, str(path), "TorchScript archive", notes)
 
 
@@ -249,21 +248,8 @@ def _from_module(
     example = _call_of(request, source).tensors if request.specs else request.example
     if example is None:
         raise _no_inputs(source)
-    program = export_module(module, example, specs=request.specs)
-    letters = [spec.type.shape for spec in request.specs if isinstance(spec, InputSpec)]
-    graph = import_program(program, _graph_name(name), letters)
-    notes = (*check_faithful(module, program, graph), *_fixed(graph, letters))
+    graph, notes = trace_graph(module, example, request.specs, _graph_name(name))
     return Loaded(graph, arguments_of(example).tensors, source, format_, notes)
-
-
-def _fixed(graph: Graph, shapes: Sequence[Sequence[Size]]) -> list[str]:
-    """Notes on dimensions that were to be open, and that the trace found to have one size."""
-    return [
-        f"dimension {wanted} of {op.name} is fixed at {size}: the model's code takes no other"
-        for op, shape in zip(graph.inputs, shapes, strict=False)
-        for wanted, size in zip(shape, graph.type_of(op.name).shape, strict=True)
-        if isinstance(size, int) and not isinstance(wanted, int)
-    ]
 
 
 def _call_of(request: _Request, source: str) -> Arguments:
@@ -302,6 +288,7 @@ def _from_program(
 
 
 def _from_graph(graph: Graph, request: _Request, source: str, format_: str) -> Loaded:
+    verify(graph)
     example = None if request.example is None else graph_inputs(graph, request.example)
     return Loaded(graph, example, source, format_)
 

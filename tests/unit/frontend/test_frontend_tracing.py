@@ -1,0 +1,90 @@
+"""Sizes that the model's code branches on: limits, closed dimensions, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from compressc.errors import CompresscError
+from compressc.frontend import load_model
+from compressc.ir import lower
+
+X = torch.randn(3, 5, 6)
+
+
+class Branching(nn.Module):
+    """Triples where `condition(s)` holds, else doubles."""
+
+    def __init__(self, condition: Callable[[int], bool]) -> None:
+        super().__init__()
+        self.fc, self.condition = nn.Linear(6, 3), condition
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.fc(x)
+        return y * 3 if self.condition(x.shape[1]) else y * 2
+
+
+def test_a_bound_on_a_size_is_a_limit() -> None:
+    module = Branching(lambda s: s <= 8)
+    loaded = load_model(module, example=(X,), input_spec=["x: f32[b,s,6]"])
+    assert loaded.graph.limits == {"s": (1, 8)}
+    with pytest.raises(CompresscError, match=r"takes s <= 8.*s = 9"):
+        load_model(loaded.graph, example=(torch.randn(3, 9, 6),))
+    x = torch.randn(2, 8, 6)
+    assert torch.equal(lower(loaded.graph)(x), module(x))
+
+
+@pytest.mark.parametrize("condition", [lambda s: s % 4 == 0, lambda s: s % 5 == 0])
+def test_a_size_that_decides_otherwise_is_closed_and_told(condition: Callable[..., bool]) -> None:
+    module = Branching(condition)
+    loaded = load_model(module, example=(X,), input_spec=["x: f32[b,s,6]"])
+    assert str(loaded.graph.inputs[0].type) == "f32[b,5,6]"
+    assert "these are fixed: s = 5" in loaded.notes[0]
+    x = torch.randn(2, 5, 6)
+    assert torch.equal(lower(loaded.graph)(x), module(x))
+
+
+def test_sizes_that_nothing_asks_stay_open() -> None:
+    loaded = load_model(Branching(lambda s: True), example=(X,), input_spec=["x: f32[b,s,6]"])
+    assert str(loaded.graph.inputs[0].type) == "f32[b,s,6]"
+    assert (loaded.notes, loaded.graph.limits) == ((), {})
+
+
+class Blocks(nn.Module):
+    """Sequences in blocks of eight, as windowed attention has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        blocks = -(-x.shape[1] // 8)
+        padded = nn.functional.pad(x, (0, 0, 0, blocks * 8 - x.shape[1]))
+        return self.fc(padded.reshape(x.shape[0], blocks, 8, 6).mean(2))
+
+
+def test_blocks_of_a_sequence_compute_the_same_at_every_size_that_is_taken() -> None:
+    module = Blocks()
+    graph = load_model(module, example=(X,), input_spec=["x: f32[b,s,6]"]).graph
+    size = graph.type_of("x").shape[1]
+    _, most = graph.limits.get("s", (1, 40))
+    for length in (size,) if isinstance(size, int) else (2, 5, most or 40):
+        x = torch.randn(2, length, 6)
+        assert torch.equal(lower(graph)(x), module(x))
+
+
+class Folded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x) * (2 if x.shape[0] % 3 == 0 else 1)
+
+
+def test_a_batch_that_decides_is_refused() -> None:
+    with pytest.raises(CompresscError, match=r"CC401.*true only where"):
+        load_model(Folded(), example=(torch.randn(3, 6),))
