@@ -9,7 +9,7 @@ SOURCES := setup.py pyproject.toml constraints.txt CMakeLists.txt $(shell find c
 # Idle OpenMP threads that spin slow everything down on a machine that does anything else.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check slow bench docs format clean
+.PHONY: demo test check slow zoo docs format clean
 
 demo: $(READY) model.pt ## train a small teacher and compress it
 	$(BIN)/compressc model.pt --passes prune,distill,quant --data digits -o out/
@@ -35,6 +35,9 @@ check: $(READY) ## lint, format, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+zoo: $(READY) ## check every architecture and write docs/zoo.md
+	$(BIN)/python -W ignore -m tests.zoo
 
 docs: $(READY) ## generate docs/reference from the code
 	$(BIN)/python docs/generate.py

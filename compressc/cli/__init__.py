@@ -10,9 +10,9 @@ import traceback
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0: done. 2: bad command line or pass list (CC1xx). 3: the model (CC2xx). 4: the data (CC3xx).
-    5: a graph or bundle (CC4xx). 6: a pass, back end or gate (CC5xx). 7: the machine (CC6xx).
-    70: a mistake of compressc itself. 130: interrupted.
+    0: done. 1: `diff` found a difference. 2: bad command line or pass list (CC1xx). 3: the model
+    (CC2xx). 4: the data (CC3xx). 5: a graph or bundle (CC4xx). 6: a pass, back end or gate
+    (CC5xx). 7: the machine (CC6xx). 70: a mistake of compressc itself. 130: interrupted.
     """
     # Before torch is imported: idle OpenMP threads that spin cost more than they save as soon as
     # another process wants the core (a distillation took 15 s instead of 2 s on two busy cores).

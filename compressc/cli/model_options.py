@@ -18,10 +18,16 @@ DataOption = Annotated[
     str | None, typer.Option("--data", help="A data set's name, file.npz, or file.py:function.")
 ]
 InputsOption = Annotated[
-    list[str] | None, typer.Option("--input", help='Example input: "x: f32[b,3,32,32]".')
+    list[str] | None,
+    typer.Option(
+        "--input", help='Example input: "x: f32[b,3,32,32]", "batch.ids: i64[b,s]", "flag: True".'
+    ),
 ]
 TrustPickleOption = Annotated[
-    bool, typer.Option("--trust-pickle", help="Load a pickled module, which runs its code.")
+    bool,
+    typer.Option(
+        "--trust-pickle", help="Load a pickled module or TorchScript, which runs its code."
+    ),
 ]
 FactoryOption = Annotated[
     str | None,

@@ -136,3 +136,27 @@ MODELS.add(
     lambda: hf.MarianMTModel(hf.MarianConfig(**bart, pad_token_id=0, decoder_start_token_id=0)),
     both,
 )
+
+# What is refused, and says why.
+MODELS.add(
+    "mixtral (grouped experts)",
+    lambda: hf.MixtralForCausalLM(
+        hf.MixtralConfig(**LLAMA, num_local_experts=4, num_experts_per_tok=2)
+    ),
+    CAUSAL,
+    refusal="CC202",
+)
+MODELS.add(
+    "flaubert",
+    lambda: hf.FlaubertModel(
+        hf.FlaubertConfig(vocab_size=VOCABULARY, emb_dim=32, n_layers=2, n_heads=4)
+    ),
+    CAUSAL,
+    refusal="CC202",
+)
+MODELS.add(
+    "longformer",
+    lambda: hf.LongformerModel(hf.LongformerConfig(**BERT, attention_window=8)),
+    CAUSAL,
+    refusal="CC202",
+)
