@@ -17,7 +17,6 @@ import json
 import math
 import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from torch import nn
 
 from compressc.analysis import couple, symbolize_widths
 from compressc.frontend import export_module, import_program, load_model
+from compressc.frontend.inputs import make_example, parse_input
 from compressc.ir import (
     Graph,
     Op,
@@ -80,12 +80,14 @@ class Builder:
 
     def op(self, stem: str, kind: str, args: tuple[Any, ...], shape: tuple[Any, ...],
            layer: nn.Module | None = None) -> Ref:  # fmt: skip
+        """One op, with a fresh name."""
         name = self.graph.fresh_name(stem)
         type_ = TensorType(torch.float32, shape)
         self.graph.append(Op(name, kind, args, layer=layer, type=type_, lineage=(name,)))
         return Ref(name)
 
     def layer(self, stem: str, kind: str, layer: nn.Module, x: Ref, shape: tuple[Any, ...]) -> Ref:
+        """A layer op on one value."""
         return self.op(stem, kind, (x,), shape, layer.eval())
 
     def convolutions(self, x: Ref, path: str) -> Ref:
@@ -169,31 +171,38 @@ def deep_graph(ops: int, seed: int = 0) -> Graph:
     return built.graph
 
 
+Rows = dict[str, list[tuple[int, float]]]
+
+
 def growth(sizes: list[int]) -> None:
-    rows: dict[str, list[tuple[int, float]]] = {}
+    verify(deep_graph(300))  # what is loaded or compiled once
+    rows: Rows = {}
     for size in sizes:
-        made: list[Graph] = []
-        build = seconds(lambda: made.append(deep_graph(size)))
-        graph = made[0]
-        text, tensors = str(graph), graph.tensors()
-        verify(deep_graph(300))  # what is loaded or compiled once
-        steps: dict[str, Callable[[], Any]] = {
-            "print": lambda: str(graph),
-            "parse": lambda: parse_graph(text, tensors),
-            "verify": lambda: verify(graph),
-            "hash": lambda: graph_hash(graph),
-            "coupling": lambda: couple(graph),
-            "widths of coupling": couple(graph).widths,
-            "symbolize (on a copy)": lambda: symbolize_widths(graph.copy()),
-            "copy": graph.copy,
-            "finite": lambda: check_finite(graph),
-            **optional_steps(graph),
-        }
-        rows.setdefault("build", []).append((len(graph), build))
-        for name, step in steps.items():
-            repeat = 3 if size <= 10_000 else 1
-            rows.setdefault(name, []).append((len(graph), seconds(step, repeat)))
+        grow(size, rows)
     show("growth on the meta device", rows)
+
+
+def grow(size: int, rows: Rows) -> None:
+    made: list[Graph] = []
+    build = seconds(lambda: made.append(deep_graph(size)))
+    graph = made[0]
+    text, tensors = str(graph), graph.tensors()
+    steps: dict[str, Callable[[], Any]] = {
+        "print": lambda: str(graph),
+        "parse": lambda: parse_graph(text, tensors),
+        "verify": lambda: verify(graph),
+        "hash": lambda: graph_hash(graph),
+        "coupling": lambda: couple(graph),
+        "widths of coupling": couple(graph).widths,
+        "symbolize (on a copy)": lambda: symbolize_widths(graph.copy()),
+        "copy": graph.copy,
+        "finite": lambda: check_finite(graph),
+        **optional_steps(graph),
+    }
+    rows.setdefault("build", []).append((len(graph), build))
+    for name, step in steps.items():
+        repeat = 3 if size <= 10_000 else 1
+        rows.setdefault(name, []).append((len(graph), seconds(step, repeat)))
 
 
 def optional_steps(graph: Graph) -> dict[str, Callable[[], Any]]:
@@ -207,7 +216,7 @@ def optional_steps(graph: Graph) -> dict[str, Callable[[], Any]]:
     return {step: (lambda f=f, call=calls[step]: call(f)) for step, f in functions.items() if f}
 
 
-def show(title: str, rows: dict[str, list[tuple[int, float]]]) -> None:
+def show(title: str, rows: Rows) -> None:
     sizes = [n for n, _ in next(iter(rows.values()))]
     print(f"\n{title}\n{'seconds at ops':24}" + "".join(f"{n:>10,}" for n in sizes) + "   exponent")
     for name, points in rows.items():
@@ -228,6 +237,7 @@ class Deep(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(blocks))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[n, 64] -> [n, 64]."""
         for block, norm in zip(self.blocks, self.norms, strict=True):
             y = torch.relu(block(norm(x))).reshape(-1, 4, WIDTH // 4).transpose(1, 2)
             x = x + y.transpose(1, 2).reshape(-1, WIDTH)
@@ -235,18 +245,22 @@ class Deep(nn.Module):
 
 
 def raising(sizes: list[int]) -> None:
-    rows: dict[str, list[tuple[int, float]]] = {}
+    rows: Rows = {}
     for size in sizes:
-        with torch.device("meta"):
-            module, example = Deep(size // 8).eval(), (torch.randn(4, WIDTH),)
-        programs: list[Any] = []
-        export = seconds(lambda: programs.append(export_module(module, example)))
-        graphs: list[Graph] = []
-        made = seconds(lambda: graphs.append(import_program(programs[0])))
-        checked = seconds(lambda: (check_finite(graphs[0]), verify(graphs[0])))
-        for name, value in (("torch.export", export), ("raise", made), ("verify", checked)):
-            rows.setdefault(name, []).append((len(graphs[0]), value))
+        raise_deep(size, rows)
     show("exported programs", rows)
+
+
+def raise_deep(size: int, rows: Rows) -> None:
+    with torch.device("meta"):
+        module, example = Deep(size // 8).eval(), (torch.randn(4, WIDTH),)
+    programs: list[Any] = []
+    export = seconds(lambda: programs.append(export_module(module, example)))
+    graphs: list[Graph] = []
+    made = seconds(lambda: graphs.append(import_program(programs[0])))
+    checked = seconds(lambda: (check_finite(graphs[0]), verify(graphs[0])))
+    for name, value in (("torch.export", export), ("raise", made), ("verify", checked)):
+        rows.setdefault(name, []).append((len(graphs[0]), value))
 
 
 # ---- transformers -------------------------------------------------------------------------
@@ -277,37 +291,38 @@ FRONT: dict[str, Callable[[], tuple[nn.Module, tuple[str, ...]]]] = {
 
 
 def front(rounds: int, names: list[str]) -> None:
-    from compressc.frontend.inputs import make_example, parse_input
-
     print("\nfront end against torch.export (processor time, in turns; median, least..most)")
     print(f"{'model':20}{'ops':>6}{'export s':>10}{'raise s':>10}{'check s':>10}   ratio")
     for name in names:
         torch.manual_seed(0)
         module, texts = FRONT[name]()
-        module = module.eval()
-        specs = [parse_input(text) for text in texts]
-        example = make_example(specs)
-        rows = []
-        for _ in range(rounds):
-            kept: list[Any] = []
-            export = seconds(lambda: kept.append(export_module(module, example, specs=specs)))
-            made = seconds(lambda: kept.append(import_program(kept[0])))
-            check = seconds(lambda: (check_finite(kept[1]), verify(kept[1])))
-            rows.append((export, made, check, (made + check) / export))
-        export, made, check, ratio = (
-            statistics.median(column) for column in zip(*rows, strict=True)
-        )
-        ratios = [row[3] for row in rows]
-        print(f"{name:20}{len(kept[1]):6}{export:10.2f}{made:10.2f}{check:10.2f}   "
-              f"{ratio:.2f} ({min(ratios):.2f}..{max(ratios):.2f})", flush=True)  # fmt: skip
+        rows = [front_round(module.eval(), texts) for _ in range(rounds)]
+        export, made, check, ops = map(statistics.median, zip(*rows, strict=True))
+        ratios = [(row[1] + row[2]) / row[0] for row in rows]
+        print(f"{name:20}{ops:6.0f}{export:10.2f}{made:10.2f}{check:10.2f}   "
+              f"{statistics.median(ratios):.2f} ({min(ratios):.2f}..{max(ratios):.2f})",
+              flush=True)  # fmt: skip
+
+
+def front_round(module: nn.Module, texts: tuple[str, ...]) -> tuple[float, float, float, int]:
+    """Seconds of torch.export, of raising, of checking; and the number of ops."""
+    specs = [parse_input(text) for text in texts]
+    example, kept = make_example(specs), []
+    export = seconds(lambda: kept.append(export_module(module, example, specs=specs)))
+    made = seconds(lambda: kept.append(import_program(kept[0])))
+    check = seconds(lambda: (check_finite(kept[1]), verify(kept[1])))
+    return export, made, check, len(kept[1])
 
 
 # ---- memory, each in a process of its own -------------------------------------------------
 
 
-def peak() -> int:
-    """Bytes of the largest resident set so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def resident(field: str) -> int:
+    """Bytes that Linux says are resident: now (`VmRSS`), or most since the last reset (`VmHWM`)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise LookupError(field)
 
 
 def in_process(function: str, *arguments: str) -> dict[str, Any]:
@@ -327,7 +342,7 @@ def llama_child(layers: str) -> dict[str, Any]:
         num_hidden_layers=int(layers), hidden_size=2048, intermediate_size=5632,
         num_attention_heads=32, num_key_value_heads=4, vocab_size=32000, use_cache=False,
     )  # fmt: skip
-    before = peak()
+    before = resident("VmHWM")
     with torch.device("meta"):
         module = LlamaForCausalLM(config).eval()
     start = time.perf_counter()
@@ -342,9 +357,9 @@ def llama_child(layers: str) -> dict[str, Any]:
     text, rows = str(loaded.graph), list(cost_rows(loaded.graph, **sizes))
     total = total_cost(loaded.graph, **sizes)
     coupled = couple(loaded.graph).widths()
-    return {"ops": len(loaded.graph), "counted": len(rows), "characters": len(text), "parameters": total.parameters,
-            "widths": len(coupled), "load": load, "all": time.perf_counter() - start,
-            "before": before, "peak": peak()}  # fmt: skip
+    return {"ops": len(loaded.graph), "counted": len(rows), "characters": len(text),
+            "parameters": total.parameters, "widths": len(coupled), "load": load,
+            "all": time.perf_counter() - start, "before": before, "peak": resident("VmHWM")}  # fmt: skip
 
 
 def llama(layers: int) -> None:
@@ -364,14 +379,6 @@ def wide_graph(megabytes: int) -> Graph:
         last = graph.append(Op(f"fc{i}", "linear", (Ref(last),), layer=layer, type=type_)).name
     graph.outputs = Ref(last)
     return graph
-
-
-def resident(field: str) -> int:
-    """Bytes that Linux says are resident: now (`VmRSS`), or most since the last reset (`VmHWM`)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise LookupError(field)
 
 
 def growth_of_memory(work: Callable[[], Any]) -> int:
@@ -439,6 +446,7 @@ def main() -> None:
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # torch forks
     if options.child:
         name, argument = options.child
         print(json.dumps(CHILDREN[name](argument)))
