@@ -359,7 +359,8 @@ def llama_child(layers: str) -> dict[str, Any]:
     coupled = couple(loaded.graph).widths()
     return {"ops": len(loaded.graph), "counted": len(rows), "characters": len(text),
             "parameters": total.parameters, "widths": len(coupled), "load": load,
-            "all": time.perf_counter() - start, "before": before, "peak": resident("VmHWM")}  # fmt: skip
+            "all": time.perf_counter() - start, "before": before,
+            "peak": resident("VmHWM")}  # fmt: skip
 
 
 def llama(layers: int) -> None:
