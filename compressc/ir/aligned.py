@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from compressc.errors import CompresscError
+
 #: Bytes, as torch allocates on a CPU (and a cache line).
 ALIGNMENT = 64
 _DTYPES = {
@@ -46,12 +48,19 @@ def write_aligned(
 
     The format has no room between tensors: those of a whole number of blocks come first, the others
     after them, the smallest last.
+
+    Raises:
+        CompresscError: CC400 for a dtype that the format does not have (complex128).
     """
     order = sorted(tensors, key=lambda n: (tensors[n].nbytes % ALIGNMENT > 0, -tensors[n].nbytes))
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     start = 0
     for name in order:
         tensor = tensors[name]
+        if tensor.dtype not in _DTYPES:
+            raise CompresscError(
+                "CC400", "a weight has a dtype that files have", got=str(tensor.dtype), where=name
+            )
         end = start + tensor.nbytes
         header[name] = {
             "dtype": _DTYPES[tensor.dtype],

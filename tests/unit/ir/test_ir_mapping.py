@@ -12,7 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from compressc.ir import Graph, Op, Ref, TensorType, graph_hash, load_bundle, save_bundle, symbol
+from compressc.errors import CompresscError
+from compressc.ir import (
+    Graph,
+    Op,
+    Ref,
+    Tensor,
+    TensorType,
+    graph_hash,
+    load_bundle,
+    save_bundle,
+    symbol,
+)
 
 SIZE = 128 << 20  # bytes of weights
 
@@ -122,3 +133,12 @@ def test_a_failing_save_leaves_the_old_bundle(
         save_bundle(changed, tmp_path)
     assert graph_hash(load_bundle(tmp_path)) == graph_hash(digits)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["graph.txt", "weights.safetensors"]
+
+
+def test_a_dtype_that_files_do_not_have_is_told(digits: Graph, tmp_path: Path) -> None:
+    value = torch.ones(2, dtype=torch.complex128)
+    digits.append(Op("c", "constant", layer=Tensor(value), type=TensorType(value.dtype, (2,))))
+    digits.outputs = (digits.outputs, Ref("c"))
+    with pytest.raises(CompresscError, match="complex128"):
+        save_bundle(digits, tmp_path)
+    assert not list(tmp_path.iterdir())
