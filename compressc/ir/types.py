@@ -16,6 +16,8 @@ from typing import Any, TypeAlias
 import sympy
 import torch
 from torch.utils._sympy.functions import CleanDiv, FloorDiv, Mod, PythonMod
+from torch.utils._sympy.functions import Max as TorchMax
+from torch.utils._sympy.functions import Min as TorchMin
 
 from compressc.errors import CompresscError
 
@@ -87,10 +89,11 @@ def simplify_size(size: Any) -> Size:
     """An `int` where the value is known, else the expression."""
     if isinstance(size, int):
         return size
+    if size.has(TorchMax, TorchMin):  # look the same in text, which reads back as sympy's
+        size = size.replace(TorchMax, sympy.Max).replace(TorchMin, sympy.Min)
     if size.has(sympy.Max, sympy.Min):
-        size = (
-            size.doit()
-        )  # sympy leaves Max(s, Min(2, 3)) as it is; its text would read back simpler
+        # sympy leaves Max(s, Min(2, 3)) as it is; its text would read back simpler
+        size = size.doit()
     return int(size) if size.is_number else size
 
 

@@ -12,8 +12,8 @@ from raising_nets import X1, X2, Call, V, kinds, raised
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from compressc.frontend import export_module, import_program
-from compressc.ir import LAYERS, Graph, lower, verify
+from compressc.frontend import export_module, import_program, load_model
+from compressc.ir import LAYERS, Graph, lower, parse_graph, verify
 from tests.models import ZOO
 
 
@@ -66,3 +66,27 @@ def test_a_write_into_a_view_whose_whole_is_read_later() -> None:
         return whole.sum(1)
 
     raised(Call(function), X1)
+
+
+class BestFew(nn.Module):
+    """The best three of a sequence, or all of it; alibi-like slices count from the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("bias", torch.randn(1, 20))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        best = x.topk(torch.sym_min(3, x.shape[1]), 1).values
+        return best.sum(1, keepdim=True) + x + self.bias[:, torch.sym_max(0, 20 - x.shape[1]) :]
+
+
+def test_least_and_largest_of_sizes_read_back() -> None:
+    module = BestFew().eval()
+    graph = load_model(module, example=(torch.randn(3, 7),), input_spec=["x: f32[b,s]"]).graph
+    text = str(graph)
+    assert "Min(3,s)" in text
+    again = parse_graph(text, graph.tensors())
+    assert str(again) == text
+    for length in (2, 3, 5, 20):
+        x = torch.randn(2, length)
+        assert torch.equal(lower(again)(x), module(x))
