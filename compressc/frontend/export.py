@@ -13,7 +13,7 @@ from torch import nn
 
 from compressc.errors import CompresscError, first_line
 from compressc.frontend.arguments import Arguments, Example, arguments_of, check_leaves, check_names
-from compressc.frontend.faithful import eval_mode
+from compressc.frontend.faithful import eval_mode, has_numbers
 from compressc.frontend.inputs import ConstantSpec, InputSpec, place_inputs
 from compressc.quiet import quiet
 
@@ -55,7 +55,8 @@ def export_module(
         _named_keywords(module, arguments),
         torch.no_grad(),
     ):
-        _try_out(module, arguments)
+        if has_numbers(module, arguments.tensors):
+            _try_out(module, arguments)
         return _trace(module, arguments, _open_dims(arguments.tensors, specs))
 
 

@@ -6,7 +6,7 @@ that computes something else, without a word. So every traced module is run once
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -31,6 +31,11 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
+def has_numbers(module: nn.Module, inputs: Iterable[torch.Tensor]) -> bool:
+    """Whether module and inputs can be run: nothing of them is on the meta device."""
+    return not any(t.is_meta for t in (*inputs, *module.parameters(), *module.buffers()))
+
+
 def check_faithful(
     module: nn.Module, program: torch.export.ExportedProgram, graph: Graph
 ) -> tuple[str, ...]:
@@ -46,8 +51,7 @@ def check_faithful(
     assert program.example_inputs is not None
     args, kwargs = program.example_inputs
     inputs = tuple(t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor))
-    held = [*module.parameters(), *module.buffers()]
-    if any(tensor.is_meta for tensor in [*inputs, *held]):
+    if not has_numbers(module, inputs):
         return ()
 
     def run() -> list[torch.Tensor]:

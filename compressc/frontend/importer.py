@@ -16,6 +16,7 @@ from compressc.frontend.held import HeldTensors
 from compressc.frontend.naming import call_stem, layer_stem
 from compressc.frontend.raising import attention_scale, raise_call
 from compressc.ir import Graph, Op, Ref, Tensor, TensorType, TupleType
+from compressc.ir.collection import collector_paused
 from compressc.ir.ops import NAMESPACES, kind_of, map_arg, overload
 from compressc.ir.types import Size, ValueType
 from compressc.quiet import quiet
@@ -51,6 +52,7 @@ _RENAMED = {"aten.view": "aten.reshape", "aten._unsafe_view": "aten.reshape"}
 _REGIONS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 
 
+@collector_paused()
 def import_program(
     program: torch.export.ExportedProgram,
     name: str = "model",
@@ -99,6 +101,13 @@ class _Importer:
         self.program = program
         self.graph = Graph(name)
         self.dimensions = OpenDimensions(program.range_constraints, dimensions, self.graph.limits)
+        # torch makes these tables anew whenever they are asked for
+        signature = program.graph_signature
+        self.targets = {
+            **signature.inputs_to_parameters,
+            **signature.inputs_to_buffers,
+            **signature.inputs_to_lifted_tensor_constants,
+        }
         self.values: dict[fx.Node, Any] = {}
         self.held = HeldTensors()
         self.aliases: dict[fx.Node, list[fx.Node]] = {}
@@ -146,12 +155,7 @@ class _Importer:
     # ---- inputs --------------------------------------------------------------------------------
 
     def _placeholder(self, node: fx.Node) -> None:
-        signature = self.program.graph_signature
-        target = (
-            signature.inputs_to_parameters.get(node.name)
-            or signature.inputs_to_buffers.get(node.name)
-            or signature.inputs_to_lifted_tensor_constants.get(node.name)
-        )
+        target = self.targets.get(node.name)
         if target is not None:
             state: Mapping[str, Any] = self.program.state_dict
             value = state[target] if target in state else self.program.constants[target]
