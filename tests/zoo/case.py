@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,7 +17,8 @@ class Case:
     Attributes:
         name: what it is called in the table.
         module: in eval mode.
-        inputs: name in `forward` -> type and, for integers, the bound: `i64[b,s]<97`.
+        inputs: name in `forward` (a path where it is nested) -> type and, for integers, the bound:
+            `i64[b,s]<97`.
         inexact: why its own code computes other bits when it is traced, where it does.
         refusal: code of the error that says why the model is not taken, where it is not.
     """
@@ -38,8 +40,15 @@ class Case:
         return tuple(_tensor(text, sizes, generator) for text in self.inputs.values())
 
     def call(self, example: tuple[torch.Tensor, ...]) -> object:
-        """What the user's module gives."""
-        return self.module(**dict(zip(self.inputs, example, strict=True)))
+        """What the user's module gives; `batch.ids` is an entry of the dict `batch`."""
+        arguments: dict[str, Any] = {}
+        for path, tensor in zip(self.inputs, example, strict=True):
+            name, _, key = path.partition(".")
+            if key:
+                arguments.setdefault(name, {})[key] = tensor
+            else:
+                arguments[name] = tensor
+        return self.module(**arguments)
 
 
 class Zoo(dict[str, Callable[[], Case]]):

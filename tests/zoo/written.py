@@ -177,6 +177,19 @@ class TupleOutput(nn.Module):
         return mean, {"scale": F.softplus(self.scale(hidden)), "mean": mean}
 
 
+@_written({"batch.ids": "i64[b,s]<30", "batch.mask": "f32[b,s]"})
+class DictInput(nn.Module):
+    """A batch as data loaders make it, and a flag that is a constant."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(30, 8), nn.Linear(8, 3)
+
+    def forward(self, batch: dict[str, torch.Tensor], scaled: bool = True) -> torch.Tensor:
+        weights = batch["mask"].softmax(1) if scaled else batch["mask"]
+        return self.head((self.words(batch["ids"]) * weights.unsqueeze(-1)).sum(1))
+
+
 @_written({"image": "f32[b,1,8,8]", "ids": "i64[b,s]<30", "weight": "f32[b]"})
 class KeywordOnly(nn.Module):
     """Inputs by keyword, one of them of rank 1, and one that may be left out."""
