@@ -49,36 +49,24 @@ MODELS.add(
     lambda: hf.WhisperForConditionalGeneration(hf.WhisperConfig(**WHISPER)),
     {"input_features": "f32[b,20,48]", "decoder_input_ids": f"i64[b,t]<{VOCABULARY}"},
 )
-MODELS.add(
-    "wav2vec2",
-    lambda: hf.Wav2Vec2ForCTC(
-        hf.Wav2Vec2Config(
-            **BERT,
-            conv_dim=(16, 16),
-            conv_stride=(5, 2),
-            conv_kernel=(10, 3),
-            num_feat_extract_layers=2,
-            num_conv_pos_embeddings=16,
-            num_conv_pos_embedding_groups=4,
-        )
-    ),
-    {"input_values": "f32[b,400]"},
-)
-MODELS.add(
-    "hubert",
-    lambda: hf.HubertModel(
-        hf.HubertConfig(
-            **BERT,
-            conv_dim=(16, 16),
-            conv_stride=(5, 2),
-            conv_kernel=(10, 3),
-            num_feat_extract_layers=2,
-            num_conv_pos_embeddings=16,
-            num_conv_pos_embedding_groups=4,
-        )
-    ),
-    {"input_values": "f32[b,400]"},
-)
+WAVE = {
+    **BERT,
+    "conv_dim": (16, 16),
+    "conv_stride": (5, 2),
+    "conv_kernel": (10, 3),
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+}
+for _name, _class, _config in (
+    ("wav2vec2", hf.Wav2Vec2ForCTC, hf.Wav2Vec2Config),
+    ("hubert", hf.HubertModel, hf.HubertConfig),
+):
+    MODELS.add(
+        _name,
+        lambda make=_class, config=_config: make(config(**WAVE)),
+        {"input_values": "f32[b,400]"},
+    )
 MODELS.add(
     "audio_spectrogram",
     lambda: hf.ASTForAudioClassification(
