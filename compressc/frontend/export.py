@@ -46,8 +46,9 @@ def export_module(
         check_names(module, list(arguments.kwargs))
     else:
         arguments = arguments.filled(rebatched(arguments.tensors))
-    # one object per input: torch takes two inputs that are the same object for one
-    arguments = arguments.filled([tensor.detach() for tensor in arguments.tensors])
+    # One object per input: torch takes two inputs that are the same object for one. And a copy: a
+    # model may write into its inputs.
+    arguments = arguments.filled([tensor.detach().clone() for tensor in arguments.tensors])
     check_leaves(arguments)
     with (
         eval_mode(module),

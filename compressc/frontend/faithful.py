@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from compressc.errors import CompresscError
 from compressc.ir import Graph
@@ -49,18 +50,17 @@ def check_faithful(
         CompresscError: CC206 where an output is off by more than rounding.
     """
     assert program.example_inputs is not None
-    args, kwargs = program.example_inputs
-    inputs = tuple(t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor))
-    if not has_numbers(module, inputs):
+    call = program.example_inputs
+    if not has_numbers(module, _tensors(call)):
         return ()
 
     def run() -> list[torch.Tensor]:
+        args, kwargs = _fresh(call)
         with quiet(), torch.no_grad():
-            leaves = tree_leaves(module(*args, **kwargs))
-        return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+            return [leaf.clone() for leaf in _tensors(module(*args, **kwargs))]
 
     with eval_mode(module):
-        wanted, got = run(), run_graph(graph, inputs)
+        wanted, got = run(), run_graph(graph, tuple(_tensors(_fresh(call))))
         error = _error(got, wanted)
         if error > 0 and _error(run(), wanted) > 0:
             return ("the model gives other numbers at every run, so the graph was not compared",)
@@ -78,6 +78,15 @@ def check_faithful(
             f"rounds differently than the module, by {error:.1g}: it is traced on another path",
         )
     return ()
+
+
+def _tensors(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def _fresh(call: Any) -> Any:
+    """The arguments again, as they were: a model may write into its inputs."""
+    return tree_map_only(torch.Tensor, torch.clone, call)
 
 
 def _error(got: list[torch.Tensor], wanted: list[torch.Tensor]) -> float:

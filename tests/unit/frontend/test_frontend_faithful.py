@@ -71,3 +71,21 @@ def test_weights_on_the_meta_device_have_no_numbers() -> None:
     with torch.device("meta"):
         module = nn.Linear(6, 3)
     assert load_model(module, example=(X.to("meta"),)).notes == ()
+
+
+class WritesIntoItsInput(nn.Module):
+    """As a fused preprocessing does: `x` is another one after the call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.mul_(2))
+
+
+def test_a_model_that_writes_into_its_input_is_compared_on_the_same_numbers() -> None:
+    given = X.clone()
+    loaded = load_model(WritesIntoItsInput(), example=(given,), input_spec=["x: f32[b,6]"])
+    assert loaded.notes == ()
+    assert torch.equal(given, X)  # the caller's tensor is left alone
