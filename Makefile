@@ -28,7 +28,7 @@ test: $(READY) model.pt ## every test that takes seconds
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 slow: $(READY) model.pt ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
 check: $(READY) ## lint, format, types, import contracts
 	$(BIN)/ruff check .
