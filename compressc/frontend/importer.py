@@ -423,7 +423,6 @@ def _texts(sizes: Iterable[Any]) -> list[str]:
 def _is_read_later(write: fx.Node, group: list[fx.Node]) -> bool:
     """Does anything but the written value itself show the write: what it is a view of, a view of
     it that was made before, and is read again after?"""
-    place = {node: i for i, node in enumerate(write.graph.nodes)}
     family, pending = set(group), list(group)
     while pending:
         node = pending.pop()
@@ -432,9 +431,9 @@ def _is_read_later(write: fx.Node, group: list[fx.Node]) -> bool:
             kin += [_first(node)]
         pending += [relative for relative in kin if relative not in family]
         family.update(kin)
-    now = place[write]
-    others = [node for node in family if node not in group and place.get(node, 0) < now]
-    return any(place.get(user, now) > now for node in others for user in node.users)
+    others = [n for n in family if n not in group and (n.graph is not write.graph or n < write)]
+    users = [user for node in others for user in node.users if user.graph is write.graph]
+    return any(user > write for user in users)
 
 
 def _is_view(node: fx.Node) -> bool:
