@@ -72,6 +72,10 @@ class CompresscError(Exception):
         """The process exit code of this error's family."""
         return EXIT_CODES[self.code[2]]
 
+    def hinted(self, hint: str) -> CompresscError:
+        """The same error with another hint, from somebody who knows more."""
+        return CompresscError(self.code, self.wanted, got=self.got, where=self.where, hint=hint)
+
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (self.code, self.wanted, self.got, self.where, self.hint))
 

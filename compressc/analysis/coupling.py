@@ -16,7 +16,7 @@ import sympy
 
 from compressc.analysis.axes import Axis, find, freeze, leaves, unify
 from compressc.analysis.coupling_rules import Rule, Values, rule_for
-from compressc.ir import Graph, Op, Ref, TensorType, TupleType, evaluate
+from compressc.ir import Graph, Op, Ref, TensorType, TupleType, evaluate, open_dimensions
 from compressc.ir.collection import collector_paused
 from compressc.ir.types import Size
 
@@ -111,7 +111,7 @@ class _Analysis:
         self.found = Coupling()
         self.tied: dict[int, tuple[Axis, ...]] = {}
         self.env: dict[str, int] = dict(graph.widths)
-        for i, name in enumerate(_open_dimensions(graph)):
+        for i, name in enumerate(open_dimensions(graph)):
             self.env[name] = int(sympy.prime(_FIRST_PRIME + i))
 
     def run(self) -> Coupling:
@@ -191,18 +191,6 @@ class _Analysis:
             name = str(size)
             if name in self.graph.widths and axis is not None:
                 yield name, axis
-
-
-def _open_dimensions(graph: Graph) -> list[str]:
-    names = {
-        str(name)
-        for op in graph.inputs
-        if isinstance(op.type, TensorType)
-        for size in op.type.shape
-        if not isinstance(size, int)
-        for name in size.free_symbols
-    }
-    return sorted(names)
 
 
 #: Ops that are written with sizes -> position of the size argument.

@@ -40,7 +40,7 @@ def open_sizes_of(
     for graph in graphs:
         for name in dimension_symbols(graph):
             asked = wanted.get(name, batch if name == "b" else sizes.get(name, _DEFAULT))
-            sizes[name] = asked if name in wanted else _within(asked, graph.limits.get(name))
+            sizes[name] = asked if name in wanted else graph.within_limits(name, asked)
     for name in wanted:
         if name not in sizes:
             raise CompresscError(
@@ -62,8 +62,3 @@ def _parse(text: str) -> tuple[str, int]:
     if match is None or not int(match[2]):
         raise CompresscError("CC100", "a size is written like s=256", got=text, where="--size")
     return match[1], int(match[2])
-
-
-def _within(size: int, limit: tuple[int, int | None] | None) -> int:
-    least, most = limit or (1, None)
-    return max(least, size if most is None else min(size, most))

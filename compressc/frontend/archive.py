@@ -154,9 +154,7 @@ class _Reader:
             value = load_tensors(data, f"{self.where}, its sample inputs")
         except CompresscError as error:
             hint = "save it without them: program.example_inputs = None"
-            raise CompresscError(
-                error.code, error.wanted, got=error.got, where=error.where, hint=hint
-            ) from error
+            raise error.hinted(hint) from error
         match value:
             case (tuple() as args, dict() as kwargs):
                 return args, kwargs

@@ -38,7 +38,7 @@ class Arguments:
     @property
     def tensors(self) -> tuple[torch.Tensor, ...]:
         """The inputs of the graph, in its order."""
-        return tuple(leaf for leaf in self.leaves if isinstance(leaf, torch.Tensor))
+        return tensors_of(self.leaves)
 
     def map(self, change: Callable[[Any], Any]) -> Arguments:
         """The same arguments with every leaf changed."""
@@ -49,6 +49,11 @@ class Arguments:
         """The same arguments with other tensors, as many as there are."""
         spare = iter(tensors)
         return self.map(lambda leaf: next(spare) if isinstance(leaf, torch.Tensor) else leaf)
+
+
+def tensors_of(tree: Any) -> tuple[torch.Tensor, ...]:
+    """The tensors in nested containers, in order."""
+    return tuple(leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor))
 
 
 def arguments_of(example: Example) -> Arguments:

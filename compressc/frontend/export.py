@@ -57,11 +57,16 @@ def export_module(
         torch.no_grad(),
     ):
         if has_numbers(module, arguments.tensors):
-            _try_out(module, arguments)
+            try_out(module, arguments)
         return _trace(module, arguments, _open_dims(arguments.tensors, specs))
 
 
-def _try_out(module: nn.Module, arguments: Arguments) -> None:
+def try_out(module: nn.Module, arguments: Arguments) -> None:
+    """Call a module once.
+
+    Raises:
+        CompresscError: CC204 where it does not take these arguments.
+    """
     try:
         with quiet():
             module(*arguments.args, **arguments.kwargs)

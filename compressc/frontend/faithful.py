@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from compressc.errors import CompresscError
+from compressc.frontend.arguments import tensors_of
 from compressc.ir import Graph
 from compressc.pipeline.exactness import EXACT_TOLERANCE, largest_error, run_graph
 from compressc.quiet import quiet
@@ -51,16 +52,16 @@ def check_faithful(
     """
     assert program.example_inputs is not None
     call = program.example_inputs
-    if not has_numbers(module, _tensors(call)):
+    if not has_numbers(module, tensors_of(call)):
         return ()
 
     def run() -> list[torch.Tensor]:
         args, kwargs = _fresh(call)
         with quiet(), torch.no_grad():
-            return [leaf.clone() for leaf in _tensors(module(*args, **kwargs))]
+            return [leaf.clone() for leaf in tensors_of(module(*args, **kwargs))]
 
     with eval_mode(module):
-        wanted, got = run(), run_graph(graph, tuple(_tensors(_fresh(call))))
+        wanted, got = run(), run_graph(graph, tensors_of(_fresh(call)))
         error = _error(got, wanted)
         if error > 0 and _error(run(), wanted) > 0:
             return ("the model gives other numbers at every run, so the graph was not compared",)
@@ -78,10 +79,6 @@ def check_faithful(
             f"rounds differently than the module, by {error:.1g}: it is traced on another path",
         )
     return ()
-
-
-def _tensors(tree: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
 def _fresh(call: Any) -> Any:

@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import inspect
 import re
-from typing import Any
+from collections.abc import Iterable, Mapping
+from itertools import chain, count
 
-import sympy
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
 from compressc.errors import CompresscError
-from compressc.ir import Graph
-from compressc.ir.graph import dimension_symbols
+from compressc.frontend.arguments import tensors_of
+from compressc.frontend.inputs import open_sizes
+from compressc.ir import Graph, dimension_symbols
 
 _SIZE = re.compile(r"(L(?:\[[^\[\]]+\])+)\.size\(\)\[(\d+)\]")
-#: Sizes for each dimension, within its limits: primes, small and larger, and multiples of much.
-_SIZES = ((5, 37, 53, 71, 89), (2, 101, 149, 197, 251), (36, 240, 168, 264, 312))
+#: Sizes to try: those of the first dimensions, where further ones go on, and in which steps.
+#: Primes, small and larger, and multiples of much.
+_SIZES = (
+    ((5, 37, 53, 71, 89), 97, 2),
+    ((2, 101, 149, 197, 251), 257, 2),
+    ((36, 240, 168, 264, 312), 360, 24),
+)
 #: No size is tried beyond this one.
 _LONGEST = 1 << 16
 
@@ -39,18 +45,20 @@ def check_guards(module: nn.Module, program: torch.export.ExportedProgram, graph
         _SIZE.sub(lambda match: places.get((match[1], int(match[2])), "L"), guard)
         for guard in guards
     ]
-    traced = _traced_sizes(program, graph)
+    traced = open_sizes(graph, tensors_of(program.example_inputs))
+    samples = _samples(graph)
     for text in texts:
         names = [name for name in traced if re.search(rf"\b{name}\b", text)]
-        if len(names) == 1 and not _always(text, graph):
+        if len(names) == 1 and not _always(text, samples):
             _limit(text, names[0], traced[names[0]], graph)
+            samples = _samples(graph)
     for text in texts:
-        if not _always(text, graph):
+        if not _always(text, samples):
             raise _untrue(text, graph)
 
 
-def _always(text: str, graph: Graph) -> bool:
-    return all(_holds(text, sizes) for sizes in _assignments(graph))
+def _always(text: str, samples: Iterable[Mapping[str, int]]) -> bool:
+    return all(_holds(text, sizes) for sizes in samples)
 
 
 def _limit(text: str, name: str, traced: int, graph: Graph) -> None:
@@ -70,27 +78,15 @@ def _untrue(text: str, graph: Graph) -> CompresscError:
     return CompresscError("CC401", f"the trace is true only where {text[:200]}", where=graph.name)
 
 
-def _traced_sizes(program: torch.export.ExportedProgram, graph: Graph) -> dict[str, int]:
-    leaves = pytree.tree_leaves(program.example_inputs)
-    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-    found: dict[str, int] = {}
-    for op, tensor in zip(graph.inputs, tensors, strict=True):
-        for size, length in zip(graph.type_of(op.name).shape, tensor.shape, strict=True):
-            if isinstance(size, sympy.Symbol):
-                found.setdefault(str(size), length)
-    return found
-
-
 def _places(
     module: nn.Module, program: torch.export.ExportedProgram, graph: Graph
 ) -> dict[tuple[str, int], str]:
     """(torch's name of an input, dimension) -> its size in the graph."""
     assert program.example_inputs is not None
     args, kwargs = program.example_inputs
-    leaves = [t for t in pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
     shapes = {
         id(leaf): graph.type_of(op.name).shape
-        for leaf, op in zip(leaves, graph.inputs, strict=True)
+        for leaf, op in zip(tensors_of((args, kwargs)), graph.inputs, strict=True)
     }
     bound = inspect.signature(module.forward).bind(*args, **kwargs).arguments
     named, _ = pytree.tree_flatten_with_path(dict(bound))
@@ -101,21 +97,17 @@ def _places(
     }
 
 
-def _assignments(graph: Graph) -> list[dict[str, int]]:
-    symbols = dimension_symbols(graph)
-    return [dict(zip(symbols, _within(graph, symbols, row), strict=False)) for row in _SIZES]
+def _samples(graph: Graph) -> list[dict[str, int]]:
+    """Sizes for every open dimension, within its limits."""
+    names = dimension_symbols(graph)
+    rows = (chain(first, count(start, step)) for first, start, step in _SIZES)
+    return [
+        {name: graph.within_limits(name, size) for name, size in zip(names, row, strict=False)}
+        for row in rows
+    ]
 
 
-def _within(graph: Graph, symbols: Any, row: tuple[int, ...]) -> list[int]:
-    """Sizes inside the limits: as they are, else close to the nearer end."""
-    found = []
-    for name, size in zip(symbols, row, strict=False):
-        least, most = graph.limits.get(name, (1, None))
-        found.append(max(least, size if most is None else min(size, most)))
-    return found
-
-
-def _holds(text: str, sizes: dict[str, int]) -> bool:
+def _holds(text: str, sizes: Mapping[str, int]) -> bool:
     """The guard at these sizes; one that speaks of anything else is not ours to judge."""
     try:  # the text is torch's own, made in this process a moment ago
         return bool(eval(text, {"__builtins__": {}, "max": max, "min": min}, dict(sizes)))

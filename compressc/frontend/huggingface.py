@@ -26,6 +26,7 @@ from compressc.frontend.pickled import load_safetensors
 from compressc.quiet import quiet
 
 _SAFE, _PICKLED = "model.safetensors", "pytorch_model.bin"
+_WRITE_AGAIN = f"write it again with model.save_pretrained(folder), which gives {_SAFE}"
 _MAX_JSON = 16 << 20
 #: Keys that say where code or kernels come from, or how weights are packed or spread.
 _DROPPED = {
@@ -227,7 +228,7 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
         f"a Hugging Face folder holds {_SAFE} or {_PICKLED}",
         got=", ".join(others[:3]) or "no weights",
         where=str(folder),
-        hint=f"write it again with model.save_pretrained(folder), which gives {_SAFE}",
+        hint=_WRITE_AGAIN,
     )
 
 
@@ -260,10 +261,7 @@ def _read_file(path: Path) -> dict[str, torch.Tensor]:
     try:
         value = load_tensors(path, str(path))
     except CompresscError as error:
-        hint = f"write it again with model.save_pretrained(folder), which gives {_SAFE}"
-        raise CompresscError(
-            error.code, error.wanted, got=error.got, where=error.where, hint=hint
-        ) from error
+        raise error.hinted(_WRITE_AGAIN) from error
     tensors = isinstance(value, Mapping) and all(
         isinstance(key, str) and isinstance(item, torch.Tensor) for key, item in value.items()
     )

@@ -12,7 +12,7 @@ import torch
 
 from compressc.errors import CompresscError
 from compressc.frontend.arguments import Arguments, nest
-from compressc.ir import Graph, TensorType, parse_type
+from compressc.ir import Graph, TensorType, dimension_symbols, parse_type
 from compressc.ir.printer import limit_text
 from compressc.ir.types import evaluate
 
@@ -107,6 +107,13 @@ def check_inputs(graph: Graph, tensors: Sequence[torch.Tensor]) -> None:
         if size < least or (most is not None and size > most):
             text = f"the model takes {limit_text(name, least, most)}"
             raise CompresscError("CC204", text, got=f"{name} = {size}", where=graph.name)
+
+
+def open_sizes(graph: Graph, tensors: Sequence[torch.Tensor]) -> dict[str, int]:
+    """The size that inputs, which fit the graph, give each open dimension."""
+    given = {op.name: tensor for op, tensor in zip(graph.inputs, tensors, strict=True)}
+    places = dimension_symbols(graph).items()
+    return {dimension: given[name].shape[dim] for dimension, (name, dim) in places}
 
 
 def _bad(text: str, got: str) -> CompresscError:

@@ -17,6 +17,7 @@ from compressc.frontend.arguments import (
     arguments_of,
     check_names,
     graph_inputs,
+    tensors_of,
 )
 from compressc.frontend.export import rebatched
 from compressc.frontend.formats import Format, recognise
@@ -297,8 +298,7 @@ def _own_example(program: torch.export.ExportedProgram) -> tuple[torch.Tensor, .
     """The inputs it was exported with, flattened as the graph takes them."""
     if program.example_inputs is None:
         return None
-    leaves = torch.utils._pytree.tree_leaves(program.example_inputs)
-    return tuple(leaf for leaf in leaves if isinstance(leaf, torch.Tensor)) or None
+    return tensors_of(program.example_inputs) or None
 
 
 def _graph_name(text: str) -> str:

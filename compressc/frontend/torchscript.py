@@ -18,8 +18,8 @@ from torch.utils import _pytree as pytree
 
 from compressc.errors import CompresscError, first_line
 from compressc.frontend.arguments import Arguments
-from compressc.frontend.export import export_module
-from compressc.frontend.inputs import InputSpec
+from compressc.frontend.export import export_module, try_out
+from compressc.frontend.inputs import InputSpec, open_sizes
 from compressc.ir import Graph, TensorType, lower
 from compressc.ir.types import Size
 from compressc.quiet import quiet
@@ -95,16 +95,8 @@ def convert(
         CompresscError: CC202 where torch's converter cannot, CC204 where forward rejects the
             inputs.
     """
-    try:
-        with quiet(), torch.no_grad():
-            script(*inputs)
-    except Exception as error:  # the user's forward may raise anything
-        raise CompresscError(
-            "CC204",
-            "the model must accept its inputs",
-            got=f"{first_line(error)} for {', '.join(str(tuple(t.shape)) for t in inputs)}",
-            hint="check the data set, or give --input",
-        ) from error
+    with torch.no_grad():
+        try_out(script, Arguments(inputs, {}))
     specs = [
         InputSpec("", TensorType(tensor.dtype, tuple(shape)))
         for tensor, shape in zip(inputs, shapes, strict=True)
@@ -222,23 +214,14 @@ def check_same(
 
 def _trials(graph: Graph, inputs: Sequence[torch.Tensor]) -> list[dict[str, int]]:
     """The sizes of the example, and two other ones of every open dimension."""
-    found = {
-        str(size): length
-        for op, tensor in zip(graph.inputs, inputs, strict=True)
-        for size, length in zip(graph.type_of(op.name).shape, tensor.shape, strict=True)
-        if not isinstance(size, int)
-    }
+    found = open_sizes(graph, inputs)
     if not found:
         return [{}]
-    trials = [found]
-    for change in (-1, 2):
-        sizes = {}
-        for name, length in found.items():
-            least, most = graph.limits.get(name, (1, None))
-            wanted = max(least, length + change)
-            sizes[name] = wanted if most is None else min(most, wanted)
-        trials.append(sizes)
-    return trials
+    changed = (
+        {name: graph.within_limits(name, length + change) for name, length in found.items()}
+        for change in (-1, 2)
+    )
+    return [found, *changed]
 
 
 def _resized(

@@ -2,7 +2,7 @@
 
 from compressc.ir.bundle import graph_hash, load_bundle, save_bundle
 from compressc.ir.deriving import derive_types, retype
-from compressc.ir.graph import Graph, dimension_symbols
+from compressc.ir.graph import Graph, dimension_symbols, open_dimensions
 from compressc.ir.lowering import lower, module_names
 from compressc.ir.ops import (
     LAYERS,
@@ -42,6 +42,7 @@ __all__ = [
     "lower",
     "module_names",
     "op_text",
+    "open_dimensions",
     "parse_graph",
     "parse_type",
     "print_graph",

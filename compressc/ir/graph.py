@@ -132,6 +132,11 @@ class Graph:
         """Symbol values for `evaluate`: the widths, and the given dimensions."""
         return {**self.widths, **dimensions}
 
+    def within_limits(self, dimension: str, size: int) -> int:
+        """The size, or the nearest one that the model takes for this open dimension."""
+        least, most = self.limits.get(dimension, (1, None))
+        return max(least, size if most is None else min(size, most))
+
     # ---- building ------------------------------------------------------------------------------
 
     def fresh_name(self, stem: str) -> str:
@@ -296,6 +301,14 @@ class Graph:
     def __str__(self) -> str:
         """The text form; see `compressc.ir.printer`."""
         return print_graph(self)
+
+
+def open_dimensions(graph: Graph) -> list[str]:
+    """The symbols in the sizes of the inputs, in order of the alphabet."""
+    types = (op.type for op in graph.inputs)
+    shapes = [type_.shape for type_ in types if isinstance(type_, TensorType)]
+    sizes = [size for shape in shapes for size in shape if not isinstance(size, int)]
+    return sorted({str(name) for size in sizes for name in size.free_symbols})
 
 
 def dimension_symbols(graph: Graph) -> dict[str, tuple[str, int]]:

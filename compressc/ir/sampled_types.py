@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from compressc.ir.deriving import NOT_APPLICABLE, apply
-from compressc.ir.graph import Graph
+from compressc.ir.graph import Graph, open_dimensions
 from compressc.ir.ops import Arg, Op, Ref, overload
 from compressc.ir.types import TensorType, TupleType, ValueType, evaluate, symbol
 
@@ -79,16 +79,7 @@ def doubtful_op(graph: Graph, twins: Mapping[str, nn.Module]) -> tuple[Op, str] 
 
 def sample_sizes(graph: Graph) -> list[dict[str, int]]:
     """Sizes for the open dimensions: two sets of primes, and the smallest."""
-    names = sorted(
-        {
-            str(name)
-            for op in graph.inputs
-            if isinstance(op.type, TensorType)
-            for size in op.type.shape
-            if isinstance(size, sympy.Expr)
-            for name in size.free_symbols
-        }
-    )
+    names = open_dimensions(graph)
     starts = next((s for most, s in _STARTS.items() if len(names) <= most), (101, 211))
     samples = [_primes(graph, names, start) for start in starts]
     samples.append({name: max(_SMALLEST, graph.limits.get(name, (1, None))[0]) for name in names})

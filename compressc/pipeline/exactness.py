@@ -9,7 +9,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from compressc.errors import CompresscError
-from compressc.ir import Graph, lower
+from compressc.ir import Graph, dimension_symbols, evaluate, lower
 from compressc.pipeline.pass_ import Pass
 
 #: An exact pass may change outputs by this share of their root mean square: what reassociating
@@ -55,12 +55,16 @@ def _relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
 
 
 def random_inputs(graph: Graph, seed: int = 0, batch: int = 4) -> tuple[torch.Tensor, ...]:
-    """Inputs of the right types: normal floats, zeros for integers; open dimensions are `batch`."""
+    """Inputs of the right types: normal floats, zeros for integers.
+
+    Open dimensions are `batch`, or the nearest size that the model takes.
+    """
     generator = torch.Generator().manual_seed(seed)
+    sizes = {name: graph.within_limits(name, batch) for name in dimension_symbols(graph)}
     inputs = []
     for op in graph.inputs:
         type_ = graph.type_of(op.name)
-        shape = [size if isinstance(size, int) else batch for size in type_.shape]
+        shape = [evaluate(size, sizes) for size in type_.shape]
         floating = type_.dtype.is_floating_point
         value = torch.randn(shape, generator=generator) if floating else torch.zeros(shape)
         inputs.append(value.to(type_.dtype))

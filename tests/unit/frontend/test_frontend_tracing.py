@@ -95,3 +95,23 @@ class Folded(nn.Module):
 def test_a_batch_that_decides_is_refused() -> None:
     with pytest.raises(CompresscError, match=r"CC401.*true only where"):
         load_model(Folded(), example=(torch.randn(3, 6),))
+
+
+class ManyLengths(nn.Module):
+    """Doubles where the last of many lengths is odd."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 3)
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        y = self.fc(torch.stack([x.mean(1) for x in inputs]).sum(0))
+        return y * 2 if inputs[-1].shape[1] % 5 == 0 else y
+
+
+def test_the_seventh_open_dimension_is_tried_like_the_first() -> None:
+    example = tuple(torch.randn(3, 5 + i, 6) for i in range(6))
+    specs = [f"f32[b,{letter},6]" for letter in "stuvwx"]
+    graph = load_model(ManyLengths(), example=example, input_spec=specs).graph
+    assert graph.limits == {}  # ten divides by five, so nothing else may be taken for it
+    assert str(graph.inputs[-1].type) == "f32[b,10,6]"
