@@ -15,6 +15,7 @@ from compressc.cli.model_options import (
     InputsOption,
     TrustPickleOption,
     load_from_options,
+    open_optional,
 )
 from compressc.cli.sizes import BatchOption, SizeOption, open_sizes_of, sizes_text
 
@@ -48,8 +49,11 @@ def diff(  # noqa: PLR0913  (each is an option of the command line)
     from compressc.analysis import difference
 
     options: dict[str, Any] = {
-        "data": data, "inputs": inputs, "trust_pickle": trust_pickle, "factory": factory
-    }  # fmt: skip
+        "dataset": open_optional(data),
+        "inputs": inputs,
+        "trust_pickle": trust_pickle,
+        "factory": factory,
+    }
     graphs = [_read(path, options) for path in (before, after)]
     sizes = open_sizes_of(graphs, batch, size)
     found = difference(graphs[0], graphs[1], **sizes)

@@ -55,11 +55,12 @@ def inspect(  # noqa: PLR0913  (each is an option of the command line)
     """
     request = CoverageRequest(passes, strict, as_json, everything)
     asked = parse_request(coverage, request)  # before the model is read, which may take long
+    dataset = open_optional(data)
     loaded = load_from_options(
-        model, data=data, inputs=inputs, trust_pickle=trust_pickle, factory=factory
+        model, dataset=dataset, inputs=inputs, trust_pickle=trust_pickle, factory=factory
     )
     if asked is not None:
-        show_coverage(loaded.graph, asked, open_optional(data), request)
+        show_coverage(loaded.graph, asked, dataset, request)
         return
     sizes = open_sizes_of([loaded.graph], batch, size)
     show_overview(loaded, sizes, text=text, every=everything, as_json=as_json)

@@ -38,7 +38,7 @@ FactoryOption = Annotated[
 def load_from_options(
     model: str,
     *,
-    data: str | None = None,
+    dataset: Dataset | None = None,
     inputs: Sequence[str] | None = None,
     trust_pickle: bool = False,
     factory: str | None = None,
@@ -46,12 +46,11 @@ def load_from_options(
     """Load a model as the command line describes it, its sizes written over width symbols.
 
     Raises:
-        CompresscError: CC107, CC300 for the data set, CC2xx for the model.
+        CompresscError: CC2xx for the model.
     """
     from compressc.analysis import symbolize_widths
     from compressc.frontend import load_model
 
-    dataset = open_optional(data)
     example = None if dataset is None else dataset.calibration.take(8).inputs
     loaded = load_model(
         model,
