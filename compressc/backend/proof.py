@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -80,8 +79,7 @@ def prove(backend: Backend, graph: Graph, path: Path, split: Samples) -> Fidelit
             want = pytree.tree_leaves(module(*batch))
         found.append(_check_shapes(got, want, path))
     worst = min((_compare(pairs) for pairs in zip(*found, strict=True)), key=lambda f: f.cosine)
-    bound = _quantized_bound(worst, split) if is_quantized(graph) else _FLOAT_BOUND
-    bound.check(worst, backend, path)
+    _check_numbers(worst, is_quantized(graph), split.labels is not None, backend, path)
     return worst
 
 
@@ -136,46 +134,26 @@ def _compare(pairs: tuple[tuple[torch.Tensor, torch.Tensor], ...]) -> Fidelity:
     return fidelity(got, want)
 
 
-@dataclass(frozen=True)
-class _Bound:
-    """What the distance between file and graph may be."""
-
-    text: str
-    measured: Callable[[Fidelity], str]
-    holds: Callable[[Fidelity], bool]
-
-    def check(self, found: Fidelity, backend: Backend, path: Path) -> None:
-        """Raise CC504 where it does not hold."""
-        if not self.holds(found):
-            raise CompresscError(
-                "CC504",
-                f"the {backend.name} file must compute what the graph does in {backend.runtime} "
-                f"({self.text})",
-                got=self.measured(found),
-                where=str(path),
-                hint="use another format, and report the model",
-            )
-
-
-_FLOAT_BOUND = _Bound(
-    f"relative error at most {FLOAT_RELATIVE_ERROR:g}",
-    lambda found: f"{found.relative_rms_error:.2g}",
-    lambda found: found.relative_rms_error <= FLOAT_RELATIVE_ERROR,
-)
-
-
-def _quantized_bound(found: Fidelity, split: Samples) -> _Bound:
-    """Cosine, and agreement where the samples have labels."""
-    cosine = _Bound(
-        f"cosine at least {QUANTIZED_COSINE}",
-        lambda found: f"{found.cosine:.5f}",
-        lambda found: found.cosine >= QUANTIZED_COSINE,
-    )
-    if split.labels is None:
-        return cosine
-    least = 1 - max(QUANTIZED_DISAGREEMENT, 1 / found.samples)
-    return _Bound(
-        f"{cosine.text}, agreement {least:.3f}",
-        lambda found: f"{cosine.measured(found)}, {found.agreement:.3f}",
-        lambda found: cosine.holds(found) and found.agreement >= least - 1e-9,
-    )
+def _check_numbers(
+    found: Fidelity, quantized: bool, labelled: bool, backend: Backend, path: Path
+) -> None:
+    if quantized:
+        fine = found.cosine >= QUANTIZED_COSINE
+        bound, got = f"cosine at least {QUANTIZED_COSINE}", f"{found.cosine:.5f}"
+    else:
+        fine = found.relative_rms_error <= FLOAT_RELATIVE_ERROR
+        bound = f"relative error at most {FLOAT_RELATIVE_ERROR:g}"
+        got = f"{found.relative_rms_error:.2g}"
+    if quantized and labelled:
+        agreement = 1 - max(QUANTIZED_DISAGREEMENT, 1 / found.samples)
+        fine = fine and found.agreement >= agreement - 1e-9
+        bound, got = f"{bound}, agreement {agreement:.3f}", f"{got}, {found.agreement:.3f}"
+    if not fine:
+        raise CompresscError(
+            "CC504",
+            f"the {backend.name} file must compute what the graph does in {backend.runtime} "
+            f"({bound})",
+            got=got,
+            where=str(path),
+            hint="use another format, and report the model",
+        )
