@@ -13,6 +13,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import numpy as np
 import torch
+from measure import exactly
 from triton.runtime import interpreter
 
 from compressc import kernels
@@ -31,13 +32,7 @@ PRODUCTS = [(1, 8, 3, 5), (3, 33, 7, 17), (16, 64, 16, 64), (19, 100, 70, 31)]
 def check(problem: Problem, unit: float) -> None:
     """Loss and gradient next to the closed forms in float64."""
     loss, grad = losses.rows_loss(problem, True, False)
-    teacher = problem.teacher
-    if isinstance(teacher, TopK):
-        teacher = TopK(teacher.values.double(), teacher.indices, teacher.tail.double())
-    else:
-        teacher = teacher.double()
-    wide = problem._replace(student=problem.student.double(), teacher=teacher)
-    exact, exact_grad = reference.rows_loss(wide), rows_grad(wide)
+    exact, exact_grad = exactly(problem)
     t2 = max(problem.temperature**2, 1.0)
     torch.testing.assert_close(loss.double(), exact, rtol=3e-6, atol=4e-7 * t2)
     torch.testing.assert_close(grad.double(), exact_grad, rtol=2 * unit, atol=4e-7 * t2)

@@ -5,10 +5,25 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from compressc.kernels import reference
+from compressc.kernels.gradients import rows_grad
+from compressc.kernels.problem import Problem, TopK
+
 #: dtype -> unit roundoff
 FLOATS = {torch.float32: 2**-24, torch.bfloat16: 2**-8, torch.float16: 2**-11}
 
 Loss = Callable[[Tensor], Tensor]  # student logits [B, V] -> [B]
+
+
+def exactly(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Losses and gradients of the rows by the closed forms in float64."""
+    teacher = problem.teacher
+    if isinstance(teacher, TopK):
+        teacher = TopK(teacher.values.double(), teacher.indices, teacher.tail.double())
+    else:
+        teacher = teacher.double()
+    wide = problem._replace(student=problem.student.double(), teacher=teacher)
+    return reference.rows_loss(wide), rows_grad(wide)
 
 
 def solve(loss: Loss, student: Tensor, upstream: Tensor) -> tuple[Tensor, Tensor]:
