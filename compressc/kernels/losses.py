@@ -7,6 +7,7 @@ under torch.func (grad, vmap, jvp of any order) the plain definitions.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -51,7 +52,8 @@ def softmax_kl(  # noqa: PLR0913 - one loss, its options by keyword
     """
     if isinstance(teacher, TopK) and direction != "forward":
         raise CompresscError("CC100", "a top-k teacher has one direction, forward", got=direction)
-    problem = Problem(student, teacher, temperature, weight, direction)
+    scale = _scale(student, weight, reduction)
+    problem = Problem(student, teacher, temperature, weight, direction, scale=scale)
     return _solve(problem, reduction)
 
 
@@ -84,23 +86,32 @@ def softmax_kl_ce(  # noqa: PLR0913 - one loss, its options by keyword
     if not 0.0 <= alpha <= 1.0 or not 0.0 <= label_smoothing < 1.0:
         got = f"alpha {alpha}, label_smoothing {label_smoothing}"
         raise CompresscError("CC100", "alpha must be in [0, 1], label_smoothing in [0, 1)", got=got)
+    scale = _scale(student, weight, reduction)
     problem = Problem(
-        student, teacher, temperature, weight, "forward", labels, alpha, label_smoothing
+        student, teacher, temperature, weight, "forward", labels, alpha, label_smoothing, scale
     )
     return _solve(problem, reduction)
 
 
+def _scale(student: Tensor, weight: Tensor | None, reduction: Reduction) -> float:
+    """Of every row's loss: 1 / rows for a mean, unless the weights see to that."""
+    if reduction != "mean" or weight is not None:
+        return 1.0
+    return 1.0 / max(math.prod(student.shape[:-1]), 1)  # Size.numel() would fix a traced size
+
+
 def _solve(problem: Problem, reduction: Reduction) -> Tensor:
     _check(problem)
-    flat = problem.student.dim() == 2
     shape = problem.student.shape[:-1]
+    flat = len(shape) == 1
     if not flat:
         problem = _flat(problem)
-    if reduction == "mean":
-        problem = _for_mean(problem)
+    if reduction == "mean" and problem.weight is not None:
+        total = problem.weight.sum(dtype=torch.float32)
+        problem = problem._replace(weight=problem.weight / torch.where(total == 0, 1.0, total))
     reduce = reduction != "none"
-    if one_pass.possible(problem):
-        loss = one_pass.solve(problem, reduce)
+    loss = one_pass.solve(problem, reduce)
+    if loss is not None:
         return loss if reduce or flat else loss.reshape(shape)
     if torch._C._are_functorch_transforms_active():
         loss = reference.rows_loss(problem)
@@ -125,13 +136,6 @@ def _flat(problem: Problem) -> Problem:
         weight=None if problem.weight is None else problem.weight.reshape(rows),
         labels=None if problem.labels is None else problem.labels.reshape(rows),
     )
-
-
-def _for_mean(problem: Problem) -> Problem:
-    if problem.weight is None:
-        return problem._replace(scale=1.0 / max(problem.student.shape[0], 1))
-    total = problem.weight.sum(dtype=torch.float32)
-    return problem._replace(weight=problem.weight / torch.where(total == 0, 1.0, total))
 
 
 def _check(problem: Problem) -> None:

@@ -165,4 +165,6 @@ def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -
 
 def _rows(logits: Tensor) -> Tensor:
     """Rows may lie apart, but the elements of one must be neighbours."""
-    return logits if logits.shape[1] < 2 or logits.stride(1) == 1 else logits.contiguous()
+    if logits.is_contiguous() or logits.shape[1] < 2 or logits.stride(1) == 1:
+        return logits
+    return logits.contiguous()

@@ -7,47 +7,47 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from compressc.kernels import dispatch, ops
+from compressc.kernels import ops
 from compressc.kernels.problem import Problem
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 _DTYPES = (torch.float32, torch.bfloat16)
 
 
-def possible(problem: Problem) -> bool:
-    """Whether this call may take the short way.
+def solve(problem: Problem, reduce: bool) -> Tensor | None:
+    """Loss `[B]`, or its sum, differentiable once in `problem.student`; None where this way is closed.
 
     Not for float16: a gradient rounded before the loss scaler's factor is applied underflows. Not
     under anything that traces, transforms or intercepts tensors: those must see the operators.
     """
     student = problem.student
     if torch.compiler.is_compiling() or type(student) not in _PLAIN:
-        return False
+        return None
     if student.dtype not in _DTYPES or student.numel() == 0:
-        return False
+        return None
     if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
-        return False
-    return dispatch.choose_loss(problem).implementation != "reference"
-
-
-def solve(problem: Problem, reduce: bool) -> Tensor:
-    """Loss `[B]`, or its sum; differentiable once in `problem.student`."""
-    return cast("Tensor", _apply(problem.student, problem, reduce))
+        return None
+    rows_loss = ops.kernel(problem)
+    if rows_loss is None:
+        return None
+    return cast("Tensor", _apply(student, problem, rows_loss, reduce))
 
 
 class _OnePass(torch.autograd.Function):
     """The gradient is computed in forward and waits, in the student's dtype, for backward."""
 
     @staticmethod
-    def forward(ctx: Any, _: Tensor, problem: Problem, reduce: bool) -> Tensor:
+    def forward(
+        ctx: Any, _: Tensor, problem: Problem, rows_loss: ops.Kernel, reduce: bool
+    ) -> Tensor:
         """`_` is the student again: autograd looks for tensors among the arguments only."""
-        loss, grad = ops.loss_and_grad(problem, ctx.needs_input_grad[0], reduce)
+        loss, grad = rows_loss(problem, ctx.needs_input_grad[0], reduce, False)
         if grad is not None:
             ctx.save_for_backward(grad)
         return loss
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         if torch.is_grad_enabled():
             raise RuntimeError(
                 "the one-pass softmax_kl is differentiable once; for higher derivatives use "
@@ -55,10 +55,10 @@ class _OnePass(torch.autograd.Function):
             )
         (grad,) = ctx.saved_tensors
         if grad.is_cpu and upstream.dim() == 0 and upstream.item() == 1.0:  # of a sum or a mean
-            return grad, None, None
+            return grad, None, None, None
         if is_one(upstream):
-            return grad, None, None
-        return scaled(grad, upstream.expand(grad.shape[0])), None, None
+            return grad, None, None, None
+        return scaled(grad, upstream.expand(grad.shape[0])), None, None, None
 
 
 def is_one(upstream: Tensor) -> bool:

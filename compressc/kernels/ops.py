@@ -19,6 +19,10 @@ from compressc.kernels.problem import Problem, TopK
 LIBRARY: Any = cast("Any", torch.library.Library)("compressc", "DEF")
 
 
+#: problem, want_grad, reduce, in_place -> loss and gradient, as `loss_and_grad` has them.
+Kernel = Callable[[Problem, bool, bool, bool], tuple[Tensor, Tensor | None]]
+
+
 def loss_and_grad(
     problem: Problem, want_grad: bool, reduce: bool = False, in_place: bool = False
 ) -> tuple[Tensor, Tensor | None]:
@@ -26,18 +30,26 @@ def loss_and_grad(
 
     With `in_place` the student's logits (contiguous) may be overwritten by the gradient.
     """
-    implementation = dispatch.choose_loss(problem).implementation
-    if implementation == "native":
-        return native.rows_loss(problem, want_grad, reduce, in_place)
-    if implementation == "cuda":
-        return cuda.rows_loss(problem, want_grad, reduce, in_place)
-    if implementation == "triton":  # imported here, because it imports triton
-        from compressc.kernels.triton import losses
-
-        return losses.rows_loss(problem, want_grad, reduce, in_place)
+    rows_loss = kernel(problem)
+    if rows_loss is not None:
+        return rows_loss(problem, want_grad, reduce, in_place)
     loss = reference.rows_loss(problem)
     grad = gradients.rows_grad(problem) if want_grad else None
     return (loss.sum() if reduce else loss), grad
+
+
+def kernel(problem: Problem) -> Kernel | None:
+    """The kernel that solves `problem`; None: the plain definition does."""
+    implementation = dispatch.choose_loss(problem).implementation
+    if implementation == "native":
+        return native.rows_loss
+    if implementation == "cuda":
+        return cuda.rows_loss
+    if implementation == "triton":  # imported here, because it imports triton
+        from compressc.kernels.triton import losses
+
+        return losses.rows_loss
+    return None
 
 
 def scale_rows(data: Tensor, scale: Tensor) -> None:

@@ -1,7 +1,7 @@
 // softmax_kl for one instruction set (COMPRESSC_ISA): scratch laid out, the row's kernel chosen.
 #include "compressc/softmax_kl.h"
 
-#include "compressc/short_row.h"
+#include "compressc/short_rows.h"
 #include "compressc/softmax_kl_ce.h"
 #include "isa_entries.h"
 #include "row_loop.h"
@@ -9,8 +9,9 @@
 namespace compressc::COMPRESSC_ISA {
 namespace {
 
-// Beyond this a gradient no longer fits a last-level cache: writing past the caches saves reading it.
-constexpr std::int64_t kStreamBytes = std::int64_t{16} << 20;
+// A gradient beyond a second-level cache is written past all caches: nothing is read in its place first,
+// which saves more than its reader loses later (measured with a reader right behind).
+constexpr std::int64_t kStreamBytes = std::int64_t{2} << 20;
 
 std::int64_t padded(std::int64_t n) { return (n + 15) / 16 * 16; }
 
@@ -47,29 +48,23 @@ void forward(const SoftmaxKl& a, std::int64_t begin, std::int64_t end, const Scr
   if (kStream) stream_fence();
 }
 
-template <int N>
-void short_rows(const SoftmaxKl& a, std::int64_t begin, std::int64_t end) {
-  if (a.vocab <= (N - 1) * Vec::width) return short_rows<N - 1>(a, begin, end);
+void all_short_rows(const SoftmaxKl& a, std::int64_t begin, std::int64_t end) {
   const Exp exp(a.temperature);
   with_types(a.student_type, a.teacher_type, [&](auto s, auto t) {
     using S = decltype(s);
     using T = decltype(t);
-    for (std::int64_t i = begin; i < end; i += kGroup) {
-      const int rows = static_cast<int>(end - i < kGroup ? end - i : kGroup);
-      short_group<N, S, T>(a, i, rows, exp);
+    for (std::int64_t i = begin; i < end; i += Vec::width) {
+      const int rows = static_cast<int>(end - i < Vec::width ? end - i : Vec::width);
+      short_rows<S, T>(a, i, rows, exp);
     }
   });
 }
-template <>
-void short_rows<0>(const SoftmaxKl&, std::int64_t, std::int64_t) {}
 
 }  // namespace
 
 void softmax_kl_rows(const SoftmaxKl& a, std::int64_t begin, std::int64_t end, float* scratch) {
   const bool plain = a.direction == Direction::forward && a.labels == nullptr;
-  if (plain && a.vocab > 0 && a.vocab <= kShortVectors * Vec::width) {
-    return short_rows<kShortVectors>(a, begin, end);
-  }
+  if (plain && a.vocab > 0 && a.vocab <= kShortVocab) return all_short_rows(a, begin, end);
   const Scratch w = lay_out(scratch, a.vocab);
   const std::int64_t element = a.student_type == DType::f32 ? 4 : 2;
   const bool large = a.rows * a.vocab * element >= kStreamBytes;

@@ -13,8 +13,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "compressc/exp.h"
 #include "compressc/kernels.h"
-#include "compressc/vec.h"
 
 namespace compressc::COMPRESSC_ISA {
 
@@ -214,25 +214,21 @@ inline RowSums row_sums(const S* s, const T* t, const RowTask& task, const Scrat
   return join_blocks(w.blocks, blocks, exp, kKeep == Keep::exp_at_1);
 }
 
-// log(1 + u) for u > -1 with an error of 2e-10 of it; the library's takes a third of a short row's time.
-// As k log 2 + 2 atanh(s) with 2^k m = 1 + u, s = (m - 1) / (m + 1), or s = u / (2 + u) for small u.
+// log(1 + u) for u >= 1e-300 - 1 with an error of 4e-10 of it, or NaN: without a branch, and several
+// times quicker than the library's. As k log 2 + 2 atanh(s) with 2^k m = 1 + u, m in [0.75, 1.5) and
+// s = (m - 1) / (m + 1); where k is 0 the difference is u itself, before 1 + u was rounded.
 inline double quick_log1p(double u) {
-  if (!(u > -0.999 && u < 1e300)) return std::log1p(u);
-  double k = 0, s = u / (2.0 + u);
-  if (u < -0.25 || u > 0.33) {
-    const double y = 1.0 + u;
-    std::int64_t bits;
-    std::memcpy(&bits, &y, sizeof bits);
-    const std::int64_t exponent = (bits - 0x3fe8000000000000) >> 52;  // m in [0.75, 1.5)
-    bits -= exponent * (std::int64_t{1} << 52);  // shifting a negative number is undefined
-    double m;
-    std::memcpy(&m, &bits, sizeof m);
-    k = static_cast<double>(exponent) * 0.69314718055994531;
-    s = (m - 1.0) / (m + 1.0);
-  }
-  const double q = s * s;
+  const double y = 1.0 + u;
+  std::int64_t bits;
+  std::memcpy(&bits, &y, sizeof bits);
+  const std::int64_t k = (bits - 0x3fe8000000000000) >> 52;
+  bits -= k * (std::int64_t{1} << 52);  // shifting a negative number is undefined
+  double m;
+  std::memcpy(&m, &bits, sizeof m);
+  const double above = k == 0 ? u : m - 1.0;
+  const double s = above / (2.0 + above), q = s * s;
   const double p = 1.0 + q * (1.0 / 3 + q * (1.0 / 5 + q * (1.0 / 7 + q * (1.0 / 9 + q / 11))));
-  return k + 2.0 * s * p;
+  return static_cast<double>(k) * 0.69314718055994531 + 2.0 * s * p + (u - u);  // NaN or inf: NaN
 }
 
 inline double forward_kl(const RowSums& r, double temperature) {

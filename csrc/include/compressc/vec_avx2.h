@@ -92,7 +92,7 @@ inline Vec round_to_int(Vec x) {
 // The two ends of an exponential 2^x, x <= 0, around its polynomial: x bounded so that n is at least
 // -127 (NaN passes, in this order), and p 2^n, exactly 0 for n = -127.
 inline Vec bounded(Vec x) { return max(set1(-127.0f), x); }
-inline Vec times_power_of_two(Vec p, Vec n, Vec) {
+inline Vec times_power_of_two(Vec p, Vec n) {
   const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));
   return mul(p, {_mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))});
 }
@@ -105,6 +105,27 @@ inline float reduce_max(Vec x) {
   __m128 y = _mm_max_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
   y = _mm_max_ps(y, _mm_movehl_ps(y, y));
   return _mm_cvtss_f32(_mm_max_ss(y, _mm_shuffle_ps(y, y, 1)));
+}
+
+// Lane j of row i to lane i of row j.
+inline void transpose(Vec (&t)[8]) {
+  Vec s[8];
+  for (int i = 0; i < 8; i += 2) {
+    s[i].v = _mm256_unpacklo_ps(t[i].v, t[i + 1].v);
+    s[i + 1].v = _mm256_unpackhi_ps(t[i].v, t[i + 1].v);
+  }
+  for (int i = 0; i < 8; i += 4) {  // t[i + c]: column 4 q + c of rows i to i + 3, in half q
+    for (int h = 0; h < 2; ++h) {
+      const __m256d a = _mm256_castps_pd(s[i + h].v), b = _mm256_castps_pd(s[i + h + 2].v);
+      t[i + 2 * h].v = _mm256_castpd_ps(_mm256_unpacklo_pd(a, b));
+      t[i + 2 * h + 1].v = _mm256_castpd_ps(_mm256_unpackhi_pd(a, b));
+    }
+  }
+  for (int c = 0; c < 4; ++c) {  // 2 x 2 halves
+    s[c].v = _mm256_permute2f128_ps(t[c].v, t[c + 4].v, 0x20);
+    s[c + 4].v = _mm256_permute2f128_ps(t[c].v, t[c + 4].v, 0x31);
+  }
+  for (int i = 0; i < 8; ++i) t[i] = s[i];
 }
 
 }  // namespace compressc::COMPRESSC_ISA

@@ -80,14 +80,34 @@ inline Vec fma_where_positive(Vec p, Vec x, Vec c) {
 inline Vec round_to_int(Vec x) {
   return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
 }
-// The two ends of an exponential 2^x, x <= 0, around its polynomial: nothing to do before, and p 2^n
-// after, exactly 0 where x is below -126 (or -inf, and n and p then mean nothing).
-inline Vec bounded(Vec x) { return x; }
-inline Vec times_power_of_two(Vec p, Vec n, Vec x) {
-  const __mmask16 normal = _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(-126.0f), _CMP_NLT_UQ);
-  return {_mm512_maskz_scalef_ps(normal, p.v, n.v)};  // NaN is not less than: it passes
-}
 inline float reduce_add(Vec x) { return _mm512_reduce_add_ps(x.v); }
 inline float reduce_max(Vec x) { return _mm512_reduce_max_ps(x.v); }
+
+// Lane j of row i to lane i of row j.
+inline void transpose(Vec (&t)[16]) {
+  Vec s[16];
+  for (int i = 0; i < 16; i += 2) {
+    s[i].v = _mm512_unpacklo_ps(t[i].v, t[i + 1].v);
+    s[i + 1].v = _mm512_unpackhi_ps(t[i].v, t[i + 1].v);
+  }
+  for (int i = 0; i < 16; i += 4) {  // t[i + c]: column 4 q + c of rows i to i + 3, in quarter q
+    for (int h = 0; h < 2; ++h) {
+      const __m512d a = _mm512_castps_pd(s[i + h].v), b = _mm512_castps_pd(s[i + h + 2].v);
+      t[i + 2 * h].v = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+      t[i + 2 * h + 1].v = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    }
+  }
+  for (int c = 0; c < 4; ++c) {  // 4 x 4 quarters
+    const __m512 even0 = _mm512_shuffle_f32x4(t[c].v, t[c + 4].v, 0x88);
+    const __m512 odd0 = _mm512_shuffle_f32x4(t[c].v, t[c + 4].v, 0xdd);
+    const __m512 even1 = _mm512_shuffle_f32x4(t[c + 8].v, t[c + 12].v, 0x88);
+    const __m512 odd1 = _mm512_shuffle_f32x4(t[c + 8].v, t[c + 12].v, 0xdd);
+    s[c].v = _mm512_shuffle_f32x4(even0, even1, 0x88);
+    s[c + 4].v = _mm512_shuffle_f32x4(odd0, odd1, 0x88);
+    s[c + 8].v = _mm512_shuffle_f32x4(even0, even1, 0xdd);
+    s[c + 12].v = _mm512_shuffle_f32x4(odd0, odd1, 0xdd);
+  }
+  for (int i = 0; i < 16; ++i) t[i] = s[i];
+}
 
 }  // namespace compressc::COMPRESSC_ISA

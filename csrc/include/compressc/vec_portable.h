@@ -78,7 +78,7 @@ inline Vec round_to_int(Vec x) {
 // -127 (NaN passes, in this order), and p 2^n, exactly 0 for n = -127. A NaN is in p as well; it must
 // not reach the conversion.
 inline Vec bounded(Vec x) { return max(set1(-127.0f), x); }
-inline Vec times_power_of_two(Vec p, Vec n, Vec) {
+inline Vec times_power_of_two(Vec p, Vec n) {
   return each([&](int i) {
     const float biased = n.v[i] >= -127.0f ? n.v[i] + 127.0f : 0.0f;
     return p.v[i] * bits_to_float(static_cast<std::uint32_t>(biased) << 23);
@@ -91,6 +91,17 @@ inline float reduce_max(Vec x) {
   float m = x.v[0];
   for (int i = 1; i < Vec::width; ++i) m = x.v[i] > m ? x.v[i] : m;
   return m;
+}
+
+// Lane j of row i to lane i of row j.
+inline void transpose(Vec (&t)[8]) {
+  for (int i = 0; i < Vec::width; ++i) {
+    for (int j = i + 1; j < Vec::width; ++j) {
+      const float x = t[i].v[j];
+      t[i].v[j] = t[j].v[i];
+      t[j].v[i] = x;
+    }
+  }
 }
 
 }  // namespace compressc::COMPRESSC_ISA
