@@ -1,9 +1,11 @@
 """The kernels against plain torch and torch.compile, in one run: python benchmarks/kernels.py
 
 Interleaved in shuffled order, medians; with one thread its processor time, which other processes
-disturb least. "vs add(out)" is the time of `torch.add(s, t, out=g)`, the same bytes, over ours.
-malloc keeps its pages (the script restarts itself with the
-settings): otherwise eager torch is charged for page faults that have nothing to do with kernels.
+disturb least. A turn repeats a call for a millisecond: of a call of some 50 microseconds alone, a
+third is what the contestant before it left in the caches (COMPRESSC_TURN=0 shows that).
+"vs add(out)" is the time of `torch.add(s, t, out=g)`, the same bytes, over ours. malloc keeps its
+pages (the script restarts itself with the settings): otherwise eager torch is charged for page
+faults that have nothing to do with kernels.
 `--threads 2`, `--quick` (fewer rounds, no 128256), `--only softmax,memory,linear,lowrank,step`.
 """
 
@@ -35,6 +37,7 @@ from compressc.kernels import dispatch, native  # noqa: E402
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 T = 2.0
+TURN = float(os.environ.get("COMPRESSC_TURN", "1e-3"))  # seconds
 SIZES = [(256, 10), (256, 1000), (2048, 1000), (512, 32000), (256, 128256)]
 
 
@@ -56,17 +59,21 @@ def medians(
 ) -> dict[str, float]:
     """Median seconds of each way, taken in turns, in an order shuffled every round."""
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-    for way in ways.values():
+    calls: dict[str, int] = {}
+    for name, way in ways.items():
         way()
+        start = clock()
         way()
+        calls[name] = max(1, round(TURN / max(clock() - start, 1e-6)))
     times: dict[str, list[float]] = {name: [] for name in ways}
     names, end = list(ways), time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[names[0]]) < least:
         random.shuffle(names)
         for name in names:
             start = clock()
-            ways[name]()
-            times[name].append(clock() - start)
+            for _ in range(calls[name]):
+                ways[name]()
+            times[name].append((clock() - start) / calls[name])
     return {name: statistics.median(values) for name, values in times.items()}
 
 

@@ -97,7 +97,9 @@ def _scale(student: Tensor, weight: Tensor | None, reduction: Reduction) -> floa
     """Of every row's loss: 1 / rows for a mean, unless the weights see to that."""
     if reduction != "mean" or weight is not None:
         return 1.0
-    return 1.0 / max(math.prod(student.shape[:-1]), 1)  # Size.numel() would fix a traced size
+    # torch.Size.numel() would fix a traced size.
+    rows = student.shape[0] if student.dim() == 2 else math.prod(student.shape[:-1])
+    return 1.0 / max(rows, 1)
 
 
 def _solve(problem: Problem, reduction: Reduction) -> Tensor:
@@ -147,7 +149,7 @@ def _check(problem: Problem) -> None:
     if not fits:
         got = f"student {list(student.shape)}, teacher {list(logits.shape)}"
         raise CompresscError("CC204", "student and teacher logits must have one shape", got=got)
-    if student.device != logits.device:
+    if not (student.is_cpu and logits.is_cpu) and student.device != logits.device:
         got = f"{student.device} and {logits.device}"
         raise CompresscError("CC204", "student and teacher must be on one device", got=got)
     if problem.weight is not None:

@@ -45,12 +45,14 @@ def rows_loss(
     if isinstance(problem.teacher, TopK):
         return _topk_kl(problem, problem.teacher, (want_grad, reduce, in_place))
     assert MODULE is not None
+    _, _, temperature, weight, direction, labels, alpha, smoothing, scale = problem
     student, teacher = _rows(problem.student), _rows(problem.teacher)
     rows, vocab = student.shape
     # The losses one by one, or only their sum.
     loss = torch.empty(() if reduce else (rows,), dtype=torch.float32)
     grad = _grad(student, in_place) if want_grad else None
-    weight, labels = _row_weights(problem.weight), problem.labels
+    if weight is not None:
+        weight = weight.to(torch.float32).contiguous()
     if labels is not None:
         labels = labels.to(torch.int64).contiguous()
     good = MODULE.softmax_kl(
@@ -67,14 +69,15 @@ def rows_loss(
         0 if grad is None else grad.data_ptr(),
         rows,
         vocab,
-        DIRECTIONS[problem.direction],
-        problem.temperature,
-        problem.scale,
-        problem.alpha,
-        problem.smoothing,
+        DIRECTIONS[direction],
+        temperature,
+        scale,
+        alpha,
+        smoothing,
         torch.get_num_threads(),
     )
-    _refuse_unless(good, "labels", vocab)
+    if not good:
+        raise _out_of_vocabulary("labels", vocab)
     return loss, grad
 
 
@@ -83,7 +86,9 @@ def _topk_kl(
 ) -> tuple[Tensor, Tensor | None]:
     assert MODULE is not None
     want_grad, reduce, in_place = want
-    student, weight = _rows(problem.student), _row_weights(problem.weight)
+    student, weight = _rows(problem.student), problem.weight
+    if weight is not None:
+        weight = weight.to(torch.float32).contiguous()
     values, tail = teacher.values.float().contiguous(), teacher.tail.float().contiguous()
     indices = teacher.indices.to(torch.int64).contiguous()
     rows, vocab = student.shape
@@ -106,7 +111,8 @@ def _topk_kl(
         problem.scale,
         torch.get_num_threads(),
     )
-    _refuse_unless(good, "indices", vocab)
+    if not good:
+        raise _out_of_vocabulary("indices", vocab)
     return (loss.sum() if reduce else loss), grad
 
 
@@ -117,13 +123,8 @@ def _grad(student: Tensor, in_place: bool) -> Tensor:
     return torch.empty_like(student, memory_format=torch.contiguous_format)
 
 
-def _row_weights(weight: Tensor | None) -> Tensor | None:
-    return None if weight is None else weight.to(torch.float32).contiguous()
-
-
-def _refuse_unless(good: bool, what: str, vocab: int) -> None:
-    if not good:
-        raise CompresscError("CC204", f"{what} must be below the vocabulary size", got=str(vocab))
+def _out_of_vocabulary(what: str, vocab: int) -> CompresscError:
+    return CompresscError("CC204", f"{what} must be below the vocabulary size", got=str(vocab))
 
 
 def scale_rows(data: Tensor, scale: Tensor) -> None:

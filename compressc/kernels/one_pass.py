@@ -15,7 +15,7 @@ _DTYPES = (torch.float32, torch.bfloat16)
 
 
 def solve(problem: Problem, reduce: bool) -> Tensor | None:
-    """Loss `[B]`, or its sum, differentiable once in `problem.student`; None where this way is closed.
+    """Loss `[B]` or its sum, differentiable once in the student; None where this way is closed.
 
     Not for float16: a gradient rounded before the loss scaler's factor is applied underflows. Not
     under anything that traces, transforms or intercepts tensors: those must see the operators.

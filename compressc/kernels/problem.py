@@ -26,9 +26,12 @@ class TopK(NamedTuple):
     @classmethod
     def of(cls, logits: Tensor, k: int, temperature: float = 1.0) -> TopK:
         """Keep the k largest of full logits `[..., V]`."""
-        values, indices = logits.float().topk(k, dim=-1)
-        whole = torch.logsumexp(logits.float() / temperature, dim=-1)
-        tail = -torch.expm1(torch.logsumexp(values / temperature, dim=-1) - whole)
+        logits = logits.float()
+        values, indices = logits.topk(k, dim=-1)
+        whole = torch.logsumexp(logits / temperature, dim=-1)
+        # Not 1 - the known: its rounding would be a tail where there is none.
+        others = logits.scatter(-1, indices, -torch.inf)
+        tail = torch.exp(torch.logsumexp(others / temperature, dim=-1) - whole)
         return cls(values, indices, tail.clamp(0.0, 1.0))
 
 

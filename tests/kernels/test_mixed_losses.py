@@ -108,10 +108,18 @@ def test_top_k_teacher(implementation, dtype, temperature, k):
 
 
 def test_top_k_of_everything_is_the_full_loss(implementation):
-    student, teacher = torch.randn(4, 12), torch.randn(4, 12)
+    student, teacher = torch.randn(400, 12), torch.randn(400, 12)
+    everything = TopK.of(teacher, 12, 2.0)
+    assert bool((everything.tail == 0).all())
     torch.testing.assert_close(
-        softmax_kl(student, TopK.of(teacher, 12, 2.0), 2.0), softmax_kl(student, teacher, 2.0)
+        softmax_kl(student, everything, 2.0), softmax_kl(student, teacher, 2.0)
     )
+
+
+def test_the_tail_of_a_confident_teacher_keeps_its_digits():
+    teacher = torch.tensor([[30.0, 1.0, 0.0]])
+    exact = torch.exp(teacher.double() - teacher.double().logsumexp(-1))[0, 1:].sum()
+    assert TopK.of(teacher, 1).tail.item() == pytest.approx(exact.item(), rel=1e-5)
 
 
 def test_a_confident_student_keeps_the_digits_of_its_tail(implementation):
