@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+
+#: Implementations that somebody demands, the innermost last: by `COMPRESSC_KERNELS` or
+#: `dispatch.using`. Kept here, where both `dispatch` and what it imports can see it.
+FORCED: list[str] = [name for name in (os.environ.get("COMPRESSC_KERNELS"),) if name]
 
 
 class Shape(NamedTuple):
@@ -20,11 +26,19 @@ class Shape(NamedTuple):
 
 
 def plain_inference(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> bool:
-    """Whether nobody wants a gradient, intercepts the tensors or demands determinism."""
-    if torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in (x, v, u, bias)
+    """Whether nobody wants a gradient, intercepts or records the tensors or demands determinism."""
+    if torch.is_grad_enabled() and (
+        v.requires_grad
+        or x.requires_grad
+        or u.requires_grad
+        or (bias is not None and bias.requires_grad)
     ):
         return False
-    if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
-        return False
-    return not torch.are_deterministic_algorithms_enabled()
+    return not (
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state() is not None
+        or forward_ad._current_level >= 0
+        or torch.are_deterministic_algorithms_enabled()
+        or torch.is_autocast_enabled(x.device.type)  # it would change the dtype
+    )

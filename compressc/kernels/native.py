@@ -163,6 +163,38 @@ def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -
     return y
 
 
+def has_lowrank_linear(dtype: torch.dtype) -> bool:
+    """Whether the fused kernel is here for this dtype: bfloat16 needs a processor that multiplies it."""
+    return MODULE is not None and dtype in DTYPES and MODULE.has_lowrank_linear(DTYPES[dtype])
+
+
+def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> Tensor:
+    """`x @ v.T @ u.T + bias`, `[..., out]` of `[..., in]`, in one call.
+
+    All of one dtype, one for which `has_lowrank_linear`, and no size 0.
+    """
+    assert MODULE is not None
+    x, v, u = x.contiguous(), v.contiguous(), u.contiguous()
+    bias = None if bias is None else bias.contiguous()
+    (rank, inner), out = v.shape, u.shape[0]
+    y = x.new_empty((*x.shape[:-1], out))
+    good = MODULE.lowrank_linear(
+        x.data_ptr(),
+        v.data_ptr(),
+        u.data_ptr(),
+        0 if bias is None else bias.data_ptr(),
+        y.data_ptr(),
+        x.numel() // inner,
+        inner,
+        rank,
+        out,
+        DTYPES[x.dtype],
+        torch.get_num_threads(),
+    )
+    assert good
+    return y
+
+
 def _rows(logits: Tensor) -> Tensor:
     """Rows may lie apart, but the elements of one must be neighbours."""
     return logits if logits.shape[1] < 2 or logits.stride(1) == 1 else logits.contiguous()
