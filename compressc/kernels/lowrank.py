@@ -1,7 +1,7 @@
 """The factored linear layer: two thin products in place of a wide one.
 
-On a CPU three ways lead there: one call of the fused C++ kernel, two `F.linear`, or the private pair
-of oneDNN. Each shape is timed once; `LINEAR` holds what came out, and `dispatch.table` shows it.
+On a CPU three ways lead there: one call of the fused C++ kernel, two `F.linear`, or two calls of
+oneDNN. Each shape is timed once; `LINEAR` holds what came out, and `dispatch.table` shows it.
 `lowrank_gpu.py` is about GPUs.
 """
 
@@ -26,6 +26,9 @@ _MARGIN = 0.95
 _ROUNDS = 7
 _MOST_SECONDS = 0.1  # of a measurement, after two rounds
 _MOST_SIZES = 4096  # exact sizes that are remembered
+_SMALLEST = (
+    1 << 20
+)  # multiplications by v; the fused kernel is one call instead of two and has none
 
 #: `Shape` -> (chosen, reason), as measured in this process.
 LINEAR: dict[tuple[Any, ...], tuple[str, str]] = {}
@@ -51,7 +54,9 @@ def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None = None) 
         return F.linear(F.linear(x, v), u, bias)
     if x.is_cuda:
         return lowrank_gpu.lowrank_linear(x, v, u, bias)
-    if x.dtype not in _TYPES or not plain_inference(x, v, u, bias):
+    if x.dtype not in _TYPES or (native.MODULE is None and _small(x, v)):
+        return F.linear(F.linear(x, v), u, bias)
+    if not plain_inference(x, v, u, bias) or not _one_kind(x, v, u, bias):
         return F.linear(F.linear(x, v), u, bias)
     bias_shape = None if bias is None else bias.shape
     key = (x.shape, v.shape, u.shape, bias_shape, x.dtype, torch.get_num_threads())
@@ -63,21 +68,21 @@ def _torch(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(F.linear(x, v), u, bias)
 
 
-def _native(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> Tensor:
-    if not _one_kind(x, v, u, bias):
-        return F.linear(F.linear(x, v), u, bias)  # which knows what to do, or what to say
-    return native.lowrank_linear(x, v, u, bias)
-
-
 def _onednn(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> Tensor:
-    if not _one_kind(x, v, u, bias):
-        return F.linear(F.linear(x, v), u, bias)
     linear = _linear_pointwise()
     thin = linear(x, v, None, "none", [], "")
     return cast("Tensor", linear(thin, u, bias, "none", [], ""))
 
 
-_WAYS: dict[str, Way] = {"native": _native, "torch": _torch, "onednn": _onednn}
+def _way(name: str, x: Tensor, v: Tensor, u: Tensor) -> Way:
+    if name == "native":
+        return native.lowrank_multiplier(x.shape, v.shape[0], u.shape[0], x.dtype)
+    return _onednn if name == "onednn" else _torch
+
+
+def _small(x: Tensor, v: Tensor) -> bool:
+    """Whether calling oneDNN costs more than it may save."""
+    return x.numel() * v.shape[0] < _SMALLEST
 
 
 def _linear_pointwise() -> Any:
@@ -87,12 +92,12 @@ def _linear_pointwise() -> Any:
 
 def _one_kind(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> bool:
     """Whether all are plain CPU tensors of one dtype."""
-    dtype = x.dtype
-    if not (v.dtype == dtype and type(v) in _CLASSES and v.is_cpu and x.is_cpu):
+    dtype = x.dtype  # of which there is one object each
+    if v.dtype is not dtype or u.dtype is not dtype or not (x.is_cpu and v.is_cpu and u.is_cpu):
         return False
-    if not (u.dtype == dtype and type(u) in _CLASSES and u.is_cpu):
+    if type(v) not in _CLASSES or type(u) not in _CLASSES:
         return False
-    return bias is None or (bias.dtype == dtype and type(bias) in _CLASSES and bias.is_cpu)
+    return bias is None or (bias.dtype is dtype and bias.is_cpu and type(bias) in _CLASSES)
 
 
 def _fit(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> bool:
@@ -106,17 +111,17 @@ def _fit(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> bool:
 
 def _choose(key: tuple[Any, ...], x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> Way:
     """The way for these sizes: demanded, known, or measured now."""
-    if not _one_kind(x, v, u, bias) or not _fit(x, v, u, bias):
-        return _torch  # not worth remembering
+    if not _fit(x, v, u, bias):
+        return _torch  # which says what is wrong, and need not be remembered
     if FORCED:
-        return _WAYS[candidates(x.dtype)[0][0]]
+        return _way(candidates(x.dtype)[0][0], x, v, u)
     rows = x.numel() // v.shape[1]
     bucket = 1 << (rows - 1).bit_length()
     shape = Shape(bucket, v.shape[1], v.shape[0], u.shape[0], x.dtype, torch.get_num_threads())
     chosen = LINEAR.get(shape) or _measure(shape, x, v, u, bias)
     if len(_KNOWN) >= _MOST_SIZES:
         _KNOWN.clear()
-    _KNOWN[key] = _WAYS[chosen[0]]
+    _KNOWN[key] = _way(chosen[0], x, v, u)
     return _KNOWN[key]
 
 
@@ -161,14 +166,15 @@ def _best_seconds(
     names: list[str], arguments: tuple[Tensor, Tensor, Tensor, Tensor | None]
 ) -> dict[str, float]:
     """The shortest of a few calls of each way, taken in turns."""
+    ways = {name: _way(name, *arguments[:3]) for name in names}
     best = {name: float("inf") for name in names}
     begin = time.perf_counter()
     for done in range(_ROUNDS):
         if done >= 2 and time.perf_counter() - begin > _MOST_SECONDS:
             break
-        for name in names:
+        for name, way in ways.items():
             start = time.perf_counter()
-            _WAYS[name](*arguments)
+            way(*arguments)
             best[name] = min(best[name], time.perf_counter() - start)
     return best
 

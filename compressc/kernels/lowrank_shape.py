@@ -25,9 +25,18 @@ class Shape(NamedTuple):
     threads: int
 
 
+# Bound here, because these are asked on every call of every layer.
+_grad_enabled = torch.is_grad_enabled
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_transforms = torch._C._are_functorch_transforms_active
+_tracing_state = torch._C._get_tracing_state
+_deterministic = torch._C._get_deterministic_algorithms
+_autocast = torch.is_autocast_enabled
+
+
 def plain_inference(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> bool:
     """Whether nobody wants a gradient, intercepts or records the tensors or demands determinism."""
-    if torch.is_grad_enabled() and (
+    if _grad_enabled() and (
         v.requires_grad
         or x.requires_grad
         or u.requires_grad
@@ -35,10 +44,10 @@ def plain_inference(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> boo
     ):
         return False
     return not (
-        torch._C._len_torch_dispatch_stack()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._get_tracing_state() is not None
+        _dispatch_modes()
+        or _transforms()
+        or _tracing_state() is not None
         or forward_ad._current_level >= 0
-        or torch.are_deterministic_algorithms_enabled()
-        or torch.is_autocast_enabled(x.device.type)  # it would change the dtype
+        or _deterministic()
+        or _autocast("cuda" if x.is_cuda else "cpu")  # it would change the dtype
     )

@@ -17,6 +17,9 @@ inline __m512 widen(__m256i bits, bf16) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 inline __m512 widen(__m256i bits, f16) { return _mm512_cvtph_ps(bits); }
+#if defined(COMPRESSC_ISA_AVX512_BF16)
+inline __m256i narrow(__m512 x, bf16) { return (__m256i)_mm512_cvtneps_pbh(x); }
+#else
 // Round to nearest even; the added constant would turn some NaN into infinity, so those are kept.
 inline __m256i narrow(__m512 x, bf16) {
   const __m512i bits = _mm512_castps_si512(x);
@@ -26,6 +29,7 @@ inline __m256i narrow(__m512 x, bf16) {
                                                _mm512_set1_epi32(0x7fc00000));
   return _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16));
 }
+#endif
 inline __m256i narrow(__m512 x, f16) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
 
 inline Vec set1(float x) { return {_mm512_set1_ps(x)}; }
@@ -153,8 +157,8 @@ inline Vec fma_pairs(Vec a, Vec b, Vec sum) {
 }
 // Lane i: the pair of low[i] and high[i], rounded.
 inline Vec make_pairs(Vec low, Vec high) {
-  const __m512i l = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(low.v));
-  const __m512i h = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(high.v));
+  const __m512i l = _mm512_cvtepu16_epi32(narrow(low.v, bf16{}));
+  const __m512i h = _mm512_cvtepu16_epi32(narrow(high.v, bf16{}));
   return {_mm512_castsi512_ps(_mm512_or_si512(l, _mm512_slli_epi32(h, 16)))};
 }
 #endif
