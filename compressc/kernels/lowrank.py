@@ -26,9 +26,9 @@ _MARGIN = 0.95
 _ROUNDS = 7
 _MOST_SECONDS = 0.1  # of a measurement, after two rounds
 _MOST_SIZES = 4096  # exact sizes that are remembered
-_SMALLEST = (
-    1 << 20
-)  # multiplications by v; the fused kernel is one call instead of two and has none
+#: Multiplications by v: below, calling oneDNN costs more than it saves. The fused kernel, one call
+#: in place of two, knows no such limit.
+_SMALLEST = 1 << 20
 
 #: `Shape` -> (chosen, reason), as measured in this process.
 LINEAR: dict[tuple[Any, ...], tuple[str, str]] = {}
@@ -54,7 +54,7 @@ def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None = None) 
         return F.linear(F.linear(x, v), u, bias)
     if x.is_cuda:
         return lowrank_gpu.lowrank_linear(x, v, u, bias)
-    if x.dtype not in _TYPES or (native.MODULE is None and _small(x, v)):
+    if x.dtype not in _TYPES or (native.MODULE is None and x.numel() * v.shape[0] < _SMALLEST):
         return F.linear(F.linear(x, v), u, bias)
     if not plain_inference(x, v, u, bias) or not _one_kind(x, v, u, bias):
         return F.linear(F.linear(x, v), u, bias)
@@ -78,11 +78,6 @@ def _way(name: str, x: Tensor, v: Tensor, u: Tensor) -> Way:
     if name == "native":
         return native.lowrank_multiplier(x.shape, v.shape[0], u.shape[0], x.dtype)
     return _onednn if name == "onednn" else _torch
-
-
-def _small(x: Tensor, v: Tensor) -> bool:
-    """Whether calling oneDNN costs more than it may save."""
-    return x.numel() * v.shape[0] < _SMALLEST
 
 
 def _linear_pointwise() -> Any:

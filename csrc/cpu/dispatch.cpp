@@ -17,9 +17,6 @@ bool runs_here(const char* name) {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   }
-  if (std::strcmp(name, "avx512_bf16") == 0) {
-    return runs_here("avx512") && __builtin_cpu_supports("avx512bf16");
-  }
   if (std::strcmp(name, "avx2") == 0) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
            __builtin_cpu_supports("f16c");
@@ -51,8 +48,8 @@ const Isa*& current() {
 // Null: this type is not for the instruction set in use.
 const LowRankKernel* lowrank_kernel(DType type) {
   if (type == DType::f32) return &current()->lowrank;
-#if defined(COMPRESSC_X86)
-  static const bool pairs = runs_here("avx512_bf16");
+#if defined(COMPRESSC_AVX512_BF16)
+  const bool pairs = __builtin_cpu_supports("avx512bf16") != 0;
   if (type == DType::bf16 && pairs && current() == &isa_avx512()) {
     return &avx512_bf16::lowrank_kernel();
   }

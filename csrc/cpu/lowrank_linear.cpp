@@ -85,7 +85,8 @@ void out(const LowRankLinear& a, RowBlock block, float* memory, std::int64_t beg
     for (std::int64_t n = begin; n < end; n += kStrip) {
       const int count = static_cast<int>(end - n < kStrip ? end - n : kStrip);
       panel_product<E, R>(u + n * a.rank, a.rank, count, panels.thin, strip);
-      store_transposed<T, R>(strip, count, bias == nullptr ? nullptr : bias + n, block.rows, y + n, a.out);
+      const T* const b = bias == nullptr ? nullptr : bias + n;
+      store_transposed<T, R>(strip, count, b, block.rows, y + n, a.out);
     }
   });
 }

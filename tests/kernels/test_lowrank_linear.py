@@ -1,11 +1,15 @@
 """lowrank_linear and its int8 sibling against float64, and what decides who multiplies."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
 import torch.nn.functional as F
 from emulated import on_a_gpu
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from measure import FLOATS
 
 from compressc.kernels import (
     cuda,
@@ -14,10 +18,40 @@ from compressc.kernels import (
     lowrank,
     lowrank_linear,
     lowrank_ops,
+    native,
     quantize_rows,
 )
 
+ISAS = ("avx512", "avx2", "portable")
 SHAPES = [(1, 8, 3, 5), (3, 33, 7, 17), (16, 64, 16, 64), (40, 100, 20, 31), (0, 8, 3, 5)]
+#: in, r and out: 1, odd, of no vector's width, longer than what is summed in one go.
+SIZES = [(1, 1, 1), (33, 7, 17), (300, 20, 31), (64, 16, 64), (16, 33, 3)]
+NATIVE = tuple(f"native-{isa}" for isa in ISAS)
+MOST_ROWS = 70  # two whole blocks of the widest vectors, and some
+
+
+@pytest.fixture
+def fresh(monkeypatch) -> None:
+    """Nothing measured yet, and nothing too small to be."""
+    monkeypatch.setattr(lowrank, "LINEAR", {})
+    monkeypatch.setattr(lowrank, "_KNOWN", {})
+    monkeypatch.setattr(lowrank, "_SMALLEST", 1)
+
+
+@contextmanager
+def instruction_set(name: str, dtype: torch.dtype) -> Iterator[None]:
+    """The fused kernel in this form; skips where there is none."""
+    if native.MODULE is None:
+        pytest.skip(native.REASON)
+    before = native.MODULE.instruction_set()
+    try:
+        if not native.MODULE.use_instruction_set(name):
+            pytest.skip(f"this processor has no {name}")
+        if not native.has_lowrank_linear(dtype):
+            pytest.skip(f"{name} has no fused kernel for {dtype}")
+        yield
+    finally:
+        native.MODULE.use_instruction_set(before)
 
 
 def factors(rows: int, inner: int, rank: int, out: int):
@@ -29,28 +63,154 @@ def factors(rows: int, inner: int, rank: int, out: int):
     return x, v, u, torch.randn(out)
 
 
+def exactly(x, v, u, bias):
+    return x.double() @ v.double().T @ u.double().T + (0 if bias is None else bias.double())
+
+
+def errors(got, x, v, u, bias) -> tuple[float, float]:
+    """The largest error, and that of two `F.linear`."""
+    exact, plain = exactly(x, v, u, bias), F.linear(F.linear(x, v), u, bias)
+    assert got.shape == plain.shape
+    assert got.dtype == plain.dtype
+    if not got.numel():
+        return 0.0, 0.0
+    return (got - exact).abs().max().item(), (plain - exact).abs().max().item()
+
+
+def assert_close(got, x, v, u, bias) -> None:
+    ours, plain = errors(got, x, v, u, bias)
+    assert ours <= 2 * plain + 1e-6
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("way", ["torch", "onednn", "cuda-emulated"])
+@pytest.mark.parametrize("way", ["torch", "onednn", *NATIVE, "cuda-emulated"])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_the_same_product_by_every_implementation(monkeypatch, dtype, way, with_bias):
+def test_the_same_product_by_every_implementation(monkeypatch, fresh, dtype, way, with_bias):
     if way == "cuda-emulated" and dtype == torch.float64:
         pytest.skip("the GPU kernels have no float64")
     torch.manual_seed(0)
-    monkeypatch.setattr(lowrank, "_measure", lambda *_: (way, "forced"))
-    monkeypatch.setattr(lowrank, "_SMALLEST", 1)
-    for size in SHAPES:
-        x, v, u, bias = (tensor.to(dtype) for tensor in factors(*size))
-        bias = bias if with_bias else None
-        with on_a_gpu() if way == "cuda-emulated" else nullcontext():
-            multiply = cuda.lowrank_linear if way == "cuda-emulated" else lowrank_linear
-            got = multiply(x, v, u, bias)
-        exact = x.double() @ v.double().T @ u.double().T + (0 if bias is None else bias.double())
-        plain = F.linear(F.linear(x, v), u, bias)
-        assert got.shape == plain.shape
-        assert got.dtype == dtype
-        if len(x):
-            error, allowed = (got - exact).abs().max(), 2 * (plain - exact).abs().max() + 1e-6
-            assert error <= allowed
+    name, _, isa = way.partition("-")
+    monkeypatch.setattr(lowrank, "_measure", lambda *_: (name, "forced"))
+    context = instruction_set(isa, dtype) if name == "native" else nullcontext()
+    with on_a_gpu() if way == "cuda-emulated" else context:
+        multiply = cuda.lowrank_linear if way == "cuda-emulated" else lowrank_linear
+        for size in SHAPES:
+            x, v, u, bias = (tensor.to(dtype) for tensor in factors(*size))
+            bias = bias if with_bias else None
+            assert_close(multiply(x, v, u, bias), x, v, u, bias)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", SIZES)
+def test_the_fused_kernel_on_every_number_of_rows(isa, dtype, size):
+    torch.manual_seed(0)
+    with instruction_set(isa, dtype):
+        _, v, u, bias = (tensor.to(dtype) for tensor in factors(1, *size))
+        seen = []
+        for rows in range(1, MOST_ROWS):
+            x = torch.randn(rows, size[0]).to(dtype)
+            arguments = (x, v, u, bias if rows % 2 else None)
+            got = native.lowrank_linear(*arguments)
+            seen.append(errors(got, *arguments))
+            torch.set_num_threads(2)
+            assert torch.equal(native.lowrank_linear(*arguments), got)
+            torch.set_num_threads(1)
+        # Over all of them: a few elements by themselves can be lucky.
+        ours, plain = (max(column) for column in zip(*seen, strict=True))
+        assert ours <= 2 * plain + 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("rows", [1, 3, 40, 65, 256])
+def test_threads_share_rows_or_columns_with_the_same_result(isa, dtype, rows):
+    """Sizes that for_rows thinks worth two and three threads: many blocks of rows, and few."""
+    torch.manual_seed(0)
+    with instruction_set(isa, dtype):
+        x, v, u, bias = (tensor.to(dtype) for tensor in factors(rows, 900, 301, 1203))
+        one = native.lowrank_linear(x, v, u, bias)
+        assert_close(one, x, v, u, bias)
+        for threads in (2, 3):
+            torch.set_num_threads(threads)
+            assert torch.equal(native.lowrank_linear(x, v, u, bias), one)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("rows", [2, 13, 40])
+def test_the_fused_kernel_with_nan_and_infinity(isa, dtype, rows):
+    """One bad element spoils what it spoils in torch, and no neighbour in memory."""
+    torch.manual_seed(0)
+    with instruction_set(isa, dtype):
+        for bad in (float("nan"), float("inf"), -float("inf")):
+            for which in range(4):
+                arguments = [tensor.to(dtype) for tensor in factors(rows, 33, 7, 17)]
+                arguments[which].view(-1)[arguments[which].numel() // 2] = bad
+                got = native.lowrank_linear(*arguments)
+                want = F.linear(F.linear(*arguments[:2]), *arguments[2:])
+                assert torch.equal(got.isnan(), want.isnan())
+                assert torch.equal(got.isinf(), want.isinf())
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_fused_kernel_takes_any_layout_and_any_leading_dimensions(isa):
+    torch.manual_seed(0)
+    with instruction_set(isa, torch.float32):
+        x, v, u = torch.randn(33, 4, 5).permute(1, 2, 0), torch.randn(33, 7).T, torch.randn(7, 17).T
+        bias = torch.randn(34)[::2]
+        assert not any(tensor.is_contiguous() for tensor in (x, v, u, bias))
+        assert_close(native.lowrank_linear(x, v, u, bias), x, v, u, bias)
+        one = torch.randn(33)
+        assert_close(native.lowrank_linear(one, v, u, bias), one, v, u, bias)
+
+
+cases = st.fixed_dictionaries(
+    {
+        "seed": st.integers(0, 2**31),
+        "isa": st.sampled_from(ISAS),
+        "dtype": st.sampled_from([torch.float32, torch.bfloat16]),
+        "rows": st.integers(1, MOST_ROWS),
+        "size": st.tuples(st.integers(1, 300), st.integers(1, 70), st.integers(1, 70)),
+        "bias": st.booleans(),
+        "threads": st.integers(1, 3),
+    }
+)
+
+
+def run_random(count: int) -> None:
+    if native.MODULE is None:
+        pytest.skip(native.REASON)
+    module, before = native.MODULE, native.MODULE.instruction_set()
+
+    @settings(max_examples=count, deadline=None, derandomize=True, database=None)
+    @given(cases)
+    def body(case: dict) -> None:
+        dtype = case["dtype"]
+        if not module.use_instruction_set(case["isa"]) or not native.has_lowrank_linear(dtype):
+            return
+        torch.manual_seed(case["seed"])
+        torch.set_num_threads(case["threads"])
+        x, v, u, bias = (t.to(dtype) for t in factors(case["rows"], *case["size"]))
+        bias = bias if case["bias"] else None
+        got, exact = native.lowrank_linear(x, v, u, bias), exactly(x, v, u, bias)
+        unit = FLOATS[dtype]
+        # What a sum of products in any order may be off, and the rounding of either product.
+        thin = x.double().abs() @ v.double().abs().T
+        size = thin @ u.double().abs().T + (0 if bias is None else bias.double().abs())
+        steps = FLOATS[torch.float32] * (x.shape[1] + v.shape[0] + 2)
+        assert ((got.double() - exact).abs() <= (2 * unit + steps) * size + 1e-30).all()
+
+    threads = torch.get_num_threads()
+    try:
+        body()
+    finally:
+        module.use_instruction_set(before)
+        torch.set_num_threads(threads)
+
+
+def test_the_fused_kernel_on_random_sizes():
+    run_random(200)
 
 
 def test_leading_dimensions_and_gradients_are_those_of_two_linears():
@@ -63,27 +223,130 @@ def test_leading_dimensions_and_gradients_are_those_of_two_linears():
         assert torch.equal(a, b)
 
 
-def test_the_choice_is_measured_once_and_shown(monkeypatch):
-    monkeypatch.setattr(lowrank, "LINEAR", {})
-    monkeypatch.setattr(lowrank, "_SMALLEST", 1000)
+def test_the_choice_is_measured_once_and_shown(monkeypatch, fresh):
     x, v, u, bias = factors(40, 64, 16, 64)
     lowrank_linear(x, v, u, bias)
     ((shape, (chosen, reason)),) = lowrank.LINEAR.items()
     assert tuple(shape[:4]) == (64, 64, 16, 64)
-    assert chosen in ("torch", "onednn")
-    assert "speed" in reason
+    assert chosen in ("native", "torch", "onednn")
+    assert "the speed of two F.linear" in reason
     shown = [row for row in dispatch.table() if row.operator.startswith("lowrank_linear [64-16-64")]
     assert shown[0].implementation == chosen
     monkeypatch.setattr(lowrank, "_measure", lambda *_: pytest.fail("measured twice"))
     lowrank_linear(x[:33], v, u, bias)
 
 
-def test_nothing_is_measured_for_training_tracing_or_determinism(monkeypatch):
+@pytest.mark.parametrize(
+    ("milliseconds", "chosen", "reason"),
+    [
+        ((10, 5, 8), "native", "fused kernel 2.00x; oneDNN 1.25x the speed of two F.linear"),
+        ((10, 8, 5), "onednn", "fused kernel 1.25x; oneDNN 2.00x the speed of two F.linear"),
+        ((10, 20, 9.9), "torch", "fused kernel 0.50x; oneDNN 1.01x the speed of two F.linear"),
+    ],
+)
+def test_the_fastest_is_chosen_and_noise_is_not(monkeypatch, fresh, milliseconds, chosen, reason):
+    names = ["torch", "native", "onednn"]
+    monkeypatch.setattr(lowrank, "candidates", lambda _: (names, ""))
+    clock = [0.0]
+
+    def way(name, *_):
+        def run(*arguments):
+            clock[0] += milliseconds[names.index(name)] / 1000
+            return lowrank._torch(*arguments)
+
+        return run
+
+    monkeypatch.setattr(lowrank, "_way", way)
+    monkeypatch.setattr(lowrank.time, "perf_counter", lambda: clock[0])
+    lowrank_linear(*factors(40, 64, 16, 64))
+    assert list(lowrank.LINEAR.values()) == [(chosen, reason)]
+
+
+def test_onednn_that_refuses_a_layout_is_left_out(monkeypatch, fresh):
+    def refuse(*_):
+        raise RuntimeError("not this layout\nand so on")
+
+    monkeypatch.setattr(lowrank, "_onednn", refuse)
+    x, v, u, bias = factors(40, 64, 16, 64)
+    torch.testing.assert_close(lowrank_linear(x, v, u, bias), F.linear(F.linear(x, v), u, bias))
+    ((chosen, reason),) = lowrank.LINEAR.values()
+    assert chosen in ("native", "torch")
+    assert "oneDNN refuses: not this layout" in reason
+
+
+def test_the_kernel_is_demanded_or_switched_off(monkeypatch, fresh):
+    x, v, u, bias = factors(40, 64, 16, 64)
+    monkeypatch.setattr(lowrank, "_measure", lambda *_: ("native", "forced"))
+    calls = []
+    monkeypatch.setattr(
+        lowrank.native,
+        "lowrank_multiplier",
+        lambda *_: lambda *arguments: calls.append(1) or lowrank._torch(*arguments),
+    )
+    lowrank_linear(x, v, u, bias)
+    assert len(calls) == 1
+    with dispatch.using("reference"):
+        lowrank_linear(x, v, u, bias)
+        rows = {row.operator: row.implementation for row in dispatch.table()}
+        assert rows["lowrank_linear [cpu, float32]"] == "torch"
+    assert len(calls) == 1
+    monkeypatch.setattr(lowrank, "_measure", lambda *_: pytest.fail("measured"))
+    with dispatch.using("native"):
+        lowrank_linear(x[:5], v, u, bias)
+    assert len(calls) == (1 if native.MODULE is None else 2)
+
+
+def test_the_table_says_which_ways_there_are():
+    rows = {row.operator: row for row in dispatch.table()}
+    assert rows["lowrank_linear [cpu, float16]"].implementation == "torch"
+    for kind, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        row = rows[f"lowrank_linear [cpu, {kind}]"]
+        assert ("native" in row.reason.split(" at the first")[0]) == native.has_lowrank_linear(
+            dtype
+        )
+
+
+def test_the_kernel_keeps_out_of_gradients_traces_and_modes(monkeypatch, fresh):
+    monkeypatch.setattr(lowrank, "_choose", lambda *_: pytest.fail("chosen"))
+    x, v, u, bias = factors(40, 64, 16, 64)
+    plain = F.linear(F.linear(x, v), u, bias)
+
+    def run(x):
+        return lowrank_linear(x, v, u, bias)
+
+    assert torch.equal(run(x.clone().requires_grad_()), plain)
+    assert lowrank_linear(x, torch.nn.Parameter(v), u, bias).requires_grad
+    traced = torch.jit.trace(run, x, check_trace=False)
+    assert not torch.equal(traced(2 * x), plain), "a constant was recorded"
+    torch.testing.assert_close(torch.vmap(run)(x), plain)
+    tangent = torch.func.jvp(run, (x,), (x,))[1]
+    torch.testing.assert_close(tangent, F.linear(F.linear(x, v), u))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, x)
+        assert torch.autograd.forward_ad.unpack_dual(run(dual)).tangent is not None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert run(x).dtype == torch.bfloat16
+    assert lowrank_linear(x.half(), v.half(), u.half(), bias.half()).dtype == torch.float16
+    with pytest.raises(RuntimeError):
+        lowrank_linear(x, v.double(), u, bias)
+    meta = lowrank_linear(*(tensor.to("meta") for tensor in (x, v, u, bias)))
+    assert meta.shape == plain.shape
+
+
+def test_what_does_not_fit_is_refused_by_torch(fresh):
+    x, v, u, bias = factors(40, 64, 16, 64)
+    for bad in ((x[:, :63], v, u, bias), (x, v[:15], u, bias), (x, v, u, bias[:63])):
+        with pytest.raises(RuntimeError):
+            lowrank_linear(*bad)
+    assert lowrank_linear(x[:0], v, u, bias).shape == (0, 64)
+    assert torch.equal(lowrank_linear(x, v[:0], u[:, :0], bias), bias.expand(40, 64))
+    assert lowrank.LINEAR == {}
+
+
+def test_nothing_is_measured_for_training_tracing_or_determinism(monkeypatch, fresh):
     monkeypatch.setattr(lowrank, "_measure", lambda *_: pytest.fail("measured"))
     x, v, u, bias = factors(40, 64, 16, 64)
     x.requires_grad_()
-    lowrank_linear(x.detach(), v, u, bias)
-    monkeypatch.setattr(lowrank, "_SMALLEST", 1)
     lowrank_linear(x, v, u, bias)
     torch.use_deterministic_algorithms(True)
     try:
@@ -109,11 +372,14 @@ def test_the_operator_is_the_function():
     )
 
 
-def test_without_onednn_it_is_plain_torch(monkeypatch):
+def test_without_kernel_and_onednn_it_is_plain_torch(monkeypatch, fresh):
     monkeypatch.setattr(lowrank, "_linear_pointwise", lambda: None)
-    monkeypatch.setattr(lowrank, "_SMALLEST", 1)
+    monkeypatch.setattr(native, "MODULE", None)
+    monkeypatch.setattr(native, "REASON", "not built")
     x, v, u, bias = factors(40, 64, 16, 64)
     assert torch.equal(lowrank_linear(x, v, u, bias), F.linear(F.linear(x, v), u, bias))
+    why = "no fused kernel: not built; this torch has no oneDNN operator"
+    assert list(lowrank.LINEAR.values()) == [("torch", why)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

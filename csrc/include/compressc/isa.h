@@ -38,7 +38,7 @@ const Isa& isa_portable();
 #if defined(COMPRESSC_X86)
 const Isa& isa_avx2();
 const Isa& isa_avx512();
-namespace avx512_bf16 {
+namespace avx512_bf16 {  // defined where COMPRESSC_AVX512_BF16 is
 const LowRankKernel& lowrank_kernel();  // bf16
 }
 #endif
