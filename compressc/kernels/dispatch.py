@@ -117,8 +117,8 @@ def table() -> list[Row]:
 
 def _lowrank_rows() -> list[Row]:
     """How a CPU's lowrank_linear is chosen; `lowrank.LINEAR` holds what was."""
-    rows = [Row("lowrank_linear", "torch", "training, tracing, or determinism demanded")]
-    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+    rows = [Row("lowrank_linear", "torch", "training, tracing, determinism demanded, other dtypes")]
+    for dtype in lowrank.TYPES:
         names, why = lowrank.candidates(dtype)
         name = f"lowrank_linear [cpu, {str(dtype).removeprefix('torch.')}]"
         if len(names) == 1:

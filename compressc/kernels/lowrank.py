@@ -35,7 +35,8 @@ LINEAR: dict[tuple[Any, ...], tuple[str, str]] = {}
 #: Exact sizes -> what multiplies them: `LINEAR` without the arithmetic of rounding up.
 _KNOWN: dict[tuple[Any, ...], Way] = {}
 
-_TYPES = (torch.float32, torch.bfloat16)
+#: What there is more than one way for.
+TYPES = (torch.float32, torch.bfloat16)
 _CLASSES = (Tensor, Parameter)  # a subclass may mean anything by its elements
 _is_compiling = torch.compiler.is_compiling
 
@@ -54,7 +55,7 @@ def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None = None) 
         return F.linear(F.linear(x, v), u, bias)
     if x.is_cuda:
         return lowrank_gpu.lowrank_linear(x, v, u, bias)
-    if x.dtype not in _TYPES or (native.MODULE is None and x.numel() * v.shape[0] < _SMALLEST):
+    if x.dtype not in TYPES or (native.MODULE is None and x.numel() * v.shape[0] < _SMALLEST):
         return F.linear(F.linear(x, v), u, bias)
     if not plain_inference(x, v, u, bias) or not _one_kind(x, v, u, bias):
         return F.linear(F.linear(x, v), u, bias)
@@ -125,14 +126,11 @@ def candidates(dtype: torch.dtype) -> tuple[list[str], str]:
     if FORCED:
         fused = FORCED[-1] == "native" and native.has_lowrank_linear(dtype)
         return ["native" if fused else "torch"], "asked for (COMPRESSC_KERNELS or dispatch.using)"
-    if dtype not in _TYPES:
-        return ["torch"], "no other way to multiply this dtype"
     names, absent = ["torch"], []
     if native.has_lowrank_linear(dtype):
         names.append("native")
     else:
-        why = native.REASON if native.MODULE is None else "the processor cannot multiply this dtype"
-        absent.append(f"no fused kernel: {why}")
+        absent.append(f"no fused kernel for this dtype: {native.REASON}")
     if _linear_pointwise() is None:
         absent.append("this torch has no oneDNN operator")
     else:
