@@ -75,7 +75,12 @@ inline void transpose_rows(const typename E::Element* x, std::int64_t inner, int
         t[i] = row < rows ? load_steps<E>(x + row * inner + at, inner - at) : set1(0);
       }
       transpose(t);
-      for (int i = 0; i < left; ++i) store(panel + ((k + i) * R + r) * W, t[i]);
+      float* const to = panel + (k * R + r) * W;
+      if (left == W) {  // a number known to the compiler keeps all of t in registers
+        for (int i = 0; i < W; ++i) store(to + i * R * W, t[i]);
+      } else {
+        for (int i = 0; i < left; ++i) store(to + i * R * W, t[i]);
+      }
     }
   }
 }
@@ -172,13 +177,12 @@ inline void store_transposed(const float* strip, int count, const T* bias, int r
       Vec t[W];
       for (int i = 0; i < W; ++i) t[i] = load(strip + ((n + i) * R + r) * W);
       transpose(t);
-      for (int i = 0; i < W && r * W + i < rows; ++i) {
-        T* const to = y + (r * W + i) * out + n;
-        if (lanes == W) {
-          store(to, add(t[i], b));
-        } else {
-          store_partial(to, add(t[i], b), lanes);
-        }
+      T* const to = y + r * W * out + n;
+      const int here = rows - r * W;
+      if (lanes == W && here >= W) {
+        for (int i = 0; i < W; ++i) store(to + i * out, add(t[i], b));
+      } else {
+        for (int i = 0; i < W && i < here; ++i) store_partial(to + i * out, add(t[i], b), lanes);
       }
     }
   }
