@@ -1,5 +1,7 @@
 """The fused low-rank kernel of the CPU, in each instruction set, against float64."""
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -59,9 +61,12 @@ def test_the_fused_kernel_with_nan_and_infinity(isa, dtype, rows):
     torch.manual_seed(0)
     with instruction_set(isa, dtype):
         for bad in (float("nan"), float("inf"), -float("inf")):
-            for which in range(4):
+            for which, place in itertools.product(range(4), ("row starts", "middle")):
                 arguments = [tensor.to(dtype) for tensor in factors(rows, 33, 7, 17)]
-                arguments[which].view(-1)[arguments[which].numel() // 2] = bad
+                spoilt = arguments[which]
+                # An odd row's last element shares a pair with what follows it: the next row.
+                at = spoilt.shape[-1] if place == "row starts" else spoilt.numel() // 2
+                spoilt.view(-1)[at % spoilt.numel()] = bad
                 got = native.lowrank_linear(*arguments)
                 want = F.linear(F.linear(*arguments[:2]), *arguments[2:])
                 assert torch.equal(got.isnan(), want.isnan())
