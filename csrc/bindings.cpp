@@ -83,6 +83,27 @@ void int8_linear(std::uintptr_t x, std::uintptr_t weight, std::uintptr_t scale,
   compressc::int8_linear(args, threads);
 }
 
+bool lowrank_linear(std::uintptr_t x, std::uintptr_t v, std::uintptr_t u, std::uintptr_t bias,
+                    std::uintptr_t y, std::int64_t rows, std::int64_t in, std::int64_t rank,
+                    std::int64_t out, int type, int threads) {
+  const compressc::LowRankLinear args{pointer<const void>(x),
+                                      pointer<const void>(v),
+                                      pointer<const void>(u),
+                                      pointer<const void>(bias),
+                                      pointer<void>(y),
+                                      rows,
+                                      in,
+                                      rank,
+                                      out,
+                                      static_cast<compressc::DType>(type)};
+  py::gil_scoped_release unlocked;
+  return compressc::lowrank_linear(args, threads);
+}
+
+bool has_lowrank_linear(int type) {
+  return compressc::has_lowrank_linear(static_cast<compressc::DType>(type));
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -91,6 +112,8 @@ PYBIND11_MODULE(_native, m) {
   m.def("topk_kl", &topk_kl);
   m.def("scale_rows", &scale_rows);
   m.def("int8_linear", &int8_linear);
+  m.def("lowrank_linear", &lowrank_linear);
+  m.def("has_lowrank_linear", &has_lowrank_linear);
   m.def("instruction_set", &compressc::instruction_set);
   m.def("use_instruction_set", &compressc::use_instruction_set);
 }

@@ -7,7 +7,6 @@ the environment (reference, native, cuda or triton), or `with using("reference")
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -18,7 +17,7 @@ import torch
 
 from compressc.errors import CompresscError
 from compressc.kernels import cuda, lowrank, lowrank_gpu, native
-from compressc.kernels.lowrank_shape import Shape
+from compressc.kernels.lowrank_shape import FORCED, Shape
 from compressc.kernels.problem import Problem, TopK
 
 #: Operators that more than one implementation has.
@@ -29,8 +28,6 @@ OPERATORS = (*LOSSES, DIRECTED, "int8_lowrank_linear")
 GPU = (*LOSSES, DIRECTED, "scale_rows")
 #: Tokens of a top-k teacher that a Triton program holds at once.
 TRITON_KNOWN = 1024
-
-_FORCED: list[str] = [name for name in (os.environ.get("COMPRESSC_KERNELS"),) if name]
 
 
 class Row(NamedTuple):
@@ -47,7 +44,7 @@ def choose(operator: str, device: torch.device, *dtypes: torch.dtype) -> Row:
     Raises:
         CompresscError: CC100, if an implementation is forced that does not exist here.
     """
-    return _choose(operator, device.type, dtypes, _FORCED[-1] if _FORCED else "")
+    return _choose(operator, device.type, dtypes, FORCED[-1] if FORCED else "")
 
 
 @cache  # asked on every call of every loss
@@ -110,7 +107,7 @@ def table() -> list[Row]:
                 row = choose(operator, device, dtype)
                 name = f"{operator} [{device.type}, {str(dtype).removeprefix('torch.')}]"
                 rows.append(row._replace(operator=name))
-    rows.append(Row("lowrank_linear", "torch", "training, tracing, small products"))
+    rows += _lowrank_rows()
     for choices in (lowrank.LINEAR, lowrank_gpu.FUSED):
         for key, (chosen, reason) in choices.items():
             shape = Shape(*key)
@@ -118,6 +115,20 @@ def table() -> list[Row]:
             size = f"{shape.inner}-{shape.rank}-{shape.out}, up to {shape.rows} rows, {kind}"
             rows.append(Row(f"lowrank_linear [{size}]", chosen, reason))
     return rows + _gpu_rows()
+
+
+def _lowrank_rows() -> list[Row]:
+    """How a CPU's lowrank_linear is chosen; `lowrank.LINEAR` holds what was."""
+    rows = [Row("lowrank_linear", "torch", "training, tracing, determinism demanded, other dtypes")]
+    for dtype in lowrank.TYPES:
+        names, why = lowrank.candidates(dtype)
+        name = f"lowrank_linear [cpu, {str(dtype).removeprefix('torch.')}]"
+        if len(names) == 1:
+            rows.append(Row(name, names[0], why))
+            continue
+        rule = f"the fastest of {', '.join(names)} at the first call of a shape"
+        rows.append(Row(name, "measured", "; ".join(part for part in (rule, why) if part)))
+    return rows
 
 
 def _gpu_rows() -> list[Row]:
@@ -139,11 +150,11 @@ def _gpu_rows() -> list[Row]:
 @contextmanager
 def using(implementation: str) -> Iterator[None]:
     """Force one implementation, or "reference", inside the block: for tests and doubts."""
-    _FORCED.append(implementation)
+    FORCED.append(implementation)
     try:
         yield
     finally:
-        _FORCED.pop()
+        FORCED.pop()
 
 
 def _why_not_native(device: str, dtypes: tuple[torch.dtype, ...]) -> str:

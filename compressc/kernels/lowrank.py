@@ -1,7 +1,7 @@
 """The factored linear layer: two thin products in place of a wide one.
 
-On a CPU nothing is gained by fusing them (the product of rank r stays in cache anyway); what
-differs is which library multiplies. `LINEAR` holds what was measured, `dispatch.table` shows it.
+On a CPU three ways lead there: one call of the fused C++ kernel, two `F.linear`, or two calls of
+oneDNN. Each shape is timed once; `LINEAR` holds what came out, and `dispatch.table` shows it.
 `lowrank_gpu.py` is about GPUs.
 """
 
@@ -14,22 +14,35 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import Parameter
 
-from compressc.kernels import lowrank_gpu, reference
-from compressc.kernels.lowrank_shape import Shape, plain_inference
+from compressc.kernels import lowrank_gpu, native
+from compressc.kernels.lowrank_shape import FORCED, Shape, plain_inference
 
-#: oneDNN must be this much faster in the measurement to be chosen: less is noise.
-_MARGIN = 0.9
+Way = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
+
+#: A way must take at most this share of the time of two `F.linear` to be chosen: less is noise.
+_MARGIN = 0.95
 _ROUNDS = 7
-_SMALLEST = 1 << 20  # multiplications by v: below, calling oneDNN costs more than it saves
-
+_MOST_SECONDS = 0.1  # of a measurement, after two rounds
+_MOST_SIZES = 4096  # exact sizes that are remembered
+#: Multiplications by v: below, calling oneDNN costs more than it saves. The fused kernel, one call
+#: in place of two, knows no such limit.
+_SMALLEST = 1 << 20
 
 #: `Shape` -> (chosen, reason), as measured in this process.
 LINEAR: dict[tuple[Any, ...], tuple[str, str]] = {}
+#: Exact sizes -> what multiplies them: `LINEAR` without the arithmetic of rounding up.
+_KNOWN: dict[tuple[Any, ...], Way] = {}
+
+#: What there is more than one way for.
+TYPES = (torch.float32, torch.bfloat16)
+_CLASSES = (Tensor, Parameter)  # a subclass may mean anything by its elements
+_is_compiling = torch.compiler.is_compiling
 
 
 def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`x @ v.T @ u.T + bias`, by the faster library for this shape.
+    """`x @ v.T @ u.T + bias`, by the fastest way for this shape.
 
     The first call of a shape measures (a few milliseconds) and the process keeps the answer. Where
     a gradient is wanted, a trace is running or deterministic algorithms are demanded, it is two
@@ -38,33 +51,22 @@ def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None = None) 
     """
     # In the order of cost, because in a small layer every line here is felt; and under a trace the
     # sizes may be symbols, which nothing may look at.
-    if torch.compiler.is_compiling() or type(x) is not Tensor:
+    if _is_compiling() or type(x) is not Tensor:
         return F.linear(F.linear(x, v), u, bias)
     if x.is_cuda:
         return lowrank_gpu.lowrank_linear(x, v, u, bias)
-    (rank, inner), size = v.shape, x.numel()
-    if size * rank < _SMALLEST:
+    if x.dtype not in TYPES or (native.MODULE is None and x.numel() * v.shape[0] < _SMALLEST):
         return F.linear(F.linear(x, v), u, bias)
-    bucket = 1 << (size // inner - 1).bit_length()
-    key = (bucket, inner, rank, u.shape[0], x.dtype, torch.get_num_threads())
-    chosen = LINEAR.get(key)
-    if (chosen is not None and chosen[0] == "torch") or not _may_measure(x, v, u, bias):
+    if not plain_inference(x, v, u, bias) or not _one_kind(x, v, u, bias):
         return F.linear(F.linear(x, v), u, bias)
-    if chosen is None:
-        chosen = _measure(Shape(*key), x, v, u, bias)
-    return (_onednn if chosen[0] == "onednn" else reference.lowrank_linear)(x, v, u, bias)
+    bias_shape = None if bias is None else bias.shape
+    key = (x.shape, v.shape, u.shape, bias_shape, x.dtype, torch.get_num_threads())
+    way = None if FORCED else _KNOWN.get(key)
+    return (way or _choose(key, x, v, u, bias))(x, v, u, bias)
 
 
-def _may_measure(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> bool:
-    if x.device.type != "cpu" or _linear_pointwise() is None or not plain_inference(x, v, u, bias):
-        return False
-    one_type = x.dtype == v.dtype == u.dtype and (bias is None or bias.dtype == x.dtype)
-    return one_type and x.dtype in (torch.float32, torch.bfloat16)
-
-
-def _linear_pointwise() -> Any:
-    """oneDNN's linear: a private operator of torch, so it may be absent in another version."""
-    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+def _torch(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(F.linear(x, v), u, bias)
 
 
 def _onednn(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> Tensor:
@@ -73,26 +75,101 @@ def _onednn(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> Tensor:
     return cast("Tensor", linear(thin, u, bias, "none", [], ""))
 
 
+def _way(name: str, x: Tensor, v: Tensor, u: Tensor) -> Way:
+    if name == "native":
+        return native.lowrank_multiplier(x.shape, v.shape[0], u.shape[0], x.dtype)
+    return _onednn if name == "onednn" else _torch
+
+
+def _linear_pointwise() -> Any:
+    """oneDNN's linear: a private operator of torch, so it may be absent in another version."""
+    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+
+
+def _one_kind(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> bool:
+    """Whether all are plain CPU tensors of one dtype."""
+    dtype = x.dtype  # of which there is one object each
+    if v.dtype is not dtype or u.dtype is not dtype or not (x.is_cpu and v.is_cpu and u.is_cpu):
+        return False
+    if type(v) not in _CLASSES or type(u) not in _CLASSES:
+        return False
+    return bias is None or (bias.dtype is dtype and bias.is_cpu and type(bias) in _CLASSES)
+
+
+def _fit(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> bool:
+    """Whether the sizes are those of a product, with something in it."""
+    if x.dim() == 0 or v.dim() != 2 or u.dim() != 2 or 0 in (x.numel(), v.numel(), u.numel()):
+        return False
+    if x.shape[-1] != v.shape[1] or u.shape[1] != v.shape[0]:
+        return False
+    return bias is None or bias.shape == u.shape[:1]
+
+
+def _choose(key: tuple[Any, ...], x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> Way:
+    """The way for these sizes: demanded, known, or measured now."""
+    if not _fit(x, v, u, bias):
+        return _torch  # which says what is wrong, and need not be remembered
+    if FORCED:
+        return _way(candidates(x.dtype)[0][0], x, v, u)
+    rows = x.numel() // v.shape[1]
+    bucket = 1 << (rows - 1).bit_length()
+    shape = Shape(bucket, v.shape[1], v.shape[0], u.shape[0], x.dtype, torch.get_num_threads())
+    chosen = LINEAR.get(shape) or _measure(shape, x, v, u, bias)
+    if len(_KNOWN) >= _MOST_SIZES:
+        _KNOWN.clear()
+    _KNOWN[key] = _way(chosen[0], x, v, u)
+    return _KNOWN[key]
+
+
+def candidates(dtype: torch.dtype) -> tuple[list[str], str]:
+    """The ways there are for a dtype on this CPU, and why no others."""
+    if FORCED:
+        fused = FORCED[-1] == "native" and native.has_lowrank_linear(dtype)
+        return ["native" if fused else "torch"], "asked for (COMPRESSC_KERNELS or dispatch.using)"
+    names, absent = ["torch"], []
+    if native.has_lowrank_linear(dtype):
+        names.append("native")
+    else:
+        absent.append(f"no fused kernel for this dtype: {native.REASON}")
+    if _linear_pointwise() is None:
+        absent.append("this torch has no oneDNN operator")
+    else:
+        names.append("onednn")
+    return names, "; ".join(absent)
+
+
 def _measure(shape: Shape, x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> tuple[str, str]:
-    """Time both ways in turns and keep the answer."""
-    ways: dict[str, Callable[..., Tensor]] = {
-        "torch": reference.lowrank_linear,
-        "onednn": _onednn,
-    }
+    """Time every way in turns and keep the answer."""
+    names, absent = candidates(x.dtype)
     try:
-        best = {name: float("inf") for name in ways}
-        for _ in range(_ROUNDS):
-            for name, way in ways.items():
-                start = time.perf_counter()
-                way(x, v, u, bias)
-                best[name] = min(best[name], time.perf_counter() - start)
+        best = _best_seconds(names, (x, v, u, bias))
     except (RuntimeError, NotImplementedError) as error:  # oneDNN refuses a type or a layout
-        LINEAR[shape] = ("torch", f"oneDNN refuses: {str(error).splitlines()[0]}")
-        return LINEAR[shape]
-    ratio = best["torch"] / best["onednn"]
-    chosen = "onednn" if best["onednn"] < _MARGIN * best["torch"] else "torch"
-    LINEAR[shape] = (chosen, f"oneDNN ran at {ratio:.2f}x the speed of two F.linear")
+        absent = f"oneDNN refuses: {str(error).splitlines()[0]}"
+        best = _best_seconds([name for name in names if name != "onednn"], (x, v, u, bias))
+    fastest = min(best, key=lambda name: best[name])
+    chosen = fastest if best[fastest] < _MARGIN * best["torch"] else "torch"
+    titles = {"native": "fused kernel", "onednn": "oneDNN"}
+    speeds = [f"{titles[n]} {best['torch'] / best[n]:.2f}x" for n in best if n != "torch"]
+    reason = "; ".join(speeds) + " the speed of two F.linear" if speeds else ""
+    LINEAR[shape] = (chosen, "; ".join(part for part in (reason, absent) if part))
     return LINEAR[shape]
+
+
+def _best_seconds(
+    names: list[str], arguments: tuple[Tensor, Tensor, Tensor, Tensor | None]
+) -> dict[str, float]:
+    """The shortest of a few calls of each way, taken in turns."""
+    ways = {name: _way(name, *arguments[:3]) for name in names}
+    best = {name: float("inf") for name in names}
+    begin = time.perf_counter()
+    for done in range(_ROUNDS):
+        if done >= 2 and time.perf_counter() - begin > _MOST_SECONDS:
+            break
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way(*arguments)
+            best[name] = min(best[name], time.perf_counter() - start)
+    return best
 
 
 def int8_lowrank_linear(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from types import ModuleType
 
 import torch
@@ -162,6 +163,52 @@ def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -
         torch.get_num_threads(),
     )
     return y
+
+
+def has_lowrank_linear(dtype: torch.dtype) -> bool:
+    """Whether the fused kernel is here for this dtype; bfloat16 wants a processor that has it."""
+    return MODULE is not None and dtype in DTYPES and MODULE.has_lowrank_linear(DTYPES[dtype])
+
+
+def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> Tensor:
+    """`x @ v.T @ u.T + bias`, `[..., out]` of `[..., in]`, in one call.
+
+    All of one dtype, one for which `has_lowrank_linear`, and no size 0.
+    """
+    return lowrank_multiplier(x.shape, v.shape[0], u.shape[0], x.dtype)(x, v, u, bias)
+
+
+def lowrank_multiplier(
+    size: torch.Size, rank: int, out: int, dtype: torch.dtype
+) -> Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]:
+    """`lowrank_linear` for x of this size and this rank: for a small layer the sizes cost as much
+    to find out as the product."""
+    assert MODULE is not None
+    multiply, kind, threads = MODULE.lowrank_linear, DTYPES[dtype], torch.get_num_threads()
+    inner, result = size[-1], (*size[:-1], out)
+    rows = size.numel() // inner
+
+    def run(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> Tensor:
+        x, v, u = x.contiguous(), v.contiguous(), u.contiguous()
+        bias = None if bias is None else bias.contiguous()
+        y = x.new_empty(*result)
+        good = multiply(
+            x.data_ptr(),
+            v.data_ptr(),
+            u.data_ptr(),
+            0 if bias is None else bias.data_ptr(),
+            y.data_ptr(),
+            rows,
+            inner,
+            rank,
+            out,
+            kind,
+            threads,
+        )
+        assert good, "the instruction set in use has no such kernel"
+        return y
+
+    return run
 
 
 def _rows(logits: Tensor) -> Tensor:

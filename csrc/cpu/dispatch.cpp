@@ -45,6 +45,18 @@ const Isa*& current() {
   return isa;
 }
 
+// Null: this type is not for the instruction set in use.
+const LowRankKernel* lowrank_kernel(DType type) {
+  if (type == DType::f32) return &current()->lowrank;
+#if defined(COMPRESSC_AVX512_BF16)
+  const bool pairs = __builtin_cpu_supports("avx512bf16") != 0;
+  if (type == DType::bf16 && pairs && current() == &isa_avx512()) {
+    return &avx512_bf16::lowrank_kernel();
+  }
+#endif
+  return nullptr;
+}
+
 struct Freed {
   void operator()(float* p) const { std::free(p); }
 };
@@ -114,6 +126,53 @@ void int8_linear(const Int8Linear& a, int threads) {
   for_rows(a.out, a.rows * a.in, threads, [&](std::int64_t begin, std::int64_t end) {
     isa.int8_linear_rows(a, begin, end);
   });
+}
+
+bool has_lowrank_linear(DType type) { return lowrank_kernel(type) != nullptr; }
+
+bool lowrank_linear(const LowRankLinear& a, int threads) {
+  const LowRankKernel* const kernel = lowrank_kernel(a.type);
+  if (kernel == nullptr) return false;
+  const std::int64_t most = kernel->block(a.rows), blocks = most > 0 ? (a.rows + most - 1) / most : 0;
+  constexpr int kPerElement = 32;  // multiplications in the time that for_rows calls an element's
+  const std::int64_t thin_row = most * a.in / kPerElement, out_row = most * a.rank / kPerElement;
+  const std::int64_t memory = kernel->memory(a);
+  const auto walk = [&](std::int64_t begin, std::int64_t end, const auto& body) {
+    float* const own = thread_scratch(memory);
+    while (begin < end) {
+      const RowBlock block{begin, kernel->block(end - begin)};
+      kernel->prepare(a, block, own);
+      body(block, own);
+      begin += block.rows;
+    }
+  };
+  if (blocks >= 4 * threads || blocks % threads == 0) {  // every thread has as many as any other
+    const std::int64_t work = a.rank * thin_row + a.out * out_row;
+    for_rows(blocks, work, threads, [&](std::int64_t begin, std::int64_t end) {
+      const std::int64_t last = end * most < a.rows ? end * most : a.rows;
+      walk(begin * most, last, [&](RowBlock block, float* own) {
+        kernel->thin(a, block, own, 0, a.rank);
+        kernel->out(a, block, own, 0, a.out);
+      });
+    });
+    return true;
+  }
+  const auto in_strips = [&](std::int64_t rows, std::int64_t work, const auto& body) {
+    const std::int64_t strips = (rows + kernel->strip - 1) / kernel->strip;
+    for_rows(strips, work * kernel->strip, threads, [&](std::int64_t begin, std::int64_t end) {
+      const std::int64_t last = end * kernel->strip;
+      body(begin * kernel->strip, last < rows ? last : rows);
+    });
+  };
+  walk(0, a.rows, [&](RowBlock block, float* shared) {
+    in_strips(a.rank, thin_row, [&](std::int64_t begin, std::int64_t end) {
+      kernel->thin(a, block, shared, begin, end);
+    });
+    in_strips(a.out, out_row, [&](std::int64_t begin, std::int64_t end) {
+      kernel->out(a, block, shared, begin, end);
+    });
+  });
+  return true;
 }
 
 const char* instruction_set() { return current()->name; }

@@ -14,5 +14,6 @@ std::int64_t topk_kl_scratch(std::int64_t vocab, std::int64_t k);
 void scale_rows(void* data, DType type, const float* scale, std::int64_t begin, std::int64_t end,
                 std::int64_t columns);
 void int8_linear_rows(const Int8Linear& a, std::int64_t begin, std::int64_t end);
+const LowRankKernel& lowrank_kernel();
 
 }  // namespace compressc::COMPRESSC_ISA

@@ -13,7 +13,7 @@ const Isa& COMPRESSC_JOIN(isa_, COMPRESSC_ISA)() {
   static const Isa table{COMPRESSC_TEXT(COMPRESSC_ISA), &here::softmax_kl_rows,
                          &here::softmax_kl_scratch,     &here::topk_kl_rows,
                          &here::topk_kl_scratch,        &here::scale_rows,
-                         &here::int8_linear_rows};
+                         &here::int8_linear_rows,       here::lowrank_kernel()};
   return table;
 }
 

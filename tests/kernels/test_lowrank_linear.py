@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from emulated import on_a_gpu
+from products import ISAS, assert_close, factors, instruction_set
 
 from compressc.kernels import (
     cuda,
@@ -14,43 +15,38 @@ from compressc.kernels import (
     lowrank,
     lowrank_linear,
     lowrank_ops,
+    native,
     quantize_rows,
 )
 
 SHAPES = [(1, 8, 3, 5), (3, 33, 7, 17), (16, 64, 16, 64), (40, 100, 20, 31), (0, 8, 3, 5)]
+NATIVE = tuple(f"native-{isa}" for isa in ISAS)
 
 
-def factors(rows: int, inner: int, rank: int, out: int):
-    x, v, u = (
-        torch.randn(rows, inner),
-        torch.randn(rank, inner) / inner**0.5,
-        torch.randn(out, rank),
-    )
-    return x, v, u, torch.randn(out)
+@pytest.fixture
+def fresh(monkeypatch) -> None:
+    """Nothing measured yet, and nothing too small to be."""
+    monkeypatch.setattr(lowrank, "LINEAR", {})
+    monkeypatch.setattr(lowrank, "_KNOWN", {})
+    monkeypatch.setattr(lowrank, "_SMALLEST", 1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("way", ["torch", "onednn", "cuda-emulated"])
+@pytest.mark.parametrize("way", ["torch", "onednn", *NATIVE, "cuda-emulated"])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_the_same_product_by_every_implementation(monkeypatch, dtype, way, with_bias):
+def test_the_same_product_by_every_implementation(monkeypatch, fresh, dtype, way, with_bias):
     if way == "cuda-emulated" and dtype == torch.float64:
         pytest.skip("the GPU kernels have no float64")
     torch.manual_seed(0)
-    monkeypatch.setattr(lowrank, "_measure", lambda *_: (way, "forced"))
-    monkeypatch.setattr(lowrank, "_SMALLEST", 1)
-    for size in SHAPES:
-        x, v, u, bias = (tensor.to(dtype) for tensor in factors(*size))
-        bias = bias if with_bias else None
-        with on_a_gpu() if way == "cuda-emulated" else nullcontext():
-            multiply = cuda.lowrank_linear if way == "cuda-emulated" else lowrank_linear
-            got = multiply(x, v, u, bias)
-        exact = x.double() @ v.double().T @ u.double().T + (0 if bias is None else bias.double())
-        plain = F.linear(F.linear(x, v), u, bias)
-        assert got.shape == plain.shape
-        assert got.dtype == dtype
-        if len(x):
-            error, allowed = (got - exact).abs().max(), 2 * (plain - exact).abs().max() + 1e-6
-            assert error <= allowed
+    name, _, isa = way.partition("-")
+    monkeypatch.setattr(lowrank, "_measure", lambda *_: (name, "forced"))
+    context = instruction_set(isa, dtype) if name == "native" else nullcontext()
+    with on_a_gpu() if way == "cuda-emulated" else context:
+        multiply = cuda.lowrank_linear if way == "cuda-emulated" else lowrank_linear
+        for size in SHAPES:
+            x, v, u, bias = (tensor.to(dtype) for tensor in factors(*size))
+            bias = bias if with_bias else None
+            assert_close(multiply(x, v, u, bias), x, v, u, bias)
 
 
 def test_leading_dimensions_and_gradients_are_those_of_two_linears():
@@ -63,27 +59,130 @@ def test_leading_dimensions_and_gradients_are_those_of_two_linears():
         assert torch.equal(a, b)
 
 
-def test_the_choice_is_measured_once_and_shown(monkeypatch):
-    monkeypatch.setattr(lowrank, "LINEAR", {})
-    monkeypatch.setattr(lowrank, "_SMALLEST", 1000)
+def test_the_choice_is_measured_once_and_shown(monkeypatch, fresh):
     x, v, u, bias = factors(40, 64, 16, 64)
     lowrank_linear(x, v, u, bias)
     ((shape, (chosen, reason)),) = lowrank.LINEAR.items()
     assert tuple(shape[:4]) == (64, 64, 16, 64)
-    assert chosen in ("torch", "onednn")
-    assert "speed" in reason
+    assert chosen in ("native", "torch", "onednn")
+    assert "the speed of two F.linear" in reason
     shown = [row for row in dispatch.table() if row.operator.startswith("lowrank_linear [64-16-64")]
     assert shown[0].implementation == chosen
     monkeypatch.setattr(lowrank, "_measure", lambda *_: pytest.fail("measured twice"))
     lowrank_linear(x[:33], v, u, bias)
 
 
-def test_nothing_is_measured_for_training_tracing_or_determinism(monkeypatch):
+@pytest.mark.parametrize(
+    ("milliseconds", "chosen", "reason"),
+    [
+        ((10, 5, 8), "native", "fused kernel 2.00x; oneDNN 1.25x the speed of two F.linear"),
+        ((10, 8, 5), "onednn", "fused kernel 1.25x; oneDNN 2.00x the speed of two F.linear"),
+        ((10, 20, 9.9), "torch", "fused kernel 0.50x; oneDNN 1.01x the speed of two F.linear"),
+    ],
+)
+def test_the_fastest_is_chosen_and_noise_is_not(monkeypatch, fresh, milliseconds, chosen, reason):
+    names = ["torch", "native", "onednn"]
+    monkeypatch.setattr(lowrank, "candidates", lambda _: (names, ""))
+    clock = [0.0]
+
+    def way(name, *_):
+        def run(*arguments):
+            clock[0] += milliseconds[names.index(name)] / 1000
+            return lowrank._torch(*arguments)
+
+        return run
+
+    monkeypatch.setattr(lowrank, "_way", way)
+    monkeypatch.setattr(lowrank.time, "perf_counter", lambda: clock[0])
+    lowrank_linear(*factors(40, 64, 16, 64))
+    assert list(lowrank.LINEAR.values()) == [(chosen, reason)]
+
+
+def test_onednn_that_refuses_a_layout_is_left_out(monkeypatch, fresh):
+    def refuse(*_):
+        raise RuntimeError("not this layout\nand so on")
+
+    monkeypatch.setattr(lowrank, "_onednn", refuse)
+    x, v, u, bias = factors(40, 64, 16, 64)
+    torch.testing.assert_close(lowrank_linear(x, v, u, bias), F.linear(F.linear(x, v), u, bias))
+    ((chosen, reason),) = lowrank.LINEAR.values()
+    assert chosen in ("native", "torch")
+    assert "oneDNN refuses: not this layout" in reason
+
+
+def test_the_kernel_is_demanded_or_switched_off(monkeypatch, fresh):
+    x, v, u, bias = factors(40, 64, 16, 64)
+    monkeypatch.setattr(lowrank, "_measure", lambda *_: ("native", "forced"))
+    calls = []
+    monkeypatch.setattr(
+        lowrank.native,
+        "lowrank_multiplier",
+        lambda *_: lambda *arguments: calls.append(1) or lowrank._torch(*arguments),
+    )
+    lowrank_linear(x, v, u, bias)
+    assert len(calls) == 1
+    with dispatch.using("reference"):
+        lowrank_linear(x, v, u, bias)
+        rows = {row.operator: row.implementation for row in dispatch.table()}
+        assert rows["lowrank_linear [cpu, float32]"] == "torch"
+    assert len(calls) == 1
+    monkeypatch.setattr(lowrank, "_measure", lambda *_: pytest.fail("measured"))
+    with dispatch.using("native"):
+        lowrank_linear(x[:5], v, u, bias)
+    assert len(calls) == (1 if native.MODULE is None else 2)
+
+
+def test_the_table_says_which_ways_there_are():
+    rows = {row.operator: row for row in dispatch.table()}
+    assert "other dtypes" in rows["lowrank_linear"].reason
+    for kind, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        row = rows[f"lowrank_linear [cpu, {kind}]"]
+        assert ("native" in row.reason.split(" at the first")[0]) == native.has_lowrank_linear(
+            dtype
+        )
+
+
+def test_the_kernel_keeps_out_of_gradients_traces_and_modes(monkeypatch, fresh):
+    monkeypatch.setattr(lowrank, "_choose", lambda *_: pytest.fail("chosen"))
+    x, v, u, bias = factors(40, 64, 16, 64)
+    plain = F.linear(F.linear(x, v), u, bias)
+
+    def run(x):
+        return lowrank_linear(x, v, u, bias)
+
+    assert torch.equal(run(x.clone().requires_grad_()), plain)
+    assert lowrank_linear(x, torch.nn.Parameter(v), u, bias).requires_grad
+    traced = torch.jit.trace(run, x, check_trace=False)
+    assert not torch.equal(traced(2 * x), plain), "a constant was recorded"
+    torch.testing.assert_close(torch.vmap(run)(x), plain)
+    tangent = torch.func.jvp(run, (x,), (x,))[1]
+    torch.testing.assert_close(tangent, F.linear(F.linear(x, v), u))
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, x)
+        assert torch.autograd.forward_ad.unpack_dual(run(dual)).tangent is not None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert run(x).dtype == torch.bfloat16
+    assert lowrank_linear(x.half(), v.half(), u.half(), bias.half()).dtype == torch.float16
+    with pytest.raises(RuntimeError):
+        lowrank_linear(x, v.double(), u, bias)
+    meta = lowrank_linear(*(tensor.to("meta") for tensor in (x, v, u, bias)))
+    assert meta.shape == plain.shape
+
+
+def test_what_does_not_fit_is_refused_by_torch(fresh):
+    x, v, u, bias = factors(40, 64, 16, 64)
+    for bad in ((x[:, :63], v, u, bias), (x, v[:15], u, bias), (x, v, u, bias[:63])):
+        with pytest.raises(RuntimeError):
+            lowrank_linear(*bad)
+    assert lowrank_linear(x[:0], v, u, bias).shape == (0, 64)
+    assert torch.equal(lowrank_linear(x, v[:0], u[:, :0], bias), bias.expand(40, 64))
+    assert lowrank.LINEAR == {}
+
+
+def test_nothing_is_measured_for_training_tracing_or_determinism(monkeypatch, fresh):
     monkeypatch.setattr(lowrank, "_measure", lambda *_: pytest.fail("measured"))
     x, v, u, bias = factors(40, 64, 16, 64)
     x.requires_grad_()
-    lowrank_linear(x.detach(), v, u, bias)
-    monkeypatch.setattr(lowrank, "_SMALLEST", 1)
     lowrank_linear(x, v, u, bias)
     torch.use_deterministic_algorithms(True)
     try:
@@ -109,11 +208,14 @@ def test_the_operator_is_the_function():
     )
 
 
-def test_without_onednn_it_is_plain_torch(monkeypatch):
+def test_without_kernel_and_onednn_it_is_plain_torch(monkeypatch, fresh):
     monkeypatch.setattr(lowrank, "_linear_pointwise", lambda: None)
-    monkeypatch.setattr(lowrank, "_SMALLEST", 1)
+    monkeypatch.setattr(native, "MODULE", None)
+    monkeypatch.setattr(native, "REASON", "not built")
     x, v, u, bias = factors(40, 64, 16, 64)
     assert torch.equal(lowrank_linear(x, v, u, bias), F.linear(F.linear(x, v), u, bias))
+    why = "no fused kernel for this dtype: not built; this torch has no oneDNN operator"
+    assert list(lowrank.LINEAR.values()) == [("torch", why)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

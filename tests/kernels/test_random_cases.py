@@ -137,7 +137,8 @@ def test_under_address_and_undefined_behaviour_sanitizers(tmp_path):
         f"sys.path.insert(0, r'{Path(__file__).parent}')\n"
         "import test_random_cases as t\n"
         f"assert t.native.MODULE.__file__ == r'{library}'\n"
-        "t.run_random(400, emulate=False); print('clean')\n"
+        "import test_lowrank_fused as l\n"
+        "t.run_random(400, emulate=False); l.run_random(200); print('clean')\n"
     )
     environment = {
         **os.environ,

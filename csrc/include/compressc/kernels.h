@@ -71,6 +71,23 @@ struct Int8Linear {
 
 void int8_linear(const Int8Linear& args, int threads);
 
+// y = x v^T u^T + bias. All of one type, f32 or bf16, and contiguous. The product of rank r is rounded
+// to that type, as between two layers.
+struct LowRankLinear {
+  const void* x;     // [rows, in]
+  const void* v;     // [rank, in]
+  const void* u;     // [out, rank]
+  const void* bias;  // [out] or null
+  void* y;           // [rows, out]
+  std::int64_t rows, in, rank, out;
+  DType type;
+};
+
+// False, and nothing done: not for this type with the instruction set in use. The order of every sum
+// depends on the sizes alone, so the result does not depend on the threads.
+bool lowrank_linear(const LowRankLinear& args, int threads);
+bool has_lowrank_linear(DType type);
+
 // The instruction set in use, "avx512", "avx2" or "portable", and the choice of another one for tests.
 const char* instruction_set();
 bool use_instruction_set(const char* name);  // false: unknown, or not of this machine

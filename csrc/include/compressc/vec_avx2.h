@@ -107,6 +107,15 @@ inline float reduce_max(Vec x) {
   return _mm_cvtss_f32(_mm_max_ss(y, _mm_shuffle_ps(y, y, 1)));
 }
 
+// Sums that a matrix product keeps in registers, beside what it multiplies.
+inline constexpr int kTileSums = 8;
+
+// Lane i: lane i % N of x.
+template <int N>
+inline Vec repeat(Vec x) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return {_mm256_permutevar8x32_ps(x.v, _mm256_and_si256(lane, _mm256_set1_epi32(N - 1)))};
+}
 // Lane j of row i to lane i of row j.
 inline void transpose(Vec (&t)[8]) {
   Vec s[8];
@@ -126,6 +135,14 @@ inline void transpose(Vec (&t)[8]) {
     s[c + 4].v = _mm256_permute2f128_ps(t[c].v, t[c + 4].v, 0x31);
   }
   for (int i = 0; i < 8; ++i) t[i] = s[i];
+}
+// The sum of vector i in lane i.
+inline Vec reduce_add_each(const Vec (&t)[8]) {
+  const auto pairs = [](Vec a, Vec b) { return _mm256_hadd_ps(a.v, b.v); };
+  const __m256 low = _mm256_hadd_ps(pairs(t[0], t[1]), pairs(t[2], t[3]));
+  const __m256 high = _mm256_hadd_ps(pairs(t[4], t[5]), pairs(t[6], t[7]));
+  return {_mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20),
+                        _mm256_permute2f128_ps(low, high, 0x31))};
 }
 
 }  // namespace compressc::COMPRESSC_ISA

@@ -17,6 +17,9 @@ inline __m512 widen(__m256i bits, bf16) {
   return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
 }
 inline __m512 widen(__m256i bits, f16) { return _mm512_cvtph_ps(bits); }
+#if defined(COMPRESSC_ISA_AVX512_BF16)
+inline __m256i narrow(__m512 x, bf16) { return (__m256i)_mm512_cvtneps_pbh(x); }
+#else
 // Round to nearest even; the added constant would turn some NaN into infinity, so those are kept.
 inline __m256i narrow(__m512 x, bf16) {
   const __m512i bits = _mm512_castps_si512(x);
@@ -26,6 +29,7 @@ inline __m256i narrow(__m512 x, bf16) {
                                                _mm512_set1_epi32(0x7fc00000));
   return _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16));
 }
+#endif
 inline __m256i narrow(__m512 x, f16) { return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT); }
 
 inline Vec set1(float x) { return {_mm512_set1_ps(x)}; }
@@ -83,6 +87,15 @@ inline Vec round_to_int(Vec x) {
 inline float reduce_add(Vec x) { return _mm512_reduce_add_ps(x.v); }
 inline float reduce_max(Vec x) { return _mm512_reduce_max_ps(x.v); }
 
+// Sums that a matrix product keeps in registers: enough to hide how long an addition takes.
+inline constexpr int kTileSums = 16;
+
+// Lane i: lane i % N of x.
+template <int N>
+inline Vec repeat(Vec x) {
+  const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return {_mm512_permutexvar_ps(_mm512_and_si512(lane, _mm512_set1_epi32(N - 1)), x.v)};
+}
 // Lane j of row i to lane i of row j.
 inline void transpose(Vec (&t)[16]) {
   Vec s[16];
@@ -109,5 +122,38 @@ inline void transpose(Vec (&t)[16]) {
   }
   for (int i = 0; i < 16; ++i) t[i] = s[i];
 }
+
+// The sum of vector i in lane i.
+inline Vec reduce_add_each(const Vec (&t)[16]) {
+  __m512 quad[4];
+  for (int i = 0; i < 4; ++i) {
+    const Vec* const p = t + 4 * i;
+    const __m512d a = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(p[0].v, p[1].v),
+                                                     _mm512_unpackhi_ps(p[0].v, p[1].v)));
+    const __m512d b = _mm512_castps_pd(_mm512_add_ps(_mm512_unpacklo_ps(p[2].v, p[3].v),
+                                                     _mm512_unpackhi_ps(p[2].v, p[3].v)));
+    quad[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                            _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+  }
+  const auto halves = [](__m512 a, __m512 b) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+  };
+  return {halves(halves(quad[0], quad[1]), halves(quad[2], quad[3]))};
+}
+
+#if defined(COMPRESSC_ISA_AVX512_BF16)
+inline Vec set1_bits(std::int32_t bits) { return {_mm512_castsi512_ps(_mm512_set1_epi32(bits))}; }
+inline Vec load_bits(const void* p) { return {_mm512_castsi512_ps(_mm512_loadu_si512(p))}; }
+// Pairs of bfloat16: a_low b_low + a_high b_high + sum.
+inline Vec fma_pairs(Vec a, Vec b, Vec sum) {
+  return {_mm512_dpbf16_ps(sum.v, (__m512bh)a.v, (__m512bh)b.v)};
+}
+// Lane i: the pair of low[i] and high[i], rounded.
+inline Vec make_pairs(Vec low, Vec high) {
+  const __m512i l = _mm512_cvtepu16_epi32(narrow(low.v, bf16{}));
+  const __m512i h = _mm512_cvtepu16_epi32(narrow(high.v, bf16{}));
+  return {_mm512_castsi512_ps(_mm512_or_si512(l, _mm512_slli_epi32(h, 16)))};
+}
+#endif
 
 }  // namespace compressc::COMPRESSC_ISA

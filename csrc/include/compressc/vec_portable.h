@@ -93,6 +93,14 @@ inline float reduce_max(Vec x) {
   return m;
 }
 
+// Sums that a matrix product keeps in registers.
+inline constexpr int kTileSums = 8;
+
+// Lane i: lane i % N of x.
+template <int N>
+inline Vec repeat(Vec x) {
+  return each([&](int i) { return x.v[i % N]; });
+}
 // Lane j of row i to lane i of row j.
 inline void transpose(Vec (&t)[8]) {
   for (int i = 0; i < Vec::width; ++i) {
@@ -102,6 +110,10 @@ inline void transpose(Vec (&t)[8]) {
       t[j].v[i] = x;
     }
   }
+}
+// The sum of vector i in lane i.
+inline Vec reduce_add_each(const Vec (&t)[8]) {
+  return each([&](int i) { return reduce_add(t[i]); });
 }
 
 }  // namespace compressc::COMPRESSC_ISA
