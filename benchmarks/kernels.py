@@ -254,6 +254,8 @@ def main() -> None:
         memory()
     if "linear" in only:
         linear(seconds)
+        linear(seconds, tokens=256, width=256, vocab=256000)  # whole rows, 128 tokens
+        linear(seconds, tokens=256, width=256, vocab=320000)  # pieces of the vocabulary
     if "lowrank" in only:
         lowrank(seconds / 8)
     if "step" in only:
