@@ -92,8 +92,8 @@ def choose_loss(problem: Problem) -> Row:
     operator = "softmax_kl" if problem.labels is None else "softmax_kl_ce"
     if problem.direction != "forward":
         operator = DIRECTED
-    device = "cpu" if student.is_cpu else student.device.type  # asked on every call: half the price
-    forced = _FORCED[-1] if _FORCED else ""
+    device = "cpu" if student.is_cpu else student.device.type  # asked on every call: costs less
+    forced = FORCED[-1] if FORCED else ""
     return _choose(operator, device, (student.dtype, teacher.dtype), forced)
 
 

@@ -182,7 +182,7 @@ def _backward(ctx: Any, upstream: Tensor | None, *_: Any) -> tuple[Tensor | None
 
 def _times(grad: Tensor, upstream: Tensor) -> Tensor:
     if one_pass.is_one(upstream):  # the usual case; a copy would double the memory
-        return grad.detach()
+        return one_pass.owned(grad).detach()
     if type(upstream) is Tensor and not torch.compiler.is_compiling():
         return one_pass.scaled(grad, upstream.expand(grad.shape[0]))
     return grad * upstream.to(grad.dtype)

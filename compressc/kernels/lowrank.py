@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
 
-from compressc.kernels import lowrank_gpu, native
+from compressc.kernels import lowrank_gpu, native, onednn
 from compressc.kernels.lowrank_shape import FORCED, Shape, plain_inference
 
 Way = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
@@ -70,20 +70,13 @@ def _torch(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _onednn(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> Tensor:
-    linear = _linear_pointwise()
-    thin = linear(x, v, None, "none", [], "")
-    return cast("Tensor", linear(thin, u, bias, "none", [], ""))
+    return onednn.linear(onednn.linear(x, v), u, bias)
 
 
 def _way(name: str, x: Tensor, v: Tensor, u: Tensor) -> Way:
     if name == "native":
         return native.lowrank_multiplier(x.shape, v.shape[0], u.shape[0], x.dtype)
     return _onednn if name == "onednn" else _torch
-
-
-def _linear_pointwise() -> Any:
-    """oneDNN's linear: a private operator of torch, so it may be absent in another version."""
-    return getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 def _one_kind(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> bool:
@@ -131,7 +124,7 @@ def candidates(dtype: torch.dtype) -> tuple[list[str], str]:
         names.append("native")
     else:
         absent.append(f"no fused kernel for this dtype: {native.REASON}")
-    if _linear_pointwise() is None:
+    if onednn.operator() is None:
         absent.append("this torch has no oneDNN operator")
     else:
         names.append("onednn")

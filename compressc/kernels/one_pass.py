@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -54,10 +55,10 @@ class _OnePass(torch.autograd.Function):
                 "compressc.kernels.reference or torch.func"
             )
         (grad,) = ctx.saved_tensors
-        if grad.is_cpu and upstream.dim() == 0 and upstream.item() == 1.0:  # of a sum or a mean
-            return grad, None, None, None
+        if upstream.dim() == 0 and grad.is_cpu and upstream.item() == 1.0:  # of a sum or a mean
+            return owned(grad), None, None, None
         if is_one(upstream):
-            return grad, None, None, None
+            return owned(grad), None, None, None
         return scaled(grad, upstream.expand(grad.shape[0])), None, None, None
 
 
@@ -72,9 +73,14 @@ def is_one(upstream: Tensor) -> bool:
     return not torch.compiler.is_compiling() and upstream.item() == 1.0
 
 
-# The apply that `torch.autograd.Function.apply` comes to after a look for functorch's wrappers, which
-# `solve` has taken already: 2 of the 45 microseconds of a small loss. Both are untyped.
+# What `torch.autograd.Function.apply` calls after a look for functorch wrappers, which `solve` has
+# taken already: 2 of the 45 microseconds of a small loss. Both are untyped.
 _apply: Any = cast("Any", super(torch.autograd.Function, _OnePass)).apply
+
+
+def owned(grad: Tensor) -> Tensor:
+    """A saved gradient to hand out: its receiver may add to it, so a graph that stays keeps it."""
+    return grad.clone() if _keeps_graph() else grad
 
 
 def scaled(grad: Tensor, upstream: Tensor) -> Tensor:
@@ -82,8 +88,12 @@ def scaled(grad: Tensor, upstream: Tensor) -> Tensor:
 
     On a GPU the factors are looked at there, and rows with a factor of 1 are left alone.
     """
-    keep_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
-    if keep_graph():
-        grad = grad.clone()
+    grad = owned(grad)
     ops.scale_rows(grad, upstream)
     return grad
+
+
+# Whether backward runs with retain_graph. A private name: without it, always copy.
+_keeps_graph: Callable[[], bool] = getattr(
+    torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True
+)

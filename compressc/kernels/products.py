@@ -8,12 +8,12 @@ switches it off.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from compressc.kernels.lowrank import _linear_pointwise
+from compressc.kernels import onednn
 
 #: Outputs that `input_grad` sums over in one product: all 32000 at once are a fifth slower.
 _OUTPUTS = 4096
@@ -22,7 +22,7 @@ _SMALLEST = 1 << 20  # multiplications: below, calling oneDNN costs more than it
 
 def linear(x: Tensor, w: Tensor) -> Tensor:
     """`x @ w.T`, `[B, V]`, of `[B, D]` and `[V, D]`."""
-    return _onednn(x, w) if _suits_onednn(x, w) else torch.mm(x, w.t())
+    return onednn.linear(x, w) if _suits_onednn(x, w) else torch.mm(x, w.t())
 
 
 def input_grad(grad: Tensor, w: Tensor) -> Tensor:
@@ -30,20 +30,16 @@ def input_grad(grad: Tensor, w: Tensor) -> Tensor:
     first = slice(0, _OUTPUTS)
     if not _suits_onednn(grad[:, first], w[first].t()):
         return torch.mm(grad, w)
-    total = _onednn(grad[:, first], w[first].t())
+    total = onednn.linear(grad[:, first], w[first].t())
     for begin in range(_OUTPUTS, w.shape[0], _OUTPUTS):
         piece = slice(begin, begin + _OUTPUTS)
-        total += _onednn(grad[:, piece], w[piece].t())
+        total += onednn.linear(grad[:, piece], w[piece].t())
     return total
 
 
 def add_weight_grad(total: Tensor, grad: Tensor, x: Tensor, first: bool) -> None:
     """`total += grad.T @ x`, in the dtype of `total` `[V, D]`; the first time, `total =`."""
     total.addmm_(grad.to(total.dtype).t(), x.to(total.dtype), beta=0 if first else 1)
-
-
-def _onednn(x: Tensor, w: Tensor) -> Tensor:
-    return cast("Tensor", _linear_pointwise()(x, w, None, "none", [], ""))
 
 
 def _suits_onednn(x: Tensor, w: Tensor) -> bool:
@@ -57,5 +53,5 @@ def _suits_onednn(x: Tensor, w: Tensor) -> bool:
         and x.numel() * w.shape[0] >= _SMALLEST
         and mkldnn.enabled
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and _linear_pointwise() is not None
+        and onednn.operator() is not None
     )

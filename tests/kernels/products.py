@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from compressc.kernels import native
 
 ISAS = ("avx512", "avx2", "portable")
+#: The forms that the fused kernel has.
+FORMS = [("avx512", torch.bfloat16), *[(isa, torch.float32) for isa in ISAS]]
 
 
 @contextmanager

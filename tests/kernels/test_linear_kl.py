@@ -152,6 +152,17 @@ def test_the_first_weight_gradient_overwrites_what_was_there():
     torch.testing.assert_close(total, 2 * grad.T @ x)
 
 
+def test_a_kept_graph_adds_the_same_gradients_every_time():
+    h_s, w_s, h_t, w_t = states()
+    leaves = (h_s.requires_grad_(), w_s.requires_grad_())
+    loss = linear_softmax_kl(leaves, (h_t, w_t))
+    once = torch.autograd.grad(loss, leaves, retain_graph=True)
+    for _ in range(3):
+        loss.backward(retain_graph=True)
+    for leaf, grad in zip(leaves, once, strict=True):
+        torch.testing.assert_close(leaf.grad, 3 * grad)
+
+
 def test_without_tokens_loss_and_gradients_are_zero():
     h_s, w_s, h_t, w_t = states()
     leaves = (h_s[:0].requires_grad_(), w_s.requires_grad_())

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from measure import FLOATS
-from products import ISAS, assert_close, errors, exactly, factors, instruction_set
+from products import FORMS, ISAS, assert_close, errors, exactly, factors, instruction_set
 
 from compressc.kernels import native
 
@@ -17,8 +17,7 @@ SIZES = [(1, 1, 1), (33, 7, 17), (300, 20, 31), (64, 16, 64), (16, 33, 3)]
 MOST_ROWS = 70  # two whole blocks of the widest vectors, and some
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("isa", "dtype"), FORMS)
 @pytest.mark.parametrize("size", SIZES)
 def test_the_fused_kernel_on_every_number_of_rows(isa, dtype, size):
     torch.manual_seed(0)
@@ -38,8 +37,7 @@ def test_the_fused_kernel_on_every_number_of_rows(isa, dtype, size):
         assert ours <= 2 * plain + 1e-6
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("isa", "dtype"), FORMS)
 @pytest.mark.parametrize("rows", [1, 3, 40, 65, 256])
 def test_threads_share_rows_or_columns_with_the_same_result(isa, dtype, rows):
     """Sizes that for_rows thinks worth two and three threads: many blocks of rows, and few."""
@@ -53,8 +51,7 @@ def test_threads_share_rows_or_columns_with_the_same_result(isa, dtype, rows):
             assert torch.equal(native.lowrank_linear(x, v, u, bias), one)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("isa", "dtype"), FORMS)
 @pytest.mark.parametrize("rows", [2, 13, 40])
 def test_the_fused_kernel_with_nan_and_infinity(isa, dtype, rows):
     """One bad element spoils what it spoils in torch, and no neighbour in memory."""

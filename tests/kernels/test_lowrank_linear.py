@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from emulated import on_a_gpu
-from products import ISAS, assert_close, factors, instruction_set
+from products import FORMS, assert_close, factors, instruction_set
 
 from compressc.kernels import (
     cuda,
@@ -16,11 +16,17 @@ from compressc.kernels import (
     lowrank_linear,
     lowrank_ops,
     native,
+    onednn,
     quantize_rows,
 )
 
 SHAPES = [(1, 8, 3, 5), (3, 33, 7, 17), (16, 64, 16, 64), (40, 100, 20, 31), (0, 8, 3, 5)]
-NATIVE = tuple(f"native-{isa}" for isa in ISAS)
+FLOATS = (torch.float32, torch.bfloat16)
+WAYS = [
+    *[(way, dtype) for way in ("torch", "onednn") for dtype in (*FLOATS, torch.float64)],
+    *[(f"native-{isa}", dtype) for isa, dtype in FORMS],
+    *[("cuda-emulated", dtype) for dtype in FLOATS],
+]
 
 
 @pytest.fixture
@@ -31,12 +37,9 @@ def fresh(monkeypatch) -> None:
     monkeypatch.setattr(lowrank, "_SMALLEST", 1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("way", ["torch", "onednn", *NATIVE, "cuda-emulated"])
+@pytest.mark.parametrize(("way", "dtype"), WAYS)
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_the_same_product_by_every_implementation(monkeypatch, fresh, dtype, way, with_bias):
-    if way == "cuda-emulated" and dtype == torch.float64:
-        pytest.skip("the GPU kernels have no float64")
     torch.manual_seed(0)
     name, _, isa = way.partition("-")
     monkeypatch.setattr(lowrank, "_measure", lambda *_: (name, "forced"))
@@ -209,7 +212,7 @@ def test_the_operator_is_the_function():
 
 
 def test_without_kernel_and_onednn_it_is_plain_torch(monkeypatch, fresh):
-    monkeypatch.setattr(lowrank, "_linear_pointwise", lambda: None)
+    monkeypatch.setattr(onednn, "operator", lambda: None)
     monkeypatch.setattr(native, "MODULE", None)
     monkeypatch.setattr(native, "REASON", "not built")
     x, v, u, bias = factors(40, 64, 16, 64)

@@ -150,6 +150,15 @@ def test_a_kept_graph_gives_the_same_gradient_twice(implementation):
     assert torch.equal(first, second)
 
 
+def test_a_kept_graph_adds_the_same_gradient_every_time(implementation):
+    student, teacher = torch.randn(4, 300).requires_grad_(), torch.randn(4, 300)
+    loss = softmax_kl(student, teacher, reduction="mean")
+    (once,) = torch.autograd.grad(loss, student, retain_graph=True)
+    for _ in range(3):
+        loss.backward(retain_graph=True)
+    torch.testing.assert_close(student.grad, 3 * once)
+
+
 def test_the_same_bytes_every_time(implementation):
     student, teacher = torch.randn(64, 1000), torch.randn(64, 1000)
     threads = torch.get_num_threads()
