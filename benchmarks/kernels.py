@@ -3,8 +3,9 @@
 Interleaved in shuffled order, medians; with one thread its processor time, which other processes
 disturb least. A turn repeats a call for a millisecond: of a call of some 50 microseconds alone, a
 third is what the contestant before it left in the caches (COMPRESSC_TURN=0 shows that).
-"vs add(out)" is the time of `torch.add(s, t, out=g)`, the same bytes, over ours. malloc keeps its
-pages (the script restarts itself with the settings): otherwise eager torch is charged for page
+"of store" is bytes read and written in a second over those that `fill_` writes, "of add" the time
+of `torch.add(s, t, out=g)`, the same bytes, over ours. malloc keeps its pages (the script
+restarts itself with the settings): otherwise eager torch is charged for page
 faults that have nothing to do with kernels.
 `--threads 2`, `--quick` (fewer rounds, no 128256), `--only softmax,memory,linear,lowrank,step`.
 """
@@ -15,6 +16,7 @@ import argparse
 import os
 import platform
 import random
+import resource
 import statistics
 import sys
 import time
@@ -22,6 +24,7 @@ from collections.abc import Callable
 
 KEEP_PAGES = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
+    "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 34),
     "MALLOC_TOP_PAD_": str(1 << 28),
 }
@@ -38,6 +41,7 @@ from compressc.kernels import dispatch, native  # noqa: E402
 Loss = Callable[[Tensor, Tensor], Tensor]
 T = 2.0
 TURN = float(os.environ.get("COMPRESSC_TURN", "1e-3"))  # seconds
+FAULTS = 16  # a call, above which it is malloc that is timed
 SIZES = [(256, 10), (256, 1000), (2048, 1000), (512, 32000), (256, 128256)]
 
 
@@ -66,19 +70,32 @@ def medians(
         way()
         calls[name] = max(1, round(TURN / max(clock() - start, 1e-6)))
     times: dict[str, list[float]] = {name: [] for name in ways}
+    faults: dict[str, list[float]] = {name: [] for name in ways}
     names, end = list(ways), time.perf_counter() + seconds
     while time.perf_counter() < end or len(times[names[0]]) < least:
         random.shuffle(names)
         for name in names:
-            start = clock()
+            start, before = clock(), page_faults()
             for _ in range(calls[name]):
                 ways[name]()
             times[name].append((clock() - start) / calls[name])
+            faults[name].append((page_faults() - before) / calls[name])
+    for name, counts in faults.items():
+        if (count := statistics.median(counts)) > FAULTS:
+            print(
+                f"  {count:.0f} page faults in each call of {name}: no fair time", file=sys.stderr
+            )
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def page_faults() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
 def softmax(seconds: float, sizes: list[tuple[int, int]]) -> None:
-    print("\nsoftmax_kl, forward + gradient      ours  vs eager  vs torch.compile  vs add(out)")
+    print(
+        "\nsoftmax_kl, forward + gradient      ours  vs eager  vs torch.compile  of store  of add"
+    )
     for dtype in (torch.float32, torch.bfloat16):
         for rows, vocab in sizes:
             student = torch.randn(rows, vocab).to(dtype).requires_grad_()
@@ -92,12 +109,14 @@ def softmax(seconds: float, sizes: list[tuple[int, int]]) -> None:
                 "compiled": lambda s=student, t=teacher, c=compiled: gradient(c, s, t),
                 # the same bytes: two tensors read, one written
                 "add": lambda s=plain, t=teacher, o=out: torch.add(s, t, out=o),
+                "fill": lambda o=out: o.fill_(1.0),
             }
             m = medians(ways, seconds)
             name = f"({rows}, {vocab}) {str(dtype)[6:]}"
             print(
                 f"  {name:28} {m['ours'] * 1e3:10.3f} ms {m['eager'] / m['ours']:8.2f}x "
-                f"{m['compiled'] / m['ours']:12.2f}x {m['add'] / m['ours']:14.2f}"
+                f"{m['compiled'] / m['ours']:12.2f}x {3 * m['fill'] / m['ours']:12.2f} "
+                f"{m['add'] / m['ours']:7.2f}"
             )
 
 
