@@ -16,7 +16,7 @@ from torch import Tensor
 
 from compressc.errors import CompresscError
 from compressc.kernels.native import DIRECTIONS, DTYPES
-from compressc.kernels.problem import Problem, TopK
+from compressc.kernels.problem import Problem, TopK, gradient_of, rows_of
 
 PATH = Path(__file__).with_name("libcompressc_cuda.so")
 
@@ -182,19 +182,6 @@ def scale_rows(data: Tensor, scale: Tensor) -> None:
     _start("compressc_cuda_scale_rows", data, args)
 
 
-def rows_of(logits: Tensor) -> Tensor:
-    """Rows may lie apart, but the elements of one must be neighbours."""
-    return logits if logits.shape[1] < 2 or logits.stride(1) == 1 else logits.contiguous()
-
-
-def gradient_of(student: Tensor, in_place: bool) -> Tensor:
-    """Where the gradient goes: with `in_place` the logits' own memory, which must be contiguous."""
-    if in_place:
-        assert student.is_contiguous()
-        return student
-    return torch.empty_like(student, memory_format=torch.contiguous_format)
-
-
 def _address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
@@ -211,4 +198,5 @@ def _start(name: str, tensor: Tensor, args: ctypes.Structure) -> None:
         error = kernel(ctypes.byref(args), None)
     if error != 0:
         why = LIBRARY.compressc_cuda_error(c_int(error)).decode()
-        raise CompresscError("CC100", f"the kernel {name} did not start", got=why)
+        hint = "COMPRESSC_KERNELS=reference runs plain torch"
+        raise CompresscError("CC602", f"the kernel {name} must start", got=why, hint=hint)

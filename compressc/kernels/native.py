@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compressc.errors import CompresscError
-from compressc.kernels.problem import Problem, TopK
+from compressc.kernels.problem import Problem, TopK, gradient_of, rows_of
 
 #: The element types of csrc/include/compressc/dtype.h.
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -47,11 +47,11 @@ def rows_loss(
         return _topk_kl(problem, problem.teacher, (want_grad, reduce, in_place))
     assert MODULE is not None
     _, _, temperature, weight, direction, labels, alpha, smoothing, scale = problem
-    student, teacher = _rows(problem.student), _rows(problem.teacher)
+    student, teacher = rows_of(problem.student), rows_of(problem.teacher)
     rows, vocab = student.shape
     # The losses one by one, or only their sum.
-    loss = torch.empty(() if reduce else (rows,), dtype=torch.float32)
-    grad = _grad(student, in_place) if want_grad else None
+    loss = torch.empty(() if reduce else (rows,), dtype=torch.float32, device=student.device)
+    grad = gradient_of(student, in_place) if want_grad else None
     if weight is not None:
         weight = weight.to(torch.float32).contiguous()
     if labels is not None:
@@ -87,14 +87,14 @@ def _topk_kl(
 ) -> tuple[Tensor, Tensor | None]:
     assert MODULE is not None
     want_grad, reduce, in_place = want
-    student, weight = _rows(problem.student), problem.weight
+    student, weight = rows_of(problem.student), problem.weight
     if weight is not None:
         weight = weight.to(torch.float32).contiguous()
     values, tail = teacher.values.float().contiguous(), teacher.tail.float().contiguous()
     indices = teacher.indices.to(torch.int64).contiguous()
     rows, vocab = student.shape
-    loss = torch.empty(rows, dtype=torch.float32)
-    grad = _grad(student, in_place) if want_grad else None
+    loss = torch.empty(rows, dtype=torch.float32, device=student.device)
+    grad = gradient_of(student, in_place) if want_grad else None
     good = MODULE.topk_kl(
         student.data_ptr(),
         DTYPES[student.dtype],
@@ -115,13 +115,6 @@ def _topk_kl(
     if not good:
         raise _out_of_vocabulary("indices", vocab)
     return (loss.sum() if reduce else loss), grad
-
-
-def _grad(student: Tensor, in_place: bool) -> Tensor:
-    if in_place:
-        assert student.is_contiguous()
-        return student
-    return torch.empty_like(student, memory_format=torch.contiguous_format)
 
 
 def _out_of_vocabulary(what: str, vocab: int) -> CompresscError:
@@ -150,7 +143,7 @@ def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -
     scale = scale.float().contiguous()
     bias = None if bias is None else bias.float().contiguous()
     (rows, inner), out = x.shape, weight.shape[0]
-    y = torch.empty(rows, out, dtype=torch.float32)
+    y = x.new_empty(rows, out, dtype=torch.float32)
     MODULE.int8_linear(
         x.data_ptr(),
         weight.data_ptr(),
@@ -209,10 +202,3 @@ def lowrank_multiplier(
         return y
 
     return run
-
-
-def _rows(logits: Tensor) -> Tensor:
-    """Rows may lie apart, but the elements of one must be neighbours."""
-    if logits.is_contiguous() or logits.shape[1] < 2 or logits.stride(1) == 1:
-        return logits
-    return logits.contiguous()

@@ -59,3 +59,18 @@ class Problem(NamedTuple):
     alpha: float = 1.0
     smoothing: float = 0.0
     scale: float = 1.0
+
+
+def gradient_of(student: Tensor, in_place: bool) -> Tensor:
+    """Where the gradient goes: with `in_place` the logits' own memory, which must be contiguous."""
+    if in_place:
+        assert student.is_contiguous()
+        return student
+    return torch.empty_like(student, memory_format=torch.contiguous_format)
+
+
+def rows_of(logits: Tensor) -> Tensor:
+    """`[B, V]` as kernels read it: rows may lie apart, the elements of one must be neighbours."""
+    if logits.is_contiguous() or logits.shape[1] < 2 or logits.stride(1) == 1:
+        return logits
+    return logits.contiguous()

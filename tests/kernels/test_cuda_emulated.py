@@ -155,6 +155,20 @@ def test_a_gpu_gets_cuda_then_triton_then_torch_and_the_table_says_why(monkeypat
             dispatch.choose("softmax_kl", device, torch.float32)
 
 
+def test_a_kernel_that_does_not_start_says_so(monkeypatch):
+    class Broken:
+        def __getattr__(self, name):
+            return (lambda _: b"out of memory") if "error" in name else (lambda *_: 2)
+
+    logits = torch.randn(2, 5)
+    with on_a_gpu():
+        monkeypatch.setattr(cuda, "LIBRARY", Broken())
+        with pytest.raises(CompresscError, match="out of memory") as caught:
+            softmax_kl(logits, logits)
+    assert caught.value.code == "CC602"
+    assert "COMPRESSC_KERNELS=reference" in str(caught.value)
+
+
 def test_the_fused_low_rank_kernel_runs_where_it_was_measured_to_win(monkeypatch):
     monkeypatch.setattr(lowrank_gpu, "FUSED", {})
     x, v, u, bias = torch.randn(2, 4, 64), torch.randn(8, 64), torch.randn(30, 8), torch.randn(30)

@@ -159,6 +159,14 @@ def test_a_kept_graph_adds_the_same_gradient_every_time(implementation):
     torch.testing.assert_close(student.grad, 3 * once)
 
 
+def test_a_default_device_is_not_taken_for_the_tensors_own(implementation):
+    student, teacher = torch.randn(4, 30), torch.randn(4, 30)
+    want = softmax_kl(student, teacher, reduction="mean")
+    with torch.device("meta"):
+        got = softmax_kl(student, teacher, reduction="mean")
+    assert torch.equal(got, want)
+
+
 def test_the_same_bytes_every_time(implementation):
     student, teacher = torch.randn(64, 1000), torch.randn(64, 1000)
     threads = torch.get_num_threads()
