@@ -4,9 +4,9 @@ Interleaved in shuffled order, medians; with one thread its processor time, whic
 disturb least. A turn repeats a call for a millisecond: of a call of some 50 microseconds alone, a
 third is what the contestant before it left in the caches (COMPRESSC_TURN=0 shows that).
 "of store" is bytes read and written in a second over those that `fill_` writes, "of add" the time
-of `torch.add(s, t, out=g)`, the same bytes, over ours. malloc keeps its pages (the script
-restarts itself with the settings): otherwise eager torch is charged for page
-faults that have nothing to do with kernels.
+of `torch.add(s, t, out=g)`, the same bytes, over ours. malloc keeps its pages (the script restarts
+itself with the settings): otherwise eager torch is charged for page faults that have nothing to do
+with kernels.
 `--threads 2`, `--quick` (fewer rounds, no 128256), `--only softmax,memory,linear,lowrank,step`.
 """
 
@@ -37,6 +37,7 @@ from torch import Tensor  # noqa: E402
 
 from compressc import kernels  # noqa: E402
 from compressc.kernels import dispatch, native  # noqa: E402
+from compressc.measure import peak_bytes  # noqa: E402
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 T = 2.0
@@ -120,21 +121,6 @@ def softmax(seconds: float, sizes: list[tuple[int, int]]) -> None:
             )
 
 
-def peak(way: Callable[[], object]) -> int:
-    """Most bytes that torch's CPU allocator held at once during one call, beyond those before."""
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-        result = way()
-    del result
-    live = high = 0
-    for event in trace.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            high = max(high, live)
-    return high
-
-
 def memory(rows: int = 256) -> None:
     print("\nextra memory, in logit tensors      ours     eager")
     for dtype in (torch.float32, torch.bfloat16):
@@ -143,7 +129,7 @@ def memory(rows: int = 256) -> None:
             teacher = torch.randn(rows, vocab).to(dtype)
             unit = student.numel() * student.element_size()
             a, b = (
-                peak(lambda f=f, s=student, t=teacher: gradient(f, s, t)) / unit
+                peak_bytes(lambda f=f, s=student, t=teacher: gradient(f, s, t)) / unit
                 for f in (ours, eager)
             )
             print(f"  ({rows}, {vocab}) {str(dtype)[6:]:18} {a:8.2f} {b:8.2f}")
@@ -162,7 +148,7 @@ def linear(seconds: float, tokens: int = 2048, width: int = 768, vocab: int = 32
 
     m = medians({"ours": chunked, "eager": whole}, seconds, least=3)
     held = (h_s.numel() + w_s.numel()) * 4  # the two gradients, which both must return
-    a, b = peak(chunked), peak(whole)
+    a, b = peak_bytes(chunked), peak_bytes(whole)
     print(
         f"\nlinear_softmax_kl, {tokens} tokens, hidden {width}, vocabulary {vocab}\n"
         f"  {m['ours']:.2f} s, {m['eager'] / m['ours']:.2f}x the speed of eager; memory "

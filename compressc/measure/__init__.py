@@ -3,6 +3,7 @@
 from compressc.measure.accuracy import Runner, accuracy, agreement, balanced_accuracy, predict
 from compressc.measure.fidelity import Fidelity, fidelity
 from compressc.measure.latency import Speedup, Spread, measure_latency, speedup
+from compressc.measure.memory import peak_bytes
 from compressc.measure.size import bytes_on_disk
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "bytes_on_disk",
     "fidelity",
     "measure_latency",
+    "peak_bytes",
     "predict",
     "speedup",
 ]

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from measure import assert_as_good
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from compressc.kernels import linear_kl, linear_softmax_kl, vocabulary_pieces
+from compressc.measure import peak_bytes
 
 INF = float("inf")
 #: So large that twice it overflows float32: a weight that masks a token and yet is finite.
@@ -299,19 +299,6 @@ def test_random_sizes(seed, tokens, vocab, columns, rows, temperature, size, dty
         torch.testing.assert_close(a.double(), b, rtol=10 * unit, atol=slack * (1 + size))
 
 
-def peak(way) -> int:
-    """Most bytes that torch's allocator held at once during the call, beyond those before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-        result = way()
-    del result
-    live = high = 0
-    for event in trace.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            live += event.nbytes()
-            high = max(high, live)
-    return high
-
-
 def test_memory_does_not_grow_with_the_vocabulary(monkeypatch):
     """At 400,000 tokens of vocabulary a chunk's whole logits would take 390 MiB."""
     pieces = []
@@ -330,8 +317,8 @@ def test_memory_does_not_grow_with_the_vocabulary(monkeypatch):
             return linear_softmax_kl(leaves, (h_t, w_t))
 
     bound = 5 * vocabulary_pieces.ROWS * vocabulary_pieces.COLUMNS * 4
-    assert peak(with_gradients) - w_s.numel() * 4 < bound
-    assert peak(loss_alone) < bound
+    assert peak_bytes(with_gradients) - w_s.numel() * 4 < bound
+    assert peak_bytes(loss_alone) < bound
     assert len(pieces) == 2
     # A smaller vocabulary is not cut: that would cost time for nothing.
     linear_softmax_kl((h_s[:, :2], w_s[:200_000, :2]), (h_t, w_t[:200_000]))
