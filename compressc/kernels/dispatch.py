@@ -17,7 +17,8 @@ import torch
 
 from compressc.errors import CompresscError
 from compressc.kernels import cuda, lowrank, lowrank_gpu, native
-from compressc.kernels.lowrank_shape import FORCED, Shape
+from compressc.kernels.forced import FORCED, demanded
+from compressc.kernels.lowrank_shape import Shape
 from compressc.kernels.problem import Problem, TopK
 
 #: Operators that more than one implementation has.
@@ -44,7 +45,7 @@ def choose(operator: str, device: torch.device, *dtypes: torch.dtype) -> Row:
     Raises:
         CompresscError: CC100, if an implementation is forced that does not exist here.
     """
-    return _choose(operator, device.type, dtypes, FORCED[-1] if FORCED else "")
+    return _choose(operator, device.type, dtypes, demanded())
 
 
 @cache  # asked on every call of every loss
@@ -93,8 +94,7 @@ def choose_loss(problem: Problem) -> Row:
     if problem.direction != "forward":
         operator = DIRECTED
     device = "cpu" if student.is_cpu else student.device.type  # asked on every call: costs less
-    forced = FORCED[-1] if FORCED else ""
-    return _choose(operator, device, (student.dtype, teacher.dtype), forced)
+    return _choose(operator, device, (student.dtype, teacher.dtype), demanded())
 
 
 def table() -> list[Row]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from compressc.errors import CompresscError
 from compressc.kernels import one_pass, ops, products, vocabulary_pieces
-from compressc.kernels.problem import Problem
+from compressc.kernels.problem import Problem, mean_weight
 
 #: Bytes of one side's logits in a chunk: few enough to stay in a last-level cache.
 CHUNK_BYTES = 16 << 20
@@ -57,8 +57,7 @@ def linear_softmax_kl(
     if weight is not None:
         weight = weight.detach().reshape(rows)
         if reduction == "mean":
-            total = weight.sum(dtype=torch.float32)
-            weight = weight / torch.where(total == 0, 1.0, total)
+            weight = mean_weight(weight)
     elif reduction == "mean":
         scale = 1.0 / max(rows, 1)
     h_s, h_t = h_s.reshape(rows, h_s.shape[-1]), h_t.reshape(rows, h_t.shape[-1])
@@ -108,9 +107,9 @@ def _linear_softmax_kl(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
     make = torch.empty if tokens else torch.zeros
     shape = a.w_s.shape if a.want_w else (0,)
     grad_w = make(shape, dtype=a.wide(), device=a.w_s.device)
+    solve = _whole if whole else _pieced
     for begin in range(0, tokens, step):
         end = min(begin + step, tokens)
-        solve = _whole if whole else _pieced
         part, grad = solve(a.chunk(begin, end), grad_w, begin == 0)
         loss += part
         if grad is not None:

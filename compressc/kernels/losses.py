@@ -15,7 +15,7 @@ from torch import Tensor
 
 from compressc.errors import CompresscError
 from compressc.kernels import native, one_pass, ops, reference
-from compressc.kernels.problem import Direction, Problem, TopK
+from compressc.kernels.problem import Direction, Problem, TopK, mean_weight
 
 Reduction = Literal["none", "sum", "mean"]
 
@@ -109,8 +109,7 @@ def _solve(problem: Problem, reduction: Reduction) -> Tensor:
     if not flat:
         problem = _flat(problem)
     if reduction == "mean" and problem.weight is not None:
-        total = problem.weight.sum(dtype=torch.float32)
-        problem = problem._replace(weight=problem.weight / torch.where(total == 0, 1.0, total))
+        problem = problem._replace(weight=mean_weight(problem.weight))
     reduce = reduction != "none"
     loss = one_pass.solve(problem, reduce)
     if loss is not None:

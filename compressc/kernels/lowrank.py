@@ -12,14 +12,15 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
 
-from compressc.kernels import lowrank_gpu, native, onednn
-from compressc.kernels.lowrank_shape import FORCED, Shape, plain_inference
+from compressc.kernels import lowrank_gpu, native, onednn, reference
+from compressc.kernels.forced import FORCED, demanded
+from compressc.kernels.lowrank_shape import Shape, plain_inference
 
 Way = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
+_torch = reference.lowrank_linear  # two F.linear
 
 #: A way must take at most this share of the time of two `F.linear` to be chosen: less is noise.
 _MARGIN = 0.95
@@ -52,21 +53,17 @@ def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None = None) 
     # In the order of cost, because in a small layer every line here is felt; and under a trace the
     # sizes may be symbols, which nothing may look at.
     if _is_compiling() or type(x) is not Tensor:
-        return F.linear(F.linear(x, v), u, bias)
+        return _torch(x, v, u, bias)
     if x.is_cuda:
         return lowrank_gpu.lowrank_linear(x, v, u, bias)
     if x.dtype not in TYPES or (native.MODULE is None and x.numel() * v.shape[0] < _SMALLEST):
-        return F.linear(F.linear(x, v), u, bias)
+        return _torch(x, v, u, bias)
     if not plain_inference(x, v, u, bias) or not _one_kind(x, v, u, bias):
-        return F.linear(F.linear(x, v), u, bias)
+        return _torch(x, v, u, bias)
     bias_shape = None if bias is None else bias.shape
     key = (x.shape, v.shape, u.shape, bias_shape, x.dtype, torch.get_num_threads())
     way = None if FORCED else _KNOWN.get(key)
     return (way or _choose(key, x, v, u, bias))(x, v, u, bias)
-
-
-def _torch(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> Tensor:
-    return F.linear(F.linear(x, v), u, bias)
 
 
 def _onednn(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None) -> Tensor:
@@ -117,7 +114,7 @@ def _choose(key: tuple[Any, ...], x: Tensor, v: Tensor, u: Tensor, bias: Tensor 
 def candidates(dtype: torch.dtype) -> tuple[list[str], str]:
     """The ways there are for a dtype on this CPU, and why no others."""
     if FORCED:
-        fused = FORCED[-1] == "native" and native.has_lowrank_linear(dtype)
+        fused = demanded() == "native" and native.has_lowrank_linear(dtype)
         return ["native" if fused else "torch"], "asked for (COMPRESSC_KERNELS or dispatch.using)"
     names, absent = ["torch"], []
     if native.has_lowrank_linear(dtype):

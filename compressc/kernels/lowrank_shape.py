@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-
-#: Implementations that somebody demands, the innermost last: by `COMPRESSC_KERNELS` or
-#: `dispatch.using`. Kept here, where both `dispatch` and what it imports can see it.
-FORCED: list[str] = [name for name in (os.environ.get("COMPRESSC_KERNELS"),) if name]
 
 
 class Shape(NamedTuple):

@@ -55,16 +55,14 @@ class _OnePass(torch.autograd.Function):
                 "compressc.kernels.reference or torch.func"
             )
         (grad,) = ctx.saved_tensors
-        if upstream.dim() == 0 and grad.is_cpu and upstream.item() == 1.0:  # of a sum or a mean
-            return owned(grad), None, None, None
-        if is_one(upstream):
+        if is_one(upstream):  # that of a sum or a mean
             return owned(grad), None, None, None
         return scaled(grad, upstream.expand(grad.shape[0])), None, None, None
 
 
 def is_one(upstream: Tensor) -> bool:
     """Whether the upstream gradient is known to be 1 everywhere, so that nothing need be scaled."""
-    if type(upstream) is not Tensor or upstream.device.type != "cpu":
+    if type(upstream) is not Tensor or not upstream.is_cpu:
         return False  # a traced value cannot be read, reading one of a GPU would wait for it
     if upstream.dim() != 0:
         if upstream.stride(0) != 0:

@@ -74,3 +74,9 @@ def rows_of(logits: Tensor) -> Tensor:
     if logits.is_contiguous() or logits.shape[1] < 2 or logits.stride(1) == 1:
         return logits
     return logits.contiguous()
+
+
+def mean_weight(weight: Tensor) -> Tensor:
+    """`[B]`, weights that make the sum of losses their mean: divided by their own sum, if any."""
+    total = weight.sum(dtype=torch.float32)
+    return weight / torch.where(total == 0, 1.0, total)

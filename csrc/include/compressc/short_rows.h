@@ -124,7 +124,7 @@ inline void short_gradients(const ShortRows& x, int vocab, int rows, const Facto
       tile[i] = i < n ? sub(mul(x.s[from + i], f_s), mul(x.t[from + i], f_t)) : set1(0);
     }
     transpose(tile);
-    for (int r = 0; r < rows; ++r) store_partial(g + r * static_cast<std::int64_t>(vocab) + from, tile[r], n);
+    for (int r = 0; r < rows; ++r) store_partial(g + r * vocab + from, tile[r], n);
   }
 }
 

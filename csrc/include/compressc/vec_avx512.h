@@ -81,9 +81,6 @@ inline Vec fma_where_positive(Vec p, Vec x, Vec c) {
   const __mmask16 positive = _mm512_cmp_ps_mask(p.v, _mm512_setzero_ps(), _CMP_GT_OQ);
   return {_mm512_mask3_fmadd_ps(p.v, x.v, c.v, positive)};
 }
-inline Vec round_to_int(Vec x) {
-  return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-}
 inline float reduce_add(Vec x) { return _mm512_reduce_add_ps(x.v); }
 inline float reduce_max(Vec x) { return _mm512_reduce_max_ps(x.v); }
 
