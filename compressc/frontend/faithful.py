@@ -17,7 +17,8 @@ from torch.utils._pytree import tree_map_only
 from compressc.errors import CompresscError
 from compressc.frontend.arguments import tensors_of
 from compressc.ir import Graph
-from compressc.pipeline.exactness import EXACT_TOLERANCE, largest_error, run_graph
+from compressc.ir.running import largest_error, run_graph
+from compressc.pipeline.exactness import EXACT_TOLERANCE
 from compressc.quiet import quiet
 
 

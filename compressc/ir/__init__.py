@@ -17,6 +17,7 @@ from compressc.ir.ops import (
 from compressc.ir.parser import parse_graph
 from compressc.ir.printer import op_text, print_graph
 from compressc.ir.quantized import QUANTIZED
+from compressc.ir.running import largest_error, random_inputs, run_graph
 from compressc.ir.types import TensorType, TupleType, evaluate, parse_type, symbol
 from compressc.ir.verify import check_finite, check_structure, verify
 
@@ -36,6 +37,7 @@ __all__ = [
     "dimension_symbols",
     "evaluate",
     "graph_hash",
+    "largest_error",
     "layer_attributes",
     "layer_tensors",
     "load_bundle",
@@ -46,8 +48,10 @@ __all__ = [
     "parse_graph",
     "parse_type",
     "print_graph",
+    "random_inputs",
     "register_layer",
     "retype",
+    "run_graph",
     "save_bundle",
     "symbol",
     "verify",

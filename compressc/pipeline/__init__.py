@@ -1,9 +1,10 @@
 """Running passes: what a pass is, how a list of them is read, ordered, checked, run and cached."""
 
 from compressc.analysis.coverage import Coverage, Verdict
+from compressc.ir import random_inputs, run_graph
 from compressc.pipeline.cache import PassCache, default_cache_folder
 from compressc.pipeline.covering import cover
-from compressc.pipeline.exactness import EXACT_TOLERANCE, check_exact, random_inputs, run_graph
+from compressc.pipeline.exactness import EXACT_TOLERANCE, check_exact
 from compressc.pipeline.options import make_pass, option_names, parse_pass, parse_passes
 from compressc.pipeline.ordering import Step, plan
 from compressc.pipeline.pass_ import Context, Pass, Progress, Samples, TransferSet

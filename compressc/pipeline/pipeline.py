@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from compressc.errors import CompresscError
-from compressc.ir import Graph, check_finite, graph_hash, verify
+from compressc.ir import Graph, check_finite, graph_hash, random_inputs, verify
 from compressc.pipeline.cache import PassCache
-from compressc.pipeline.exactness import check_exact, random_inputs
+from compressc.pipeline.exactness import check_exact
 from compressc.pipeline.ordering import Step, plan
 from compressc.pipeline.pass_ import Context, Pass, Progress, TransferSet
 from compressc.pipeline.seeding import seeded

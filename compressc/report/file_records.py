@@ -15,9 +15,8 @@ import torch
 from compressc.backend import Backend, emit_proved, is_quantized, load_backend
 from compressc.data import Dataset, Split
 from compressc.errors import CompresscError
-from compressc.ir import Graph
+from compressc.ir import Graph, random_inputs
 from compressc.measure import Runner, accuracy, agreement, bytes_on_disk, measure_latency, predict
-from compressc.pipeline import random_inputs
 from compressc.report.record import Failure, FileRecord, LatencyRecord
 from compressc.report.run_record import first_tensor, logits_of
 

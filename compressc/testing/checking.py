@@ -9,8 +9,8 @@ from torch import nn
 
 from compressc.analysis import symbolize_widths
 from compressc.frontend import export_module, import_program
-from compressc.ir import Graph, graph_hash, parse_graph
-from compressc.pipeline import Pass, Pipeline, TransferSet, random_inputs, run_graph
+from compressc.ir import Graph, graph_hash, parse_graph, random_inputs, run_graph
+from compressc.pipeline import Pass, Pipeline, TransferSet
 
 #: Batch sizes that the result is run at.
 BATCHES = (1, 3)

@@ -17,8 +17,8 @@ from torch_pruning._helpers import _HybridIndex
 from torch_pruning.dependency import index_mapping
 
 from compressc.analysis import Axis, Coupling, Slot
-from compressc.ir import Graph, lower, module_names
-from compressc.pipeline import Context, random_inputs
+from compressc.ir import Graph, lower, module_names, random_inputs
+from compressc.pipeline import Context
 
 #: torch-pruning's tracing is far from linear: larger graphs rely on the IR's coupling alone.
 MOST_OPS = 1500

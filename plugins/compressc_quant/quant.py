@@ -10,8 +10,8 @@ from pydantic import Field
 
 from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.errors import CompresscError
-from compressc.ir import Graph, retype
-from compressc.pipeline import Context, Pass, Samples, random_inputs
+from compressc.ir import Graph, random_inputs, retype
+from compressc.pipeline import Context, Pass, Samples
 from compressc_quant.carry import carry_over
 from compressc_quant.observing import Settings, observe
 from compressc_quant.tracing import trace

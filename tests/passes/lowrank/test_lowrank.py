@@ -7,8 +7,8 @@ from torch import nn
 
 from compressc.analysis import total_cost
 from compressc.errors import CompresscError
-from compressc.ir import Graph
-from compressc.pipeline import make_pass, run_graph
+from compressc.ir import Graph, run_graph
+from compressc.pipeline import make_pass
 from compressc.testing import Checked, check_pass, export_graph
 
 

@@ -5,8 +5,7 @@ import torch
 from compressc_simplify import Simplify
 from torch import nn
 
-from compressc.ir import Graph
-from compressc.pipeline import run_graph
+from compressc.ir import Graph, run_graph
 from compressc.testing import Checked, check_pass, export_graph
 
 TOLERANCE = 1e-5

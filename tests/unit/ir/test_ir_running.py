@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from compressc.ir import Graph, Op, Ref, TensorType, symbol
-from compressc.pipeline import random_inputs
+from compressc.ir import Graph, Op, Ref, TensorType, random_inputs, symbol
 
 
 def test_random_inputs_have_sizes_that_the_model_takes() -> None:

@@ -1,0 +1,51 @@
+"""Running a graph: on whose inputs, with what outputs, and how far two runs are apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from compressc.ir.graph import Graph, dimension_symbols
+from compressc.ir.lowering import lower
+from compressc.ir.types import evaluate
+
+
+@torch.no_grad()
+def run_graph(graph: Graph, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    """The outputs of a graph, flattened."""
+    outputs = tree_leaves(lower(graph)(*inputs))
+    return [leaf for leaf in outputs if isinstance(leaf, torch.Tensor)]
+
+
+def largest_error(got: Sequence[torch.Tensor], want: Sequence[torch.Tensor]) -> float:
+    """How far outputs are from what was wanted, as a share of the root mean square of each."""
+    errors = [_relative_error(g, w) for g, w in zip(got, want, strict=True)]
+    return next((e for e in errors if math.isnan(e)), max(errors, default=0.0))
+
+
+def _relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
+    """Largest difference over the root mean square; equal infinities and NaNs do not differ."""
+    same = (got == want) | (got.isnan() & want.isnan())
+    scale = want[want.isfinite()].double().pow(2).mean().sqrt().clamp_min(1e-12)
+    differences = (got.double() - want.double()).abs()[~same]
+    return float(differences.max() / scale) if differences.numel() else 0.0
+
+
+def random_inputs(graph: Graph, seed: int = 0, batch: int = 4) -> tuple[torch.Tensor, ...]:
+    """Inputs of the right types: normal floats, zeros for integers.
+
+    Open dimensions are `batch`, or the nearest size that the model takes.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    sizes = {name: graph.within_limits(name, batch) for name in dimension_symbols(graph)}
+    inputs = []
+    for op in graph.inputs:
+        type_ = graph.type_of(op.name)
+        shape = [evaluate(size, sizes) for size in type_.shape]
+        floating = type_.dtype.is_floating_point
+        value = torch.randn(shape, generator=generator) if floating else torch.zeros(shape)
+        inputs.append(value.to(type_.dtype))
+    return tuple(inputs)
