@@ -2,7 +2,7 @@
 
 from compressc.frontend.export import export_module
 from compressc.frontend.importer import import_program
-from compressc.frontend.inputs import check_inputs
+from compressc.frontend.inputs.specs import check_inputs
 from compressc.frontend.load import Loaded, load_model, require_open_batch
 
 __all__ = [

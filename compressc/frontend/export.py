@@ -12,9 +12,15 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError, first_line
-from compressc.frontend.arguments import Arguments, Example, arguments_of, check_leaves, check_names
 from compressc.frontend.faithful import eval_mode, has_numbers
-from compressc.frontend.inputs import ConstantSpec, InputSpec, place_inputs
+from compressc.frontend.inputs.arguments import (
+    Arguments,
+    Example,
+    arguments_of,
+    check_leaves,
+    check_names,
+)
+from compressc.frontend.inputs.specs import ConstantSpec, InputSpec, place_inputs
 from compressc.quiet import quiet
 
 #: A traced batch of one would be taken for a constant; more than a few cost time.

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from compressc.errors import CompresscError
-from compressc.frontend.arguments import tensors_of
+from compressc.frontend.inputs.arguments import tensors_of
 from compressc.ir import Graph
 from compressc.ir.running import largest_error, run_graph
 from compressc.pipeline.exactness import EXACT_TOLERANCE

@@ -16,8 +16,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from compressc.errors import CompresscError
-from compressc.frontend.arguments import tensors_of
-from compressc.frontend.inputs import open_sizes
+from compressc.frontend.inputs.arguments import tensors_of
+from compressc.frontend.inputs.specs import open_sizes
 from compressc.ir import Graph, dimension_symbols
 
 _SIZE = re.compile(r"(L(?:\[[^\[\]]+\])+)\.size\(\)\[(\d+)\]")

@@ -11,8 +11,8 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from compressc.errors import CompresscError
-from compressc.frontend.dimensions import OpenDimensions
 from compressc.frontend.held import HeldTensors
+from compressc.frontend.inputs.dimensions import OpenDimensions
 from compressc.frontend.naming import call_stem, layer_stem
 from compressc.frontend.raising import attention_scale, raise_call
 from compressc.ir import Graph, Op, Ref, Tensor, TensorType, TupleType

@@ -10,8 +10,14 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError, first_line
-from compressc.frontend.archive import read_program
-from compressc.frontend.arguments import (
+from compressc.frontend.export import rebatched
+from compressc.frontend.formats.factory import run_factory
+from compressc.frontend.formats.pickled import read_pickle
+from compressc.frontend.formats.program import read_program
+from compressc.frontend.formats.recognise import Format, recognise
+from compressc.frontend.formats.soundness import is_sound
+from compressc.frontend.importer import import_program
+from compressc.frontend.inputs.arguments import (
     Arguments,
     Example,
     arguments_of,
@@ -19,10 +25,7 @@ from compressc.frontend.arguments import (
     graph_inputs,
     tensors_of,
 )
-from compressc.frontend.export import rebatched
-from compressc.frontend.formats import Format, recognise
-from compressc.frontend.importer import import_program
-from compressc.frontend.inputs import (
+from compressc.frontend.inputs.specs import (
     ConstantSpec,
     InputSpec,
     check_inputs,
@@ -30,8 +33,6 @@ from compressc.frontend.inputs import (
     parse_input,
     place_inputs,
 )
-from compressc.frontend.pickled import read_pickle, run_factory
-from compressc.frontend.soundness import is_sound
 from compressc.frontend.tracing import fixed_dimensions, trace_graph
 from compressc.ir import Graph, check_finite, load_bundle, symbol, verify
 
@@ -194,7 +195,12 @@ def _load_pickle(path: Path, request: _Request) -> Loaded:
 
 def _load_torchscript(path: Path, request: _Request) -> Loaded:
     """A TorchScript archive, where the user trusts it."""
-    from compressc.frontend.torchscript import by_position, check_same, convert, read_torchscript
+    from compressc.frontend.formats.torchscript import (
+        by_position,
+        check_same,
+        convert,
+        read_torchscript,
+    )
 
     script = read_torchscript(path, trust=request.trust_pickle)
     arguments = _call_of(request, str(path))
@@ -213,8 +219,8 @@ def _load_torchscript(path: Path, request: _Request) -> Loaded:
 
 def _load_folder(path: Path, request: _Request) -> Loaded:
     """A Hugging Face folder, with inputs from its configuration where the user gives none."""
-    from compressc.frontend.huggingface import read_folder
-    from compressc.frontend.huggingface_inputs import default_inputs, default_tensors, named
+    from compressc.frontend.formats.huggingface import read_folder
+    from compressc.frontend.inputs.huggingface import default_inputs, default_tensors, named
 
     module, notes = read_folder(path)
     if not request.specs and not isinstance(request.example, Mapping):

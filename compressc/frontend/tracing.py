@@ -9,12 +9,12 @@ import sympy
 from torch import nn
 
 from compressc.errors import CompresscError
-from compressc.frontend.arguments import Example, arguments_of
 from compressc.frontend.export import export_module
 from compressc.frontend.faithful import check_faithful
 from compressc.frontend.guards import check_guards
 from compressc.frontend.importer import import_program
-from compressc.frontend.inputs import ConstantSpec, InputSpec
+from compressc.frontend.inputs.arguments import Example, arguments_of
+from compressc.frontend.inputs.specs import ConstantSpec, InputSpec
 from compressc.ir import Graph, TensorType, verify
 from compressc.ir.types import Size
 

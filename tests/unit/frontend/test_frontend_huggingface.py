@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from compressc.errors import CompresscError
 from compressc.frontend import load_model
-from compressc.frontend.huggingface import read_folder
+from compressc.frontend.formats.huggingface import read_folder
 from compressc.ir import lower
 
 hf = pytest.importorskip("transformers")

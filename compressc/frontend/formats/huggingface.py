@@ -20,9 +20,8 @@ from torch import nn
 from torch.nn.modules import module as registration
 
 from compressc.errors import CompresscError, first_line
-from compressc.frontend.archive import load_tensors
-from compressc.frontend.formats import CONFIG
-from compressc.frontend.pickled import load_safetensors
+from compressc.frontend.formats.archive import load_safetensors, load_tensors
+from compressc.frontend.formats.recognise import CONFIG
 from compressc.quiet import quiet
 
 _SAFE, _PICKLED = "model.safetensors", "pytorch_model.bin"

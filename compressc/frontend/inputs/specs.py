@@ -11,7 +11,7 @@ import sympy
 import torch
 
 from compressc.errors import CompresscError
-from compressc.frontend.arguments import Arguments, nest
+from compressc.frontend.inputs.arguments import Arguments, nest
 from compressc.ir import Graph, TensorType, dimension_symbols, parse_type
 from compressc.ir.printer import limit_text
 from compressc.ir.types import evaluate

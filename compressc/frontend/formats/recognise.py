@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 
 from compressc.errors import CompresscError, first_line
-from compressc.frontend.onnx import describe_onnx
+from compressc.frontend.formats.onnx import describe_onnx
 from compressc.ir.bundle import TEXT, WEIGHTS
 
 CONFIG = "config.json"

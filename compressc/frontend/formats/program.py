@@ -10,60 +10,23 @@ see it, from memory: what was checked is what is read.
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from compressc.errors import CompresscError, first_line
-from compressc.frontend.program_json import sanitize
+from compressc.frontend.formats.archive import damaged, load_tensors, open_zip
+from compressc.frontend.formats.program_json import sanitize
 from compressc.quiet import quiet
 
 #: Weights may be views that share bytes, but not blow a small file up to a huge model.
 _SHARING, _SLACK = 4, 64 << 20
-_MAX_MEMBERS = 1_000_000
-
-
-def open_zip(source: Path | IO[bytes], where: str) -> zipfile.ZipFile:
-    """A zip archive that is safe to read: nothing compressed, nothing overlapping, no odd names.
-
-    torch writes stored (uncompressed) members only, so whatever an archive claims to hold has to be
-    there byte for byte: a zip bomb cannot pass.
-
-    Raises:
-        CompresscError: CC200 where the archive is damaged or was not written by torch.
-    """
-    try:
-        archive = zipfile.ZipFile(source)
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise _damaged(where, first_line(error)) from error
-    members = archive.infolist()
-    names = [member.filename for member in members]
-    size = _size_of(source)
-    if len(members) > _MAX_MEMBERS or len(set(names)) != len(names):
-        raise _damaged(where, f"{len(members)} members, {len(set(names))} names")
-    for member in members:
-        parts = member.filename.replace("\\", "/").split("/")
-        if member.filename.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
-            raise _damaged(where, f"a member named {member.filename!r}")
-        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 0x1:
-            raise _damaged(where, f"a compressed or encrypted member {member.filename!r}")
-    if sum(member.file_size for member in members) > size:
-        raise _damaged(where, f"members larger than the file's {size} bytes")
-    return archive
-
-
-def _size_of(source: Path | IO[bytes]) -> int:
-    if isinstance(source, Path):
-        return source.stat().st_size
-    return source.seek(0, io.SEEK_END)
 
 
 def read_program(path: Path) -> torch.export.ExportedProgram:
@@ -96,14 +59,14 @@ class _Reader:
         try:
             return self.archive.read(f"{self.root}/{name}")
         except (KeyError, zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as error:
-            raise _damaged(self.where, first_line(error)) from error
+            raise damaged(self.where, first_line(error)) from error
 
     def json(self, name: str) -> Any:
         """One member as JSON."""
         try:
             return json.loads(self.bytes(name).decode("utf-8"))
         except (ValueError, RecursionError) as error:
-            raise _damaged(self.where, f"{name}: {first_line(error)}") from error
+            raise damaged(self.where, f"{name}: {first_line(error)}") from error
 
     def tensors(self, folder: str, config: str) -> dict[str, torch.Tensor]:
         """The tensors a payload table lists; entries of one member share its memory."""
@@ -121,7 +84,7 @@ class _Reader:
                 trains = bool(entry["tensor_meta"]["requires_grad"])
                 found[name] = nn.Parameter(tensor, trains) if entry["is_param"] else tensor
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise _damaged(self.where, f"{folder}{config}: {first_line(error)}") from error
+            raise damaged(self.where, f"{folder}{config}: {first_line(error)}") from error
         return found
 
     def _view(self, payload: torch.Tensor, meta: Mapping[str, Any]) -> torch.Tensor:
@@ -140,7 +103,7 @@ class _Reader:
     def _unpickled(self, member: str) -> torch.Tensor:
         value = load_tensors(self.bytes(member), f"{self.where}, {member}")
         if not isinstance(value, torch.Tensor):
-            raise _damaged(self.where, f"{member} holds a {type(value).__name__}, not a tensor")
+            raise damaged(self.where, f"{member} holds a {type(value).__name__}, not a tensor")
         return value
 
     def example(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -158,38 +121,7 @@ class _Reader:
         match value:
             case (tuple() as args, dict() as kwargs):
                 return args, kwargs
-        raise _damaged(self.where, "sample inputs that are not (args, kwargs)")
-
-
-def load_tensors(source: bytes | Path, where: str) -> Any:
-    """Tensors and plain containers that `torch.save` wrote, through torch's restricted unpickler.
-
-    Raises:
-        CompresscError: CC201 where anything else is in it, CC200 where it is damaged.
-    """
-    stream: IO[bytes] = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
-    with stream:
-        if stream.read(4) == b"PK\x03\x04":
-            open_zip(stream, where)
-        stream.seek(0)
-        try:
-            with quiet():
-                return torch.load(stream, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise CompresscError(
-                "CC201", "only tensors can be read safely", got=_globals(error), where=where
-            ) from error
-        except Exception as error:  # torch.load meets a stranger's bytes: any error says damaged
-            raise _damaged(where, first_line(error)) from error
-
-
-def _globals(error: Exception) -> str:
-    """What the restricted unpickler refused, without its advice to trust the file."""
-    text = str(error)
-    for marker in ("Unsupported global: GLOBAL ", "Trying to load unsupported GLOBAL "):
-        if marker in text:
-            return text.partition(marker)[2].split()[0].rstrip(".,")
-    return "a pickled object"
+        raise damaged(self.where, "sample inputs that are not (args, kwargs)")
 
 
 def _payload(data: bytes) -> torch.Tensor:
@@ -226,14 +158,4 @@ def _deserialize(
             reader = ExportedProgramDeserializer()
             return reader.deserialize(parsed, weights, constants, example)
     except Exception as error:  # torch's reader meets a stranger's JSON: any error says damaged
-        raise _damaged(where, first_line(error)) from error
-
-
-def _damaged(where: str, got: str) -> CompresscError:
-    return CompresscError(
-        "CC200",
-        "the archive is damaged, or was not written by torch.export.save",
-        got=got,
-        where=where,
-        hint="export the model again with this version of torch",
-    )
+        raise damaged(where, first_line(error)) from error

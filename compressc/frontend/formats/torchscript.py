@@ -17,9 +17,9 @@ from torch import fx
 from torch.utils import _pytree as pytree
 
 from compressc.errors import CompresscError, first_line
-from compressc.frontend.arguments import Arguments
 from compressc.frontend.export import export_module, try_out
-from compressc.frontend.inputs import InputSpec, open_sizes
+from compressc.frontend.inputs.arguments import Arguments
+from compressc.frontend.inputs.specs import InputSpec, open_sizes
 from compressc.ir import Graph, TensorType, lower
 from compressc.ir.types import Size
 from compressc.quiet import quiet

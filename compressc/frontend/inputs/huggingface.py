@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError
-from compressc.frontend.huggingface import read_json
-from compressc.frontend.inputs import InputSpec, parse_input
+from compressc.frontend.formats.huggingface import read_json
+from compressc.frontend.inputs.specs import InputSpec, parse_input
 from compressc.ir import TensorType
 
 _PROCESSOR = "preprocessor_config.json"
