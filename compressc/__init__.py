@@ -8,8 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# Before any library is imported that would report its use.
+from compressc.telemetry import stop_reporting
+
+stop_reporting()
+
 # The function has the name of its module, so it must be here before anyone imports the module.
-from compressc.compile import compile
+from compressc.compile import compile  # noqa: E402
 
 if TYPE_CHECKING:
     from compressc.compile import Compiled

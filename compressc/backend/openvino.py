@@ -12,7 +12,6 @@ import torch
 from compressc.backend.backend import Backend, Runner
 from compressc.backend.exporting import unwritable
 from compressc.backend.onnx import export_onnx, refused
-from compressc.backend.telemetry import block_telemetry
 from compressc.ir import Graph
 from compressc.quiet import quiet
 
@@ -34,7 +33,6 @@ class OpenVino(Backend):
         Raises:
             CompresscError: CC503 where the ONNX exporter or OpenVINO's converter fails.
         """
-        block_telemetry()
         with quiet():
             import onnx
             import openvino
@@ -62,7 +60,6 @@ class OpenVino(Backend):
         Raises:
             CompresscError: CC504 where OpenVINO refuses the file.
         """
-        block_telemetry()
         with quiet():
             import openvino
 

@@ -1,4 +1,4 @@
-"""Running nncf on a traced graph: telemetry off, no noise, its errors made ours."""
+"""Running nncf on a traced graph: no noise, its errors made ours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import fx
 
-from compressc.backend.telemetry import block_telemetry
 from compressc.errors import CompresscError, first_line
 from compressc.quiet import quiet
 
@@ -40,7 +39,6 @@ def observe(
     Raises:
         CompresscError: CC601 where nncf fails.
     """
-    block_telemetry()
     with quiet():
         import nncf
         from nncf.quantization.advanced_parameters import QuantizationParameters
