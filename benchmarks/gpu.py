@@ -27,8 +27,9 @@ from torch import Tensor
 
 from compressc import kernels
 from compressc.errors import CompresscError
-from compressc.kernels import TopK, cuda, dispatch, lowrank_gpu, reference
-from compressc.kernels.lowrank_shape import Shape
+from compressc.kernels import TopK, cuda, dispatch, reference
+from compressc.kernels.lowrank import gpu
+from compressc.kernels.lowrank.shape import Shape
 
 T = 2.0
 SIZES = [(256, 1000), (2048, 1000), (2048, 32000), (2048, 128256)]
@@ -218,7 +219,7 @@ def products(device: str, rounds: int) -> list[str]:
         for rows, inner, rank, out in PRODUCTS:
             shape = Shape(rows, inner, rank, out, dtype, 0)
             size = f"lowrank_linear {rows} x {inner}-{rank}-{out}"
-            reason = lowrank_gpu.why_not_fused(shape)
+            reason = gpu.why_not_fused(shape)
             if reason:
                 print(f"{size} {dtype}: {reason}", file=sys.stderr)
                 continue
@@ -231,7 +232,7 @@ def products(device: str, rounds: int) -> list[str]:
                 milliseconds(lambda f=f, a=(x, v, u): f(*a), device, rounds)
                 for f in (reference.lowrank_linear, two)
             ]
-            fused = {"cuda": cuda.lowrank_linear, "triton": lowrank_gpu.triton_linear}
+            fused = {"cuda": cuda.lowrank_linear, "triton": gpu.triton_linear}
             for name in implementations(device):
                 ours = fused[name]
                 unit = 2**-20 if dtype == torch.float32 else 2**-8

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from compressc.errors import CompresscError
+from compressc.kernels.losses.problem import Problem, TopK, gradient_of, rows_of
 from compressc.kernels.native import DIRECTIONS, DTYPES
-from compressc.kernels.problem import Problem, TopK, gradient_of, rows_of
 
 PATH = Path(__file__).with_name("libcompressc_cuda.so")
 

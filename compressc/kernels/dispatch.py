@@ -16,10 +16,11 @@ from typing import NamedTuple
 import torch
 
 from compressc.errors import CompresscError
-from compressc.kernels import cuda, lowrank, lowrank_gpu, native
+from compressc.kernels import cuda, native
 from compressc.kernels.forced import FORCED, demanded
-from compressc.kernels.lowrank_shape import Shape
-from compressc.kernels.problem import Problem, TopK
+from compressc.kernels.losses.problem import Problem, TopK
+from compressc.kernels.lowrank import gpu, linear
+from compressc.kernels.lowrank.shape import Shape
 
 #: Operators that more than one implementation has.
 LOSSES = ("softmax_kl", "softmax_kl_ce", "softmax_kl_topk")
@@ -108,7 +109,7 @@ def table() -> list[Row]:
                 name = f"{operator} [{device.type}, {str(dtype).removeprefix('torch.')}]"
                 rows.append(row._replace(operator=name))
     rows += _lowrank_rows()
-    for choices in (lowrank.LINEAR, lowrank_gpu.FUSED):
+    for choices in (linear.LINEAR, gpu.FUSED):
         for key, (chosen, reason) in choices.items():
             shape = Shape(*key)
             kind = str(shape.dtype).removeprefix("torch.")
@@ -118,10 +119,10 @@ def table() -> list[Row]:
 
 
 def _lowrank_rows() -> list[Row]:
-    """How a CPU's lowrank_linear is chosen; `lowrank.LINEAR` holds what was."""
+    """How a CPU's lowrank_linear is chosen; `linear.LINEAR` holds what was."""
     rows = [Row("lowrank_linear", "torch", "training, tracing, determinism demanded, other dtypes")]
-    for dtype in lowrank.TYPES:
-        names, why = lowrank.candidates(dtype)
+    for dtype in linear.TYPES:
+        names, why = linear.candidates(dtype)
         name = f"lowrank_linear [cpu, {str(dtype).removeprefix('torch.')}]"
         if len(names) == 1:
             rows.append(Row(name, names[0], why))
@@ -140,10 +141,10 @@ def _gpu_rows() -> list[Row]:
         ready = "no" if absent or why_not else "ready"
         rows.append(Row(f"gpu [{name}]", ready, (why_not or "built or installed") + note))
     rule = (
-        f"one kernel up to {lowrank_gpu.MOST_ROWS} rows and {lowrank_gpu.MOST_V_BYTES >> 10} KiB "
+        f"one kernel up to {gpu.MOST_ROWS} rows and {gpu.MOST_V_BYTES >> 10} KiB "
         "of v, and only where that was measured to be faster"
     )
-    fused = "torch" if absent else lowrank_gpu.fused() or "torch"
+    fused = "torch" if absent else gpu.fused() or "torch"
     return [*rows, Row("gpu [lowrank_linear]", fused, rule + note)]
 
 

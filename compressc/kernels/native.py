@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from compressc.errors import CompresscError
-from compressc.kernels.problem import Problem, TopK, gradient_of, rows_of
+from compressc.kernels.losses.problem import Problem, TopK, gradient_of, rows_of
 
 #: The element types of csrc/include/compressc/dtype.h.
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}

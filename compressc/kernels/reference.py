@@ -1,7 +1,7 @@
 """Every operator's definition in plain torch: differentiable, any device, any dtype, slow.
 
 float64 stays float64 (the tests measure against it); everything else is computed in float32. The
-closed-form gradients of `gradients.py` are for where autograd cannot record.
+closed-form gradients of `losses/gradients.py` are for where autograd cannot record.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressc.kernels.problem import Direction, Problem, TopK
+from compressc.kernels.losses.problem import Direction, Problem, TopK
 
 INF = float("inf")
 

@@ -19,7 +19,7 @@ from compressc.kernels.triton import lowrank_linear, scale_rows, softmax_kl, top
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 OPTIONS = {"num_warps": softmax_kl.WARPS, "maxnreg": softmax_kl.REGISTERS}
-#: Ranks up to what `lowrank_gpu.MOST_RANK` allows.
+#: Ranks up to what `lowrank.gpu.MOST_RANK` allows.
 RANKS = {"*fp32": (16, 64, 128), "*bf16": (16, 64, 256), "*fp16": (16, 64, 256)}
 KINDS = {
     "forward": {"DIRECTION": 0, "LABELS": False},

@@ -18,8 +18,8 @@ from triton.runtime import interpreter
 
 from compressc import kernels
 from compressc.kernels import TopK, dispatch, reference
-from compressc.kernels.gradients import rows_grad
-from compressc.kernels.problem import Problem
+from compressc.kernels.losses.gradients import rows_grad
+from compressc.kernels.losses.problem import Problem
 from compressc.kernels.triton import losses, lowrank_linear, scale_rows
 
 INF = float("inf")

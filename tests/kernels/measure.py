@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from compressc.kernels import reference
-from compressc.kernels.gradients import rows_grad
-from compressc.kernels.problem import Problem, TopK
+from compressc.kernels.losses.gradients import rows_grad
+from compressc.kernels.losses.problem import Problem, TopK
 
 #: dtype -> unit roundoff
 FLOATS = {torch.float32: 2**-24, torch.bfloat16: 2**-8, torch.float16: 2**-11}

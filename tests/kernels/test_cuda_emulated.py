@@ -13,8 +13,9 @@ import torch
 from emulated import SHARED, build, on_a_gpu
 
 from compressc.errors import CompresscError
-from compressc.kernels import TopK, cuda, dispatch, linear_softmax_kl, lowrank_gpu, softmax_kl
-from compressc.kernels.problem import Problem
+from compressc.kernels import TopK, cuda, dispatch, linear_softmax_kl, softmax_kl
+from compressc.kernels.losses.problem import Problem
+from compressc.kernels.lowrank import gpu
 
 HERE = Path(__file__).parent
 
@@ -170,24 +171,24 @@ def test_a_kernel_that_does_not_start_says_so(monkeypatch):
 
 
 def test_the_fused_low_rank_kernel_runs_where_it_was_measured_to_win(monkeypatch):
-    monkeypatch.setattr(lowrank_gpu, "FUSED", {})
+    monkeypatch.setattr(gpu, "FUSED", {})
     x, v, u, bias = torch.randn(2, 4, 64), torch.randn(8, 64), torch.randn(30, 8), torch.randn(30)
     want = x @ v.T @ u.T + bias
     for chosen in ("cuda", "torch"):
-        monkeypatch.setattr(lowrank_gpu, "_measure", lambda *_, way=chosen: (way, "measured"))
-        monkeypatch.setattr(lowrank_gpu, "FUSED", {})
+        monkeypatch.setattr(gpu, "_measure", lambda *_, way=chosen: (way, "measured"))
+        monkeypatch.setattr(gpu, "FUSED", {})
         with on_a_gpu():
-            torch.testing.assert_close(lowrank_gpu.lowrank_linear(x, v, u, bias), want)
+            torch.testing.assert_close(gpu.lowrank_linear(x, v, u, bias), want)
             assert ("lowrank_linear [64-8-30, up to 8 rows, float32]", chosen, "measured") in (
                 dispatch.table()
             )
-    monkeypatch.setattr(lowrank_gpu, "_measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(gpu, "_measure", lambda *_: pytest.fail("measured"))
     with on_a_gpu():
-        many = lowrank_gpu.lowrank_linear(torch.randn(17, 64), v, u)
+        many = gpu.lowrank_linear(torch.randn(17, 64), v, u)
         assert many.shape == (17, 30)
-        lowrank_gpu.lowrank_linear(x.double(), v.double(), u.double())
-        lowrank_gpu.lowrank_linear(torch.randn(4, 64, requires_grad=True), v, u)
-        lowrank_gpu.lowrank_linear(torch.randn(4, 8192), torch.randn(8, 8192), u)
+        gpu.lowrank_linear(x.double(), v.double(), u.double())
+        gpu.lowrank_linear(torch.randn(4, 64, requires_grad=True), v, u)
+        gpu.lowrank_linear(torch.randn(4, 8192), torch.randn(8, 8192), u)
 
 
 def test_the_measurement_takes_the_faster_way(monkeypatch):
@@ -198,15 +199,15 @@ def test_the_measurement_takes_the_faster_way(monkeypatch):
         return times["fused" if seen.pop() == "cuda" else "plain"]
 
     seen: list[str] = []
-    monkeypatch.setattr(lowrank_gpu, "_milliseconds", milliseconds)
-    monkeypatch.setattr(lowrank_gpu.cuda, "lowrank_linear", lambda *_: seen.append("cuda"))
-    monkeypatch.setattr(lowrank_gpu.reference, "lowrank_linear", lambda *_: seen.append("torch"))
+    monkeypatch.setattr(gpu, "_milliseconds", milliseconds)
+    monkeypatch.setattr(gpu.cuda, "lowrank_linear", lambda *_: seen.append("cuda"))
+    monkeypatch.setattr(gpu.reference, "lowrank_linear", lambda *_: seen.append("torch"))
     with on_a_gpu():
-        chosen, reason = lowrank_gpu._measure(*[torch.zeros(1)] * 4)
+        chosen, reason = gpu._measure(*[torch.zeros(1)] * 4)
         assert chosen == "cuda"
         assert "2.00x" in reason
         times["fused"] = 1.95
-        assert lowrank_gpu._measure(*[torch.zeros(1)] * 4)[0] == "torch", "too little to be sure"
+        assert gpu._measure(*[torch.zeros(1)] * 4)[0] == "torch", "too little to be sure"
 
 
 def test_threads_that_wait_for_one_another_are_reported(tmp_path):

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from compressc.errors import CompresscError
-from compressc.kernels import dispatch, linear_kl, linear_softmax_kl, products, softmax_kl
+from compressc.kernels import dispatch, linear_softmax_kl, softmax_kl
+from compressc.kernels.losses import linear_kl, products
 
 
 def states(dtype=torch.float32):

@@ -12,13 +12,12 @@ from compressc.kernels import (
     cuda,
     dispatch,
     int8_lowrank_linear,
-    lowrank,
     lowrank_linear,
-    lowrank_ops,
     native,
     onednn,
     quantize_rows,
 )
+from compressc.kernels.lowrank import linear, operators
 
 SHAPES = [(1, 8, 3, 5), (3, 33, 7, 17), (16, 64, 16, 64), (40, 100, 20, 31), (0, 8, 3, 5)]
 FLOATS = (torch.float32, torch.bfloat16)
@@ -32,9 +31,9 @@ WAYS = [
 @pytest.fixture
 def fresh(monkeypatch) -> None:
     """Nothing measured yet, and nothing too small to be."""
-    monkeypatch.setattr(lowrank, "LINEAR", {})
-    monkeypatch.setattr(lowrank, "_KNOWN", {})
-    monkeypatch.setattr(lowrank, "_SMALLEST", 1)
+    monkeypatch.setattr(linear, "LINEAR", {})
+    monkeypatch.setattr(linear, "_KNOWN", {})
+    monkeypatch.setattr(linear, "_SMALLEST", 1)
 
 
 @pytest.mark.parametrize(("way", "dtype"), WAYS)
@@ -42,7 +41,7 @@ def fresh(monkeypatch) -> None:
 def test_the_same_product_by_every_implementation(monkeypatch, fresh, dtype, way, with_bias):
     torch.manual_seed(0)
     name, _, isa = way.partition("-")
-    monkeypatch.setattr(lowrank, "_measure", lambda *_: (name, "forced"))
+    monkeypatch.setattr(linear, "_measure", lambda *_: (name, "forced"))
     context = instruction_set(isa, dtype) if name == "native" else nullcontext()
     with on_a_gpu() if way == "cuda-emulated" else context:
         multiply = cuda.lowrank_linear if way == "cuda-emulated" else lowrank_linear
@@ -65,13 +64,13 @@ def test_leading_dimensions_and_gradients_are_those_of_two_linears():
 def test_the_choice_is_measured_once_and_shown(monkeypatch, fresh):
     x, v, u, bias = factors(40, 64, 16, 64)
     lowrank_linear(x, v, u, bias)
-    ((shape, (chosen, reason)),) = lowrank.LINEAR.items()
+    ((shape, (chosen, reason)),) = linear.LINEAR.items()
     assert tuple(shape[:4]) == (64, 64, 16, 64)
     assert chosen in ("native", "torch", "onednn")
     assert "the speed of two F.linear" in reason
     shown = [row for row in dispatch.table() if row.operator.startswith("lowrank_linear [64-16-64")]
     assert shown[0].implementation == chosen
-    monkeypatch.setattr(lowrank, "_measure", lambda *_: pytest.fail("measured twice"))
+    monkeypatch.setattr(linear, "_measure", lambda *_: pytest.fail("measured twice"))
     lowrank_linear(x[:33], v, u, bias)
 
 
@@ -85,42 +84,42 @@ def test_the_choice_is_measured_once_and_shown(monkeypatch, fresh):
 )
 def test_the_fastest_is_chosen_and_noise_is_not(monkeypatch, fresh, milliseconds, chosen, reason):
     names = ["torch", "native", "onednn"]
-    monkeypatch.setattr(lowrank, "candidates", lambda _: (names, ""))
+    monkeypatch.setattr(linear, "candidates", lambda _: (names, ""))
     clock = [0.0]
 
     def way(name, *_):
         def run(*arguments):
             clock[0] += milliseconds[names.index(name)] / 1000
-            return lowrank._torch(*arguments)
+            return linear._torch(*arguments)
 
         return run
 
-    monkeypatch.setattr(lowrank, "_way", way)
-    monkeypatch.setattr(lowrank.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(linear, "_way", way)
+    monkeypatch.setattr(linear.time, "perf_counter", lambda: clock[0])
     lowrank_linear(*factors(40, 64, 16, 64))
-    assert list(lowrank.LINEAR.values()) == [(chosen, reason)]
+    assert list(linear.LINEAR.values()) == [(chosen, reason)]
 
 
 def test_onednn_that_refuses_a_layout_is_left_out(monkeypatch, fresh):
     def refuse(*_):
         raise RuntimeError("not this layout\nand so on")
 
-    monkeypatch.setattr(lowrank, "_onednn", refuse)
+    monkeypatch.setattr(linear, "_onednn", refuse)
     x, v, u, bias = factors(40, 64, 16, 64)
     torch.testing.assert_close(lowrank_linear(x, v, u, bias), F.linear(F.linear(x, v), u, bias))
-    ((chosen, reason),) = lowrank.LINEAR.values()
+    ((chosen, reason),) = linear.LINEAR.values()
     assert chosen in ("native", "torch")
     assert "oneDNN refuses: not this layout" in reason
 
 
 def test_the_kernel_is_demanded_or_switched_off(monkeypatch, fresh):
     x, v, u, bias = factors(40, 64, 16, 64)
-    monkeypatch.setattr(lowrank, "_measure", lambda *_: ("native", "forced"))
+    monkeypatch.setattr(linear, "_measure", lambda *_: ("native", "forced"))
     calls = []
     monkeypatch.setattr(
-        lowrank.native,
+        linear.native,
         "lowrank_multiplier",
-        lambda *_: lambda *arguments: calls.append(1) or lowrank._torch(*arguments),
+        lambda *_: lambda *arguments: calls.append(1) or linear._torch(*arguments),
     )
     lowrank_linear(x, v, u, bias)
     assert len(calls) == 1
@@ -129,7 +128,7 @@ def test_the_kernel_is_demanded_or_switched_off(monkeypatch, fresh):
         rows = {row.operator: row.implementation for row in dispatch.table()}
         assert rows["lowrank_linear [cpu, float32]"] == "torch"
     assert len(calls) == 1
-    monkeypatch.setattr(lowrank, "_measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(linear, "_measure", lambda *_: pytest.fail("measured"))
     with dispatch.using("native"):
         lowrank_linear(x[:5], v, u, bias)
     assert len(calls) == (1 if native.MODULE is None else 2)
@@ -146,7 +145,7 @@ def test_the_table_says_which_ways_there_are():
 
 
 def test_the_kernel_keeps_out_of_gradients_traces_and_modes(monkeypatch, fresh):
-    monkeypatch.setattr(lowrank, "_choose", lambda *_: pytest.fail("chosen"))
+    monkeypatch.setattr(linear, "_choose", lambda *_: pytest.fail("chosen"))
     x, v, u, bias = factors(40, 64, 16, 64)
     plain = F.linear(F.linear(x, v), u, bias)
 
@@ -179,11 +178,11 @@ def test_what_does_not_fit_is_refused_by_torch(fresh):
             lowrank_linear(*bad)
     assert lowrank_linear(x[:0], v, u, bias).shape == (0, 64)
     assert torch.equal(lowrank_linear(x, v[:0], u[:, :0], bias), bias.expand(40, 64))
-    assert lowrank.LINEAR == {}
+    assert linear.LINEAR == {}
 
 
 def test_nothing_is_measured_for_training_tracing_or_determinism(monkeypatch, fresh):
-    monkeypatch.setattr(lowrank, "_measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(linear, "_measure", lambda *_: pytest.fail("measured"))
     x, v, u, bias = factors(40, 64, 16, 64)
     x.requires_grad_()
     lowrank_linear(x, v, u, bias)
@@ -218,7 +217,7 @@ def test_without_kernel_and_onednn_it_is_plain_torch(monkeypatch, fresh):
     x, v, u, bias = factors(40, 64, 16, 64)
     assert torch.equal(lowrank_linear(x, v, u, bias), F.linear(F.linear(x, v), u, bias))
     why = "no fused kernel for this dtype: not built; this torch has no oneDNN operator"
-    assert list(lowrank.LINEAR.values()) == [("torch", why)]
+    assert list(linear.LINEAR.values()) == [("torch", why)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -253,4 +252,4 @@ def test_a_row_of_zeros_quantizes_to_zeros():
     quantized, scale = quantize_rows(torch.tensor([[0.0, 0.0], [1.0, -2.0]]))
     assert quantized.tolist() == [[0, 0], [64, -127]]
     torch.testing.assert_close(scale, torch.tensor([1.0, 2.0 / 127]))
-    assert lowrank_ops.INT8_ROWS > 1
+    assert operators.INT8_ROWS > 1

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compressc.errors import CompresscError
 from compressc.kernels import TopK, cuda, dispatch, native, softmax_kl, softmax_kl_ce
-from compressc.kernels.problem import Problem
+from compressc.kernels.losses.problem import Problem
 
 SHAPES = [(1, 1), (3, 10), (5, 17), (3, 1023), (2, 2049)]
 INF = float("inf")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from measure import exactly
 
 from compressc.kernels import cuda, native
-from compressc.kernels.problem import Problem, TopK
+from compressc.kernels.losses.problem import Problem, TopK
 
 ROOT = Path(__file__).parents[2]
 ISAS = ("avx512", "avx2", "portable")

@@ -6,8 +6,8 @@ import torch
 import triton
 from torch import Tensor
 
+from compressc.kernels.losses.problem import Problem, TopK, gradient_of, rows_of
 from compressc.kernels.native import DIRECTIONS
-from compressc.kernels.problem import Problem, TopK, gradient_of, rows_of
 from compressc.kernels.triton.softmax_kl import BLOCK, REGISTERS, WARPS, softmax_kl_rows
 from compressc.kernels.triton.topk_kl import topk_kl_rows
 

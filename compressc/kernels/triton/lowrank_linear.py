@@ -1,7 +1,7 @@
 """x v^T u^T + bias in one Triton kernel for few rows: the product of rank r never leaves the chip.
 
 Every program makes the whole inner product for its rows, and then its share of the outputs; when
-that pays is `lowrank_gpu.py`'s to say.
+that pays is `lowrank/gpu.py`'s to say.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def warps(rank: int) -> int:
 
 
 def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`reference.lowrank_linear` of one dtype, rank at most `lowrank_gpu.MOST_RANK`."""
+    """`reference.lowrank_linear` of one dtype, rank at most `lowrank.gpu.MOST_RANK`."""
     flat = x.reshape(-1, x.shape[-1]).contiguous()
     (rows, inner), (out, rank) = flat.shape, u.shape
     y = torch.empty(rows, out, dtype=x.dtype, device=x.device)

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from compressc.errors import CompresscError
-from compressc.kernels import one_pass, ops, products, vocabulary_pieces
-from compressc.kernels.problem import Problem, mean_weight
+from compressc.kernels.losses import one_pass, operators, products, vocabulary_pieces
+from compressc.kernels.losses.problem import Problem, mean_weight
 
 #: Bytes of one side's logits in a chunk: few enough to stay in a last-level cache.
 CHUNK_BYTES = 16 << 20
@@ -141,7 +141,7 @@ def _logits_grad(a: _Tokens) -> tuple[Tensor, Tensor | None]:
     student, teacher = products.linear(a.h_s, a.w_s), products.linear(a.h_t, a.w_t)
     problem = Problem(student, teacher, a.temperature, a.weight, scale=a.scale)
     wanted = a.want_h or a.want_w
-    return ops.loss_and_grad(problem, wanted, True, in_place=wanted)
+    return operators.loss_and_grad(problem, wanted, True, in_place=wanted)
 
 
 def _pieced(a: _Tokens, grad_w: Tensor, first: bool) -> tuple[Tensor, Tensor | None]:
@@ -205,13 +205,13 @@ def _check(
         raise CompresscError("CC100", "temperature must be above 0", got=str(temperature))
 
 
-ops.LIBRARY.define(
+operators.LIBRARY.define(
     "linear_softmax_kl(Tensor h_s, Tensor w_s, Tensor h_t, Tensor w_t, float temperature, "
     "float scale, bool want_h, bool want_w, Tensor? weight=None) -> (Tensor, Tensor, Tensor)",
     tags=(torch.Tag.pt2_compliant_tag,),
 )
-ops.LIBRARY.impl("linear_softmax_kl", _linear_softmax_kl, "CompositeExplicitAutograd")
-torch.library.register_fake("compressc::linear_softmax_kl", _fake, lib=ops.LIBRARY)
+operators.LIBRARY.impl("linear_softmax_kl", _linear_softmax_kl, "CompositeExplicitAutograd")
+torch.library.register_fake("compressc::linear_softmax_kl", _fake, lib=operators.LIBRARY)
 torch.library.register_autograd(
-    "compressc::linear_softmax_kl", _backward, setup_context=_setup, lib=ops.LIBRARY
+    "compressc::linear_softmax_kl", _backward, setup_context=_setup, lib=operators.LIBRARY
 )

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressc.kernels.problem import Problem, TopK
+from compressc.kernels.losses.problem import Problem, TopK
 from compressc.kernels.reference import INF, prepared, topk_events
 
 

@@ -1,6 +1,6 @@
 """`torch.ops.compressc.lowrank_linear` and `.int8_lowrank_linear`.
 
-The Python functions of `lowrank.py` are for use in models: traced, `lowrank_linear` becomes two
+The Python functions of `linear.py` are for use in models: traced, `lowrank_linear` becomes two
 linear layers that every back end knows.
 """
 
@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compressc.kernels import dispatch, lowrank, native
-from compressc.kernels.ops import LIBRARY
+from compressc.kernels import dispatch, native
+from compressc.kernels.losses.operators import LIBRARY
+from compressc.kernels.lowrank import linear
 
 #: Above as many rows, weights are widened once and multiplied by the matrix library.
 INT8_ROWS = 16
@@ -58,7 +59,7 @@ _TAGS = (torch.Tag.pt2_compliant_tag,)
 LIBRARY.define(
     "lowrank_linear(Tensor x, Tensor v, Tensor u, Tensor? bias=None) -> Tensor", tags=_TAGS
 )
-LIBRARY.impl("lowrank_linear", lowrank.lowrank_linear, "CompositeImplicitAutograd")
+LIBRARY.impl("lowrank_linear", linear.lowrank_linear, "CompositeImplicitAutograd")
 LIBRARY.define(
     "int8_lowrank_linear(Tensor x, Tensor v, Tensor v_scale, Tensor u, Tensor u_scale, "
     "Tensor? bias=None) -> Tensor",

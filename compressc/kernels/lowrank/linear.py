@@ -2,7 +2,7 @@
 
 On a CPU three ways lead there: one call of the fused C++ kernel, two `F.linear`, or two calls of
 oneDNN. Each shape is timed once; `LINEAR` holds what came out, and `dispatch.table` shows it.
-`lowrank_gpu.py` is about GPUs.
+`gpu.py` is about GPUs.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from compressc.kernels import lowrank_gpu, native, onednn, reference
+from compressc.kernels import native, onednn, reference
 from compressc.kernels.forced import FORCED, demanded
-from compressc.kernels.lowrank_shape import Shape, plain_inference
+from compressc.kernels.lowrank import gpu
+from compressc.kernels.lowrank.shape import Shape, plain_inference
 
 Way = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], Tensor]
 _torch = reference.lowrank_linear  # two F.linear
@@ -55,7 +56,7 @@ def lowrank_linear(x: Tensor, v: Tensor, u: Tensor, bias: Tensor | None = None) 
     if _is_compiling() or type(x) is not Tensor:
         return _torch(x, v, u, bias)
     if x.is_cuda:
-        return lowrank_gpu.lowrank_linear(x, v, u, bias)
+        return gpu.lowrank_linear(x, v, u, bias)
     if x.dtype not in TYPES or (native.MODULE is None and x.numel() * v.shape[0] < _SMALLEST):
         return _torch(x, v, u, bias)
     if not plain_inference(x, v, u, bias) or not _one_kind(x, v, u, bias):

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from compressc.kernels import products
+from compressc.kernels.losses import products
 
 #: Columns of a piece, and rows with which one is made: a piece of a side stays in a cache.
 COLUMNS = 4096

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from compressc.errors import CompresscError
-from compressc.kernels import native, one_pass, ops, reference
-from compressc.kernels.problem import Direction, Problem, TopK, mean_weight
+from compressc.kernels import native, reference
+from compressc.kernels.losses import one_pass, operators
+from compressc.kernels.losses.problem import Direction, Problem, TopK, mean_weight
 
 Reduction = Literal["none", "sum", "mean"]
 
@@ -117,7 +118,7 @@ def _solve(problem: Problem, reduction: Reduction) -> Tensor:
     if torch._C._are_functorch_transforms_active():
         loss = reference.rows_loss(problem)
     else:
-        loss = ops.call(problem)
+        loss = operators.call(problem)
     return loss.sum() if reduce else loss.reshape(shape)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from compressc.kernels import cuda, native, reference
-from compressc.kernels.lowrank_shape import Shape, plain_inference
+from compressc.kernels.lowrank.shape import Shape, plain_inference
 
 #: `Shape` (rows exact, threads 0) -> (chosen, reason), as measured in this process.
 FUSED: dict[tuple[Any, ...], tuple[str, str]] = {}

@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from compressc.kernels import ops
-from compressc.kernels.problem import Problem
+from compressc.kernels.losses import operators
+from compressc.kernels.losses.problem import Problem
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 _DTYPES = (torch.float32, torch.bfloat16)
@@ -28,7 +28,7 @@ def solve(problem: Problem, reduce: bool) -> Tensor | None:
         return None
     if torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active():
         return None
-    rows_loss = ops.kernel(problem)
+    rows_loss = operators.kernel(problem)
     if rows_loss is None:
         return None
     return cast("Tensor", _apply(student, problem, rows_loss, reduce))
@@ -39,7 +39,7 @@ class _OnePass(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, _: Tensor, problem: Problem, rows_loss: ops.Kernel, reduce: bool
+        ctx: Any, _: Tensor, problem: Problem, rows_loss: operators.Kernel, reduce: bool
     ) -> Tensor:
         """`_` is the student again: autograd looks for tensors among the arguments only."""
         loss, grad = rows_loss(problem, ctx.needs_input_grad[0], reduce, False)
@@ -87,7 +87,7 @@ def scaled(grad: Tensor, upstream: Tensor) -> Tensor:
     On a GPU the factors are looked at there, and rows with a factor of 1 are left alone.
     """
     grad = owned(grad)
-    ops.scale_rows(grad, upstream)
+    operators.scale_rows(grad, upstream)
     return grad
 
 

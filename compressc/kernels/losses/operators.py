@@ -1,7 +1,7 @@
 """`torch.ops.compressc.*`: schema, fake and autograd, so that torch.compile and export see them.
 
 In these the gradient is a second operator that starts again from the logits; eager code takes the
-shorter way of `losses.py`, where one pass gives both.
+shorter way of `softmax_kl.py`, where one pass gives both.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from compressc.kernels import cuda, dispatch, gradients, native, reference
-from compressc.kernels.problem import Problem, TopK
+from compressc.kernels import cuda, dispatch, native, reference
+from compressc.kernels.losses import gradients
+from compressc.kernels.losses.problem import Problem, TopK
 
 # torch.library is untyped.
 LIBRARY: Any = cast("Any", torch.library.Library)("compressc", "DEF")
