@@ -41,6 +41,8 @@ def fresh(monkeypatch) -> None:
 def test_the_same_product_by_every_implementation(monkeypatch, fresh, dtype, way, with_bias):
     torch.manual_seed(0)
     name, _, isa = way.partition("-")
+    if name == "onednn" and dtype in FLOATS and not onednn.takes(dtype):
+        pytest.skip(f"oneDNN does not multiply {dtype} on this processor")
     monkeypatch.setattr(linear, "_measure", lambda *_: (name, "forced"))
     context = instruction_set(isa, dtype) if name == "native" else nullcontext()
     with on_a_gpu() if way == "cuda-emulated" else context:
@@ -110,6 +112,16 @@ def test_onednn_that_refuses_a_layout_is_left_out(monkeypatch, fresh):
     ((chosen, reason),) = linear.LINEAR.values()
     assert chosen in ("native", "torch")
     assert "oneDNN refuses: not this layout" in reason
+
+
+def test_onednn_is_no_candidate_where_the_processor_lacks_the_dtype(monkeypatch):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    assert "onednn" in linear.candidates(torch.float32)[0]
+    names, why = linear.candidates(torch.bfloat16)
+    assert "onednn" not in names
+    assert "no oneDNN operator for this dtype" in why
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    assert "onednn" in linear.candidates(torch.bfloat16)[0]
 
 
 def test_the_kernel_is_demanded_or_switched_off(monkeypatch, fresh):
@@ -216,7 +228,10 @@ def test_without_kernel_and_onednn_it_is_plain_torch(monkeypatch, fresh):
     monkeypatch.setattr(native, "REASON", "not built")
     x, v, u, bias = factors(40, 64, 16, 64)
     assert torch.equal(lowrank_linear(x, v, u, bias), F.linear(F.linear(x, v), u, bias))
-    why = "no fused kernel for this dtype: not built; this torch has no oneDNN operator"
+    why = (
+        "no fused kernel for this dtype: not built; "
+        "no oneDNN operator for this dtype on this processor"
+    )
     assert list(linear.LINEAR.values()) == [("torch", why)]
 
 

@@ -122,8 +122,8 @@ def candidates(dtype: torch.dtype) -> tuple[list[str], str]:
         names.append("native")
     else:
         absent.append(f"no fused kernel for this dtype: {native.REASON}")
-    if onednn.operator() is None:
-        absent.append("this torch has no oneDNN operator")
+    if not onednn.takes(dtype):
+        absent.append("no oneDNN operator for this dtype on this processor")
     else:
         names.append("onednn")
     return names, "; ".join(absent)
