@@ -9,7 +9,13 @@ import torch
 
 from compressc.backend.backend import Backend, Runner
 from compressc.backend.exporting import export_graph, unwritable
-from compressc.backend.onnx_cleaning import clean, name_dimensions, split_quantized_gemms
+from compressc.backend.onnx_cleaning import (
+    clean,
+    fresh_name,
+    name_dimensions,
+    name_values,
+    split_quantized_gemms,
+)
 from compressc.errors import CompresscError
 from compressc.ir import Graph
 from compressc.quiet import quiet
@@ -80,8 +86,6 @@ def export_onnx(graph: Graph, example: tuple[torch.Tensor, ...]) -> Any:
             exported = torch.onnx.export(
                 program,
                 dynamo=True,
-                input_names=[op.name for op in graph.inputs],
-                output_names=_output_names(graph),
                 external_data=False,
                 verbose=False,
             )
@@ -89,6 +93,7 @@ def export_onnx(graph: Graph, example: tuple[torch.Tensor, ...]) -> Any:
             raise unwritable("the ONNX exporter", error) from error
     assert exported is not None
     model = exported.model_proto
+    name_values(model.graph, [op.name for op in graph.inputs], _output_names(graph))
     clean(model)
     types = [graph.type_of(op.name) for op in graph.inputs]
     name_dimensions(model.graph.input, types)
@@ -98,15 +103,11 @@ def export_onnx(graph: Graph, example: tuple[torch.Tensor, ...]) -> Any:
 
 def _output_names(graph: Graph) -> list[str]:
     """The outputs' names; a value that is returned twice, or is an input, needs another one."""
-    taken = {op.name for op in graph.inputs}
-    names = []
+    given = [op.name for op in graph.inputs]
+    names: list[str] = []
     for name in graph.output_names:
-        unique, number = name, 0
-        while unique in taken:
-            number += 1
-            unique = f"{name}_{number}"
-        taken.add(unique)
-        names.append(unique)
+        again = name in (*given, *names)
+        names.append(fresh_name(name, {*given, *graph.output_names, *names}) if again else name)
     return names
 
 

@@ -7,8 +7,9 @@ the Python stack it came from.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,7 @@ def drop_unused(graph: Any) -> None:
     """Drop nodes and stored tensors that nothing reads."""
     outputs = {value.name for value in graph.output}
     while True:
-        read = Counter(name for node in graph.node for name in node.input)
+        read = Counter(_names_read(graph))
         dead = [n for n in graph.node if not any(read[o] or o in outputs for o in n.output)]
         for node in dead:
             graph.node.remove(node)
@@ -123,6 +124,63 @@ def name_dimensions(values: Any, types: Sequence[TensorType]) -> None:
         for dimension, size in zip(dimensions, type_.shape, strict=True):
             if dimension.dim_param and not isinstance(size, int):
                 dimension.dim_param = size_text(size)
+
+
+def name_values(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Give the inputs and outputs these names, and inner values that had one of them another.
+
+    The exporter calls inner values after their operator (`sigmoid`, `sigmoid_1`), which may be what
+    an output is called; a name that is written twice makes the file invalid.
+    """
+    old = [value.name for value in (*graph.input, *graph.output)]
+    renamed = dict(zip(old, (*inputs, *outputs), strict=True))
+    wanted, known = set(renamed.values()), set(_value_names(graph))
+    for name in sorted((known & wanted) - set(old)):
+        renamed[name] = fresh_name(name, known | wanted)
+        known.add(renamed[name])
+    _rename(graph, renamed)
+
+
+def fresh_name(stem: str, taken: Collection[str]) -> str:
+    """`stem`, or `stem_1`, `stem_2`, ...: the first that is not taken."""
+    numbered = (f"{stem}_{number}" for number in itertools.count(1))
+    return next(name for name in itertools.chain([stem], numbered) if name not in taken)
+
+
+def _value_names(graph: Any) -> Iterator[str]:
+    """Names of all values; an inner graph reads those of the graph it stands in."""
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        yield value.name
+    for node in graph.node:
+        yield from node.input
+        yield from node.output
+        for inner in _inner_graphs(node):
+            yield from _value_names(inner)
+
+
+def _rename(graph: Any, renamed: Mapping[str, str]) -> None:
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        value.name = renamed.get(value.name, value.name)
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [renamed.get(name, name) for name in names]
+        for inner in _inner_graphs(node):
+            _rename(inner, renamed)
+
+
+def _names_read(graph: Any) -> Iterator[str]:
+    for node in graph.node:
+        yield from node.input
+        for inner in _inner_graphs(node):
+            yield from _names_read(inner)
+            yield from (value.name for value in inner.output)
+
+
+def _inner_graphs(node: Any) -> Iterator[Any]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def _attribute(node: Any, name: str) -> Any:
