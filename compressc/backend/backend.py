@@ -13,12 +13,14 @@ from typing import ClassVar
 import torch
 
 from compressc.ir import Graph
+from compressc.plugins import BACKENDS, Group
+from compressc.spec import Configured, parse
 
 #: The model's inputs -> its outputs, flattened in order. Tensors are on the CPU.
 Runner = Callable[..., tuple[torch.Tensor, ...]]
 
 
-class Backend(ABC):
+class Backend(Configured, ABC):
     """One output format and the runtime that executes it.
 
     Class variables:
@@ -27,7 +29,7 @@ class Backend(ABC):
         suffix: what the file is called inside the output folder.
     """
 
-    name: ClassVar[str]
+    entry_points: ClassVar[Group] = BACKENDS
     runtime: ClassVar[str]
     suffix: ClassVar[str]
 
@@ -59,3 +61,13 @@ class Backend(ABC):
     def files(self, path: Path) -> list[Path]:
         """Every file of an emitted model, for counting bytes."""
         return [path]
+
+
+def load_backend(text: str) -> Backend:
+    """The back end of that name, with options where the text gives any.
+
+    Raises:
+        CompresscError: CC107 for an unknown name, CC106 for a broken plugin, CC102 or CC103 for
+            options that are not its.
+    """
+    return parse(Backend, text)  # type: ignore[type-abstract]

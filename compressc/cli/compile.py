@@ -124,9 +124,9 @@ def _sizes(text: str) -> list[int]:
 
 
 def _check_formats(formats: list[str]) -> None:
-    from compressc.pipeline import find_plugins, nearest
+    from compressc.plugins import BACKENDS, find, nearest
 
-    known = find_plugins("compressc.backends")
+    known = find(BACKENDS)
     for name in formats:
         if name not in known:
             raise CompresscError("CC107", f"no format '{name}'", hint=nearest(name, known))

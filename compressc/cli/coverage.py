@@ -42,11 +42,12 @@ def parse_request(coverage: bool, request: CoverageRequest) -> list[Pass] | None
     Raises:
         CompresscError: CC101 to CC103 for the pass list.
     """
-    from compressc.pipeline import PASSES, find_plugins, parse_passes
+    from compressc.pipeline import parse_passes
+    from compressc.plugins import PASSES, find
 
     if not (coverage or request.passes or request.strict is not None):
         return None
-    return parse_passes(request.passes or list(find_plugins(PASSES)))
+    return parse_passes(request.passes or list(find(PASSES)))
 
 
 def show_coverage(

@@ -10,7 +10,7 @@ def doctor() -> None:
     from rich.table import Table
 
     from compressc.kernels import dispatch
-    from compressc.pipeline import find_plugins
+    from compressc.plugins import GROUPS, find
     from compressc.report.machine import describe_machine, library_versions
 
     console = Console()
@@ -22,8 +22,8 @@ def doctor() -> None:
     for row in dispatch.table():
         kernels.add_row(*map(escape, row))  # "[cpu, float32]" is text, not markup
     console.print(kernels)
-    for group in ("passes", "backends", "datasets", "objectives"):
-        names = ", ".join(find_plugins(f"compressc.{group}")) or "none"
-        console.print(f"{group}: {names}", highlight=False)
+    for group in GROUPS:
+        names = ", ".join(find(group)) or "none"
+        console.print(f"{group.nouns}: {names}", highlight=False)
     facts = ", ".join(f"{key} {value}" for key, value in describe_machine().items())
     console.print(f"machine: {facts}", highlight=False)

@@ -1,4 +1,4 @@
-"""`compressc explain prune`: what a pass does, its options, and its place among the others."""
+"""`compressc explain prune`: what a plugin does, its options, and its place among the others."""
 
 from __future__ import annotations
 
@@ -8,33 +8,74 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
-    from compressc.pipeline import Pass
+    from compressc.plugins import Group
+    from compressc.spec import Configured
+
+NAME = typer.Argument(help="Name of a pass, objective, data set or back end; none lists them all.")
 
 
-def explain(name: Annotated[str, typer.Argument(help="Name of a pass.")]) -> None:
-    """Say what a pass does, which options it has and what must come before and after it."""
+def explain(name: Annotated[str, NAME] = "") -> None:
+    """Say what a plugin does, which options it has and what must come before and after it."""
     from rich.console import Console
 
-    from compressc.pipeline import load_pass
+    from compressc.errors import CompresscError
+    from compressc.plugins import GROUPS, find, nearest
 
-    cls = load_pass(name)
-    console = Console()
-    console.print(f"{name} ({cls.effect})\n", highlight=False)
-    for paragraph in (inspect.getdoc(cls) or "").split("\n\n"):
+    if not name:
+        Console().print(plugins_table())
+        return
+    found = [group for group in GROUPS if name in find(group)]
+    if not found:
+        known = sorted({name for group in GROUPS for name in find(group)})
+        raise CompresscError("CC107", f"unknown plugin '{name}'", hint=nearest(name, known))
+    for group in found:
+        _explain_one(group, name, Console())
+
+
+def _explain_one(group: Group, name: str, console: Console) -> None:
+    from compressc.plugins import distribution, load
+    from compressc.spec import Configured
+
+    plugin = load(group, name)
+    console.print(f"{name}: {group.noun}, from {distribution(group, name)}\n", highlight=False)
+    for paragraph in (inspect.getdoc(plugin) or "").split("\n\n"):
         console.print(" ".join(paragraph.split()) + "\n", highlight=False, markup=False)
-    if cls.model_fields:
-        console.print(options_table(cls))
-    for other, reason in cls.after.items():
-        console.print(f"comes after {other}: {reason}", highlight=False, markup=False)
-    for other, reason in cls.before.items():
-        console.print(f"comes before {other}: {reason}", highlight=False, markup=False)
-    for other in cls.prelude:
-        console.print(f"runs {other} first where it is missing", highlight=False)
+    if isinstance(plugin, type) and issubclass(plugin, Configured):
+        if plugin.model_fields:
+            console.print(options_table(plugin))
+        for line in plugin.remarks():
+            console.print(line, highlight=False, markup=False)
 
 
-def options_table(cls: type[Pass]) -> Table:
+def plugins_table() -> Table:
+    """Every plugin: kind, name, what it does in one line, and where it comes from."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    from compressc.plugins import GROUPS, distribution, find
+
+    table = Table("kind", "name", "what it does", "from")
+    for group in GROUPS:
+        for name in find(group):
+            table.add_row(group.noun, name, escape(summary(group, name)), distribution(group, name))
+    return table
+
+
+def summary(group: Group, name: str) -> str:
+    """The first line of a plugin's documentation, or the error: none must hide the others."""
+    from compressc.errors import CompresscError
+    from compressc.plugins import load
+
+    try:
+        return (inspect.getdoc(load(group, name)) or "").partition("\n")[0]
+    except CompresscError as error:
+        return str(error)
+
+
+def options_table(cls: type[Configured]) -> Table:
     """Options with type, bounds, default and documentation."""
     from rich.markup import escape
     from rich.table import Table
@@ -45,7 +86,7 @@ def options_table(cls: type[Pass]) -> Table:
     return table
 
 
-def option_rows(cls: type[Pass]) -> list[tuple[str, str, str, str]]:
+def option_rows(cls: type[Configured]) -> list[tuple[str, str, str, str]]:
     """(option, type and bounds, default, documentation) of each option."""
     schema: dict[str, Any] = cls.model_json_schema(by_alias=True)
     rows = []

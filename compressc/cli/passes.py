@@ -10,18 +10,19 @@ def passes() -> None:
     from rich.table import Table
 
     from compressc.errors import CompresscError
-    from compressc.pipeline import PASSES, distribution_of, find_plugins, load_pass
+    from compressc.pipeline import load_pass
+    from compressc.plugins import PASSES, distribution, find
 
     table = Table(title="passes", title_justify="left")
     for column in ("pass", "effect", "needs", "what it does", "from"):
         table.add_column(column)
-    for name in find_plugins(PASSES):
+    for name in find(PASSES):
         try:
             cls = load_pass(name)
         except CompresscError as error:  # one broken plugin must not hide the others
-            table.add_row(name, "-", "-", escape(str(error)), distribution_of(PASSES, name))
+            table.add_row(name, "-", "-", escape(str(error)), distribution(PASSES, name))
             continue
         summary = (cls.__doc__ or "").strip().splitlines()[0]
         needs = ", ".join(sorted(cls.needs)) or "-"
-        table.add_row(name, cls.effect, needs, summary, distribution_of(PASSES, name))
+        table.add_row(name, cls.effect, needs, summary, distribution(PASSES, name))
     Console().print(table)

@@ -22,8 +22,8 @@ from compressc.ir.types import (
     ValueType,
     parse_size,
     parse_type,
-    split_top_level,
 )
+from compressc.spec import split_top_level
 
 _NAME = r"[A-Za-z0-9_.]+"
 _HEADER = re.compile(rf"graph ({_NAME})\((.*)\) \{{$")

@@ -20,6 +20,7 @@ from torch.utils._sympy.functions import Max as TorchMax
 from torch.utils._sympy.functions import Min as TorchMin
 
 from compressc.errors import CompresscError
+from compressc.spec import split_top_level
 
 Size: TypeAlias = int | sympy.Expr
 
@@ -191,30 +192,6 @@ def _parse_type(text: str) -> TensorType:
 
 
 _parse_short_type = lru_cache(maxsize=4096)(_parse_type)
-
-
-def split_top_level(text: str, separator: str = ",") -> list[str]:
-    """Split at separators outside brackets and quotes; empty text gives no parts."""
-    parts: list[str] = []
-    depth = start = 0
-    quote, escaped = "", False
-    for i, char in enumerate(text):
-        if escaped:
-            escaped = False
-        elif quote:
-            escaped = char == "\\"
-            quote = "" if char == quote else quote
-        elif char in "\"'":
-            quote = char
-        elif char in "([{":
-            depth += 1
-        elif char in ")]}":
-            depth -= 1
-        elif char == separator and depth == 0:
-            parts.append(text[start:i].strip())
-            start = i + 1
-    last = text[start:].strip()
-    return [*parts, last] if last or parts else []
 
 
 def evaluate(size: Size, env: Mapping[str, Any]) -> Any:

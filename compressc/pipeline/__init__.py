@@ -5,7 +5,7 @@ from compressc.ir import random_inputs, run_graph
 from compressc.pipeline.cache import PassCache, default_cache_folder
 from compressc.pipeline.covering import cover
 from compressc.pipeline.exactness import EXACT_TOLERANCE, check_exact
-from compressc.pipeline.options import make_pass, option_names, parse_pass, parse_passes
+from compressc.pipeline.options import load_pass, parse_pass, parse_passes
 from compressc.pipeline.ordering import Step, plan
 from compressc.pipeline.pass_ import Context, Pass, Progress, Samples, TransferSet
 from compressc.pipeline.pipeline import (
@@ -14,19 +14,10 @@ from compressc.pipeline.pipeline import (
     Pipeline,
     write_snapshots,
 )
-from compressc.pipeline.registry import (
-    PASSES,
-    distribution_of,
-    find_plugins,
-    load_pass,
-    load_plugin,
-    nearest,
-)
 from compressc.pipeline.seeding import seeded
 
 __all__ = [
     "EXACT_TOLERANCE",
-    "PASSES",
     "Context",
     "Coverage",
     "Observer",
@@ -42,13 +33,7 @@ __all__ = [
     "check_exact",
     "cover",
     "default_cache_folder",
-    "distribution_of",
-    "find_plugins",
     "load_pass",
-    "load_plugin",
-    "make_pass",
-    "nearest",
-    "option_names",
     "parse_pass",
     "parse_passes",
     "plan",

@@ -10,9 +10,8 @@ import torch
 from compressc.analysis.coverage import Coverage, Verdict, parameters_of, summarize
 from compressc.errors import CompresscError, first_line
 from compressc.ir import Graph
-from compressc.pipeline.options import make_pass
+from compressc.pipeline.options import parse_pass
 from compressc.pipeline.pass_ import Context, Pass, TransferSet
-from compressc.pipeline.registry import load_pass
 from compressc.pipeline.seeding import seeded
 
 
@@ -52,7 +51,7 @@ def _asked(pass_: Pass, graph: Graph, data: TransferSet | None, seed: int) -> Ma
         asked = asked.copy()
         context = Context(graph, data, seed)
         with seeded(seed), torch.enable_grad():
-            make_pass(load_pass(name), {}).run(asked, context)
+            parse_pass(name).run(asked, context)
     context = Context(graph, data, seed)
     with seeded(seed):
         answer: Any = pass_.coverage(asked, context)

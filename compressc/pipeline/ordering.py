@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compressc.errors import CompresscError
-from compressc.pipeline.options import make_pass
+from compressc.pipeline.options import parse_pass
 from compressc.pipeline.pass_ import Pass, TransferSet
-from compressc.pipeline.registry import load_pass
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ def plan(passes: Sequence[Pass], data: TransferSet | None) -> list[Step]:
     for pass_ in passes:
         before = steps[-1].pass_.name if steps else ""
         steps += [
-            Step(make_pass(load_pass(name), {}), inserted_for=pass_.name)
+            Step(parse_pass(name), inserted_for=pass_.name)
             for name in pass_.prelude
             if name != before
         ]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
 from compressc.analysis.coverage import Verdict
 from compressc.errors import CompresscError
 from compressc.ir import Graph
+from compressc.plugins import PASSES, Group
+from compressc.spec import Configured
 
 
 class Samples(Protocol):
@@ -99,22 +98,19 @@ class Context:
         return self.data
 
 
-class Pass(BaseModel, ABC):
+class Pass(Configured, ABC):
     """One technique. Subclass it, declare options as fields, edit the graph in `run`.
 
     Class variables:
-        name: how the pass is called in a pass list.
-        version: part of the cache key; raise it when the result changes.
+        name, version: see `Configured`.
         effect: `exact` passes keep every output up to rounding, and the pipeline checks that.
         needs: of `data` and `labels`.
         after, before: other passes -> why this one must come after (before) them where both run.
         prelude: passes that the pipeline puts in front of this one where they are missing.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    entry_points: ClassVar[Group] = PASSES
 
-    name: ClassVar[str]
-    version: ClassVar[int] = 1
     effect: ClassVar[Literal["exact", "lossy"]] = "lossy"
     needs: ClassVar[frozenset[str]] = frozenset()
     after: ClassVar[Mapping[str, str]] = {}
@@ -138,32 +134,18 @@ class Pass(BaseModel, ABC):
         """
         return {}
 
+    @classmethod
+    def remarks(cls) -> list[str]:
+        """Effect and needs, and the place among other passes, with the reasons."""
+        needs = ", ".join(sorted(cls.needs)) or "nothing"
+        return [
+            f"effect: {cls.effect}; needs: {needs}",
+            *(f"comes after {other}: {reason}" for other, reason in cls.after.items()),
+            *(f"comes before {other}: {reason}" for other, reason in cls.before.items()),
+            *(f"runs {other} first where it is missing" for other in cls.prelude),
+        ]
+
     @property
     def requirements(self) -> frozenset[str]:
         """What this very pass needs: `needs`, and whatever its options ask for beyond it."""
         return self.needs
-
-    @property
-    def text(self) -> str:
-        """The pass as it is written in a pass list: `prune(ratio=0.5)`."""
-        fields = type(self).model_fields
-        given = {fields[key].alias or key: getattr(self, key) for key in self.model_fields_set}
-        options = ", ".join(f"{key}={_literal(given[key])}" for key in sorted(given))
-        return f"{self.name}({options})" if options else self.name
-
-    def cache_key(self) -> dict[str, Any]:
-        """Class, version and every option: what the result depends on beside graph and data."""
-        cls = type(self)
-        return {
-            "pass": f"{cls.__module__}.{cls.__qualname__}",
-            "version": self.version,
-            "options": self.model_dump(mode="json"),
-        }
-
-
-def _literal(value: Any) -> str:
-    """A bare word stays one; any other text is quoted, so that it reads back as text."""
-    bare = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.-]*", value)
-    if bare and value.lower() not in ("true", "false", "none"):
-        return str(value)
-    return json.dumps(value) if isinstance(value, str) else repr(value)

@@ -9,14 +9,14 @@ from pydantic import Field, field_validator
 
 from compressc.analysis.coverage import Verdict
 from compressc.data import Split
-from compressc.errors import CompresscError
 from compressc.ir import Graph
-from compressc.pipeline import Context, Pass, distribution_of, find_plugins, load_plugin, nearest
+from compressc.pipeline import Context, Pass
+from compressc.plugins import OBJECTIVES, distribution, load
 from compressc.training import Moment, Settings, Task, TrainingResult, train
 from compressc_distill.features import Pair, choose_points, find_pairs
 from compressc_distill.holdout import hold_out
 from compressc_distill.lesson import Lesson, Mixture
-from compressc_distill.objectives import GROUP, Objective
+from compressc_distill.objectives import Objective
 from compressc_distill.outputs import Rows, logits_name
 from compressc_distill.reach import judge
 from compressc_distill.teacher import Reader, Teacher
@@ -71,14 +71,12 @@ class Distill(Pass):
     @classmethod
     def _known(cls, name: str) -> str:
         """A misspelt objective is an error before any work starts."""
-        found = find_plugins(GROUP)
-        if name not in found:
-            raise CompresscError("CC107", f"unknown objective '{name}'", hint=nearest(name, found))
+        distribution(OBJECTIVES, name)
         return name
 
     def cache_key(self) -> dict[str, Any]:
         """The options, and the release that the objective comes from."""
-        return {**super().cache_key(), "objective_from": distribution_of(GROUP, self.objective)}
+        return {**super().cache_key(), "objective_from": distribution(OBJECTIVES, self.objective)}
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Train the layers of the graph in place.
@@ -114,7 +112,7 @@ class Distill(Pass):
         taught, examined = logits_name(ctx.teacher), logits_name(graph)
         teacher = Reader(_on(ctx.teacher, ctx), taught, [p.teacher for p in pairs], ctx.device)
         student = Reader(graph, examined, [p.student for p in pairs], ctx.device)
-        objective: Objective = load_plugin(GROUP, self.objective, noun="objective")
+        objective: Objective = load(OBJECTIVES, self.objective)
         mixture = Mixture(objective, self.alpha, self.temperature, self.features)
         lessons = []
         for part in splits:

@@ -19,8 +19,6 @@ from torch.nn import functional as F
 from compressc.errors import CompresscError
 from compressc.kernels import softmax_kl
 
-GROUP = "compressc.objectives"
-
 #: Weight of what the teacher says about the other classes in `dkd`. The paper takes up to 10, more
 #: for a more confident teacher.
 DKD_BETA = 8.0

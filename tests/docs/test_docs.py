@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from compressc.errors import CODES
-from compressc.pipeline import PASSES, find_plugins, load_pass
+from compressc.pipeline import load_pass
+from compressc.plugins import PASSES, find
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -91,7 +92,7 @@ def test_reference_is_what_the_code_says() -> None:
 
 def test_every_own_pass_is_documented() -> None:
     text = (ROOT / "docs/reference/passes.md").read_text()
-    for name, point in find_plugins(PASSES).items():
+    for name, point in find(PASSES).items():
         if point.dist is not None and point.dist.name == "compressc":
             assert f"## {name}" in text
             fields = load_pass(name).model_fields.values()

@@ -8,7 +8,7 @@ from torch import nn
 from compressc.analysis import total_cost
 from compressc.errors import CompresscError
 from compressc.ir import Graph, run_graph
-from compressc.pipeline import make_pass
+from compressc.spec import make
 from compressc.testing import Checked, check_pass, export_graph
 
 
@@ -155,4 +155,4 @@ def test_the_factors_train_alike():
 @pytest.mark.parametrize("options", [{"energy": 1.0}, {"energy": 0}, {"rank": 0}, {"limit": 1.5}])
 def test_bad_options(options):
     with pytest.raises(CompresscError, match="CC102"):
-        make_pass(LowRank, options)
+        make(LowRank, options)

@@ -7,7 +7,7 @@ from compressc_prune import Prune, crosscheck
 from compressc.analysis import couple
 from compressc.errors import CompresscError
 from compressc.ir import lower
-from compressc.pipeline import make_pass
+from compressc.spec import make
 from tests.passes.prune.prune_nets import digit_data, digit_images, kept_of, pruned, relative
 from tests.unit.analysis.analysis_nets import symbolized
 
@@ -119,7 +119,7 @@ def test_normalized_widths_are_left_alone_unless_asked_for():
 @pytest.mark.parametrize("options", [{"ratio": 0}, {"ratio": 1}, {"round_to": 0}, {"ratios": 0.5}])
 def test_bad_options(options):
     with pytest.raises(CompresscError, match="CC102"):
-        make_pass(Prune, options)
+        make(Prune, options)
 
 
 def test_where_nothing_may_be_cut_the_graph_stays():

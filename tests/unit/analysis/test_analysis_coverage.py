@@ -12,7 +12,8 @@ from torch import nn
 from compressc.analysis.coverage import Uncovered, Verdict, summarize
 from compressc.errors import CompresscError
 from compressc.ir import Graph
-from compressc.pipeline import Context, Pass, cover, make_pass
+from compressc.pipeline import Context, Pass, cover
+from compressc.spec import make
 from compressc.testing import check_coverage, export_graph
 
 
@@ -114,7 +115,7 @@ def test_a_broken_answer_is_none(graph, answer, text):
 
 def test_the_graph_is_not_touched(graph):
     before = str(graph)
-    cover([make_pass(Says, {"answer": {}})], graph)
+    cover([make(Says, {"answer": {}})], graph)
     assert str(graph) == before
 
 

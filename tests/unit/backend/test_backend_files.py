@@ -8,9 +8,10 @@ import pytest
 import torch
 from backend_graphs import float_graph, integer_result, quantized_graph, samples
 
-from compressc.backend import backend_names, load_backend
+from compressc.backend import load_backend
 from compressc.errors import CompresscError
 from compressc.ir import lower, parse_graph
+from compressc.plugins import BACKENDS, find
 
 NAMES = ("pt2", "onnx", "openvino")
 MAKERS = {"float": float_graph, "quantized": quantized_graph}
@@ -28,7 +29,7 @@ def files(tmp_path_factory):
 
 
 def test_ours_are_installed():
-    assert set(NAMES) <= set(backend_names())
+    assert set(NAMES) <= set(find(BACKENDS))
 
 
 def test_unknown_name_is_an_error():

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from compressc.errors import CompresscError
 from compressc.ir import TensorType, evaluate, parse_type
-from compressc.ir.types import DTYPES, parse_size, size_text, split_top_level, symbol
+from compressc.ir.types import DTYPES, parse_size, size_text, symbol
+from compressc.spec import split_top_level
 
 NAMES = st.sampled_from(["b", "s", "s1", "w0"])
 

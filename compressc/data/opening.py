@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from compressc.data.arrays import bad
 from compressc.data.dataset import Dataset, as_dataset
 from compressc.data.files import call_function, read_npz
 from compressc.errors import CompresscError
+from compressc.plugins import DATASETS, find, load, origin
 
-GROUP = "compressc.datasets"
 FORMS = "a name, file.npz or file.py:function"
 
 
 def dataset_names() -> list[str]:
     """Names of the installed data sets, sorted; none of them is loaded."""
-    return sorted({entry.name for entry in entry_points(group=GROUP)})
+    return list(find(DATASETS))
 
 
 def open_dataset(spec: str | Path | Dataset | object) -> Dataset:
@@ -49,48 +47,28 @@ def open_dataset(spec: str | Path | Dataset | object) -> Dataset:
 
 
 def _installed(name: str) -> Dataset:
-    entries = list(entry_points(group=GROUP, name=name))
-    if not entries:
-        names = dataset_names()
-        near = difflib.get_close_matches(name, names, 1)
-        known = f"installed: {', '.join(names) or 'none'}"
-        hint = f"did you mean {near[0]!r}? {known}" if near else f"{known}; or give {FORMS}"
-        raise CompresscError(
-            "CC107", "no data set of that name is installed", got=repr(name), hint=hint
-        )
-    # one distribution can be listed twice (an editable install beside a built one)
-    if len({(entry.value, _distribution(entry)) for entry in entries}) > 1:
-        raise CompresscError(
-            "CC106",
-            f"only one distribution provides the data set {name!r}",
-            got=", ".join(sorted({_distribution(entry) for entry in entries})),
-            hint="uninstall all but one",
-        )
-    return _open_entry(entries[0])
-
-
-def _open_entry(entry: EntryPoint) -> Dataset:
-    where = f"{entry.value} of {_distribution(entry)}"
     try:
-        make = entry.load()
+        make = load(DATASETS, name)
+    except CompresscError as error:
+        if error.code != DATASETS.unknown:
+            raise
+        raise error.hinted(f"{error.hint}; or give {FORMS}") from None
+    where = origin(DATASETS, name)
+    try:
         made = make()
     except CompresscError:
         raise
     except Exception as error:
         raise CompresscError(
             "CC106",
-            f"the plugin of data set {entry.name!r} returns a data set",
+            f"the plugin of data set {name!r} returns a data set",
             got=f"{type(error).__name__}: {error}",
             where=where,
             hint="reinstall or report it to its authors",
         ) from error
     try:
-        return as_dataset(made, entry.name)
+        return as_dataset(made, name)
     except CompresscError as error:
         raise CompresscError(
             "CC106", error.wanted, got=error.got, where=where, hint=error.hint
         ) from error
-
-
-def _distribution(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else "an unknown distribution"

@@ -101,7 +101,7 @@ def test_two_distributions_may_not_share_a_name(installed):
     installed("one", "spirals = one_code:make", "")
     installed("two", "spirals = two_code:make", "")
     error = error_of("spirals")
-    assert (error.code, error.got) == ("CC106", "one, two")
+    assert (error.code, error.got) == ("CC106", "one 1.0 and two 1.0")
 
 
 def test_objects_are_taken_as_they_are():

@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from compressc.errors import CompresscError
-from compressc.pipeline import PASSES, distribution_of, find_plugins, load_pass
+from compressc.pipeline import load_pass
+from compressc.plugins import PASSES, distribution, find
 
 OURS = "tests.unit.pipeline.pipeline_passes"
 
@@ -18,14 +19,14 @@ def error_of(name: str) -> CompresscError:
 
 
 def test_our_own_passes_come_through_entry_points():
-    assert {"simplify", "prune", "lowrank", "distill", "quant"} <= set(find_plugins(PASSES))
+    assert {"simplify", "prune", "lowrank", "distill", "quant"} <= set(find(PASSES))
     assert load_pass("prune").name == "prune"
-    assert distribution_of(PASSES, "prune").startswith("compressc ")
+    assert distribution(PASSES, "prune").startswith("compressc ")
 
 
 def test_nothing_is_imported_to_list_plugins(installed):
     installed(("ghost", "no_such_module_at_all:Ghost", "haunted"))
-    assert list(find_plugins(PASSES)) == ["ghost"]
+    assert list(find(PASSES)) == ["ghost"]
 
 
 def test_two_distributions_with_one_name(installed):

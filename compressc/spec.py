@@ -1,0 +1,190 @@
+"""What has a name and options: the base class of plugins, and its text form `prune(ratio=0.5)`."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from compressc.errors import CompresscError
+from compressc.plugins import Group, distribution, load, nearest
+
+_CALL = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*(?:\((.*)\))?\s*$", re.DOTALL)
+
+
+class Configured(BaseModel):
+    """A plugin with options: a frozen pydantic model whose fields are the options.
+
+    Class variables:
+        entry_points: the group that plugins of this kind are found in.
+        name: how it is called; the name of its entry point.
+        version: raise it when the result changes.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    entry_points: ClassVar[Group]
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+
+    @property
+    def text(self) -> str:
+        """As a user writes it: `prune(ratio=0.5)`; options that were not given are left out."""
+        fields = type(self).model_fields
+        given = {fields[key].alias or key: getattr(self, key) for key in self.model_fields_set}
+        options = ", ".join(f"{key}={_literal(given[key])}" for key in sorted(given))
+        return f"{self.name}({options})" if options else self.name
+
+    @classmethod
+    def remarks(cls) -> list[str]:
+        """What else a user should know of it, one sentence each: its place among others."""
+        return []
+
+    def cache_key(self) -> dict[str, Any]:
+        """Class, version and every option: what a result depends on beside what goes in."""
+        cls = type(self)
+        return {
+            "class": f"{cls.__module__}.{cls.__qualname__}",
+            "version": self.version,
+            "options": self.model_dump(mode="json"),
+        }
+
+
+C = TypeVar("C", bound=Configured)
+
+
+def load_class(kind: type[C], name: str) -> type[C]:
+    """The installed class of that kind and name.
+
+    Raises:
+        CompresscError: the group's `unknown` code for an unknown name, CC106 for a broken plugin.
+    """
+    group = kind.entry_points
+    found = load(group, name)
+    where = distribution(group, name)
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        wanted = f"entry point '{name}' must be {group.must_be}"
+        raise CompresscError("CC106", wanted, got=repr(found), where=where)
+    if inspect.isabstract(found):
+        missing = ", ".join(f"{method}()" for method in sorted(found.__abstractmethods__))
+        wanted = f"the {group.noun} '{name}' must define {missing}"
+        raise CompresscError("CC106", wanted, where=where)
+    if getattr(found, "name", None) != name:
+        wanted = f"the {group.noun} must have the name of its entry point, '{name}'"
+        got = str(getattr(found, "name", None))
+        raise CompresscError("CC106", wanted, got=got, where=where)
+    return found
+
+
+def make(cls: type[C], options: dict[str, Any]) -> C:
+    """Build one; pydantic's complaint becomes ours.
+
+    Raises:
+        CompresscError: CC102 naming the option, what it must be and what it was.
+    """
+    try:
+        return cls(**options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = ".".join(map(str, first["loc"]))
+        noun = cls.entry_points.noun
+        if first["type"] == "extra_forbidden":
+            raise CompresscError(
+                "CC102",
+                f"{noun} '{cls.name}' has no option '{option}'",
+                hint=nearest(option, option_names(cls)),
+            ) from error
+        of = f"{noun} '{cls.name}'"
+        message = first["msg"].replace("Input should be", "must be")
+        raise CompresscError(
+            "CC102",
+            f"option '{option}' of {of} {message}" if option else f"{of}: {message}",
+            got=repr(first["input"]),
+            hint=f"compressc explain {cls.name}",
+        ) from error
+
+
+def option_names(cls: type[Configured]) -> list[str]:
+    """The options as the user writes them."""
+    return [field.alias or name for name, field in cls.model_fields.items()]
+
+
+def parse(kind: type[C], text: str) -> C:
+    """Read `name` or `name(option=value, ...)` and build what it names.
+
+    Raises:
+        CompresscError: CC103 for bad syntax, CC102 for a bad option, the group's `unknown` code for
+            an unknown name, CC106 for a broken plugin.
+    """
+    match = _CALL.match(text)
+    if match is None:
+        raise CompresscError(
+            "CC103",
+            f"a {kind.entry_points.noun} is written name or name(option=value, ...)",
+            got=text or "nothing",
+        )
+    name, options = match.groups()
+    cls = load_class(kind, name)
+    given: dict[str, Any] = {}
+    for item in split_top_level(options or ""):
+        key, value = _option(item, name)
+        if key in given:
+            raise CompresscError("CC103", f"option '{key}' is given once", got=text, where=name)
+        given[key] = value
+    return make(cls, given)
+
+
+def split_top_level(text: str, separator: str = ",") -> list[str]:
+    """Split at separators outside brackets and quotes; empty text gives no parts."""
+    parts: list[str] = []
+    depth = start = 0
+    quote, escaped = "", False
+    for i, char in enumerate(text):
+        if escaped:
+            escaped = False
+        elif quote:
+            escaped = char == "\\"
+            quote = "" if char == quote else quote
+        elif char in "\"'":
+            quote = char
+        elif char in "([{":
+            depth += 1
+        elif char in ")]}":
+            depth -= 1
+        elif char == separator and depth == 0:
+            parts.append(text[start:i].strip())
+            start = i + 1
+    last = text[start:].strip()
+    return [*parts, last] if last or parts else []
+
+
+def _option(item: str, name: str) -> tuple[str, Any]:
+    key, equals, value = item.partition("=")
+    if not equals or not key.strip().isidentifier():
+        raise CompresscError(
+            "CC103", f"options of '{name}' are written option=value", got=item, where=name
+        )
+    return key.strip(), _value(value.strip())
+
+
+def _value(text: str) -> Any:
+    """A Python literal, true/false/none in any case, or else the bare word."""
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+
+
+def _literal(value: Any) -> str:
+    """A bare word stays one; any other text is quoted, so that it reads back as text."""
+    bare = isinstance(value, str) and re.fullmatch(r"[A-Za-z_][\w.-]*", value)
+    if bare and value.lower() not in ("true", "false", "none"):
+        return str(value)
+    return json.dumps(value) if isinstance(value, str) else repr(value)
