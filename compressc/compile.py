@@ -42,10 +42,13 @@ class Compiled:
     _started: float = field(default_factory=time.perf_counter, repr=False)
 
     def module(self) -> nn.Module:
-        """The compressed model as a torch module in eval mode; call it like the teacher."""
-        from compressc.ir import lower
+        """The compressed model as a torch module in eval mode; call it like the teacher.
 
-        return lower(self.graph)
+        Factored layers run by `compressc.kernels.lowrank_linear` in inference.
+        """
+        from compressc.ir import fuse_factored, lower
+
+        return fuse_factored(lower(self.graph))
 
     def save(
         self,

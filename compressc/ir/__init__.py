@@ -2,6 +2,7 @@
 
 from compressc.ir.bundle import graph_hash, load_bundle, save_bundle
 from compressc.ir.deriving import derive_types, retype
+from compressc.ir.factored import fuse_factored
 from compressc.ir.graph import Graph, dimension_symbols, open_dimensions
 from compressc.ir.lowering import lower, module_names
 from compressc.ir.ops import (
@@ -36,6 +37,7 @@ __all__ = [
     "derive_types",
     "dimension_symbols",
     "evaluate",
+    "fuse_factored",
     "graph_hash",
     "largest_error",
     "layer_attributes",
