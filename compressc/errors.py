@@ -43,6 +43,7 @@ CODES: dict[str, str] = {
     "CC600": "the output folder cannot be written",
     "CC601": "a pass failed inside a library",
     "CC602": "a kernel did not start on the device",
+    "CC603": "the device asked for is not there",
 }
 
 #: Exit code of the CLI by family. 2 is what click and argparse use for a bad command line.

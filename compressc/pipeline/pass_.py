@@ -14,6 +14,7 @@ from compressc.errors import CompresscError
 from compressc.ir import Graph
 from compressc.plugins import PASSES, Group
 from compressc.spec import Configured
+from compressc.target import Target
 
 
 class Samples(Protocol):
@@ -69,6 +70,7 @@ class Context:
         seed: seeds `generator` and the global generators around each pass.
         device: where to train.
         progress: call it as work goes on.
+        target: where the result will run: back ends, batches, threads, instruction set.
         notes: what `note` collected.
     """
 
@@ -78,6 +80,7 @@ class Context:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: Progress = lambda what, done, total: None
     notes: list[tuple[str, str]] = field(default_factory=list)
+    target: Target = field(default_factory=Target)
 
     def note(self, op: str, text: str) -> None:
         """Report what was done to an op or why it was skipped: nothing is skipped in silence."""
