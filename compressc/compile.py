@@ -107,6 +107,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     seed: int = 0,
     trust_pickle: bool = False,
     factory: str | None = None,
+    judged: str | None = None,
     cache: str | Path | None = "default",
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Compiled:
@@ -120,6 +121,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         seed: of every random choice; the same seed gives the same bytes.
         trust_pickle: allow a pickled module, which runs code from the file.
         factory: `pkg.mod:function` that builds the module of a state dict.
+        judged: key or name of the output that is learned and judged, where the model has several.
         cache: folder for the results of passes; None keeps none.
         progress: told (what is going on, steps done, steps in all).
 
@@ -137,6 +139,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         plan,
     )
     from compressc.report import record_run
+    from compressc.tasks import settle
 
     started = time.perf_counter()
     wanted = parse_passes(passes)
@@ -150,8 +153,9 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     if dataset is not None:
         check_inputs(loaded.graph, dataset.test.inputs)
     symbolize_widths(loaded.graph)
+    task = None if dataset is None else settle(loaded.graph, dataset, judged)
     folder = default_cache_folder() if cache == "default" else cache and Path(cache)
-    pipeline = Pipeline(wanted, dataset, seed, PassCache(folder or None), progress)
+    pipeline = Pipeline(wanted, dataset, seed, PassCache(folder or None), progress, task=task)
     results = pipeline.run(loaded.graph)
     report = record_run(loaded, dataset, results, seed, command=_command(passes))
     return Compiled(results[-1].graph, loaded.graph, results, report, dataset, started)

@@ -9,7 +9,7 @@ from compressc.data.arrays import bad
 from compressc.errors import CompresscError
 
 #: Label that `torch.nn.functional.cross_entropy` leaves out by default; measurements do the same.
-IGNORED = -100
+NO_LABEL = -100
 
 
 def check_inputs(inputs: object, where: str) -> None:
@@ -53,9 +53,9 @@ def check_values(inputs: tuple[Tensor, ...], labels: Tensor | None, where: str) 
             )
     if labels is None:
         return
-    negative = labels[(labels < 0) & (labels != IGNORED)]
+    negative = labels[(labels < 0) & (labels != NO_LABEL)]
     if len(negative):
-        wanted = f"a label is a class index from 0 on ({IGNORED} for no label)"
+        wanted = f"a label is a class index from 0 on ({NO_LABEL} for no label)"
         raise bad(wanted, f"{int(negative[0])}", where, "number the classes 0, 1, 2, ...")
 
 

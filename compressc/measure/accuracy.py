@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from compressc.data.checks import IGNORED
+from compressc.data.checks import NO_LABEL
 from compressc.data.dataset import Split
 from compressc.errors import CompresscError
 
@@ -100,7 +100,7 @@ def _hits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             got=f"shape {list(logits.shape)}",
             hint="leave the labels out, or give the model one logit for each class",
         )
-    known = labels != IGNORED
+    known = labels != NO_LABEL
     if bool((labels[known] >= logits.shape[-1]).any()):
         raise CompresscError(
             "CC301",

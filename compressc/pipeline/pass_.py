@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import torch
 
@@ -15,6 +15,9 @@ from compressc.ir import Graph
 from compressc.plugins import PASSES, Group
 from compressc.spec import Configured
 from compressc.target import Target
+
+if TYPE_CHECKING:  # tasks stands above: the pipeline only hands it on
+    from compressc.tasks import Task
 
 
 class Samples(Protocol):
@@ -72,6 +75,7 @@ class Context:
         progress: call it as work goes on.
         target: where the result will run: back ends, batches, threads, instruction set.
         notes: what `note` collected.
+        task: what is learned and judged; read it with `compressc.tasks.task_of`.
     """
 
     teacher: Graph
@@ -81,6 +85,7 @@ class Context:
     progress: Progress = lambda what, done, total: None
     notes: list[tuple[str, str]] = field(default_factory=list)
     target: Target = field(default_factory=Target)
+    task: Task | None = None
 
     def note(self, op: str, text: str) -> None:
         """Report what was done to an op or why it was skipped: nothing is skipped in silence."""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -16,6 +17,9 @@ from compressc.pipeline.exactness import check_exact
 from compressc.pipeline.ordering import Step, plan
 from compressc.pipeline.pass_ import Context, Pass, Progress, TransferSet
 from compressc.pipeline.seeding import seeded
+
+if TYPE_CHECKING:
+    from compressc.tasks import Task
 
 
 @dataclass
@@ -54,6 +58,7 @@ class Pipeline:
         cache: where results are kept.
         progress: told what is going on.
         observers: called after each pass, in order.
+        task: what is learned and judged, or None.
     """
 
     passes: Sequence[Pass]
@@ -62,6 +67,7 @@ class Pipeline:
     cache: PassCache = field(default_factory=lambda: PassCache(None))
     progress: Progress = lambda what, done, total: None
     observers: Sequence[Observer] = ()
+    task: Task | None = None
 
     def run(self, teacher: Graph) -> list[PassResult]:
         """Run all passes on a copy of the teacher.
@@ -91,7 +97,7 @@ class Pipeline:
             notes = [(op, text) for op, text in facts["notes"]]
             return PassResult(step, stored.graph, facts["seconds"], True, facts["edits"], notes)
         graph = before.copy()
-        context = Context(teacher, self.data, self.seed, progress=self.progress)
+        context = Context(teacher, self.data, self.seed, progress=self.progress, task=self.task)
         start = time.perf_counter()
         self._guarded_run(step.pass_, graph, context)
         seconds = time.perf_counter() - start
@@ -106,6 +112,7 @@ class Pipeline:
                 "graph": graph_hash(before),
                 "teacher": origin,
                 "data": self.data.fingerprint if self.data is not None else None,
+                "task": self.task.cache_key() if self.task is not None else None,
                 "seed": self.seed,
                 "torch": torch.__version__,
                 "pass": pass_.cache_key(),

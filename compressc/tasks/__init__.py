@@ -1,0 +1,8 @@
+"""What a model is for: the one place that knows which output counts, and what labels mean."""
+
+from compressc.data.checks import NO_LABEL
+from compressc.tasks.response import Kind, Response, find_responses
+from compressc.tasks.settling import settle, task_of
+from compressc.tasks.task import Task
+
+__all__ = ["NO_LABEL", "Kind", "Response", "Task", "find_responses", "settle", "task_of"]

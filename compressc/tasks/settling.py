@@ -1,0 +1,295 @@
+"""Settling the task: one forward of a few samples, before any pass runs."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from compressc.errors import CompresscError
+from compressc.ir import Graph, lower
+from compressc.pipeline import Context, Samples, TransferSet
+from compressc.tasks.fit import Skill, fits, skill
+from compressc.tasks.response import Kind, Response, as_rows, find_responses
+from compressc.tasks.task import Task
+
+#: Samples the teacher is asked about; more, where these leave open whether it knows the labels.
+FEW, MANY, BATCH = 64, 1024, 16
+#: Numbers that its outputs may hold together: a language model's logits are large.
+ROOM = 1 << 25
+
+#: Which kind is judged where nothing else tells.
+_RANK: dict[Kind, int] = {
+    "class_scores": 0,
+    "independent_scores": 1,
+    "embedding": 2,
+    "values": 3,
+    "ids": 4,
+}
+_TITLES: dict[Kind, str] = {
+    "class_scores": "class scores",
+    "independent_scores": "independent scores",
+    "values": "values",
+    "embedding": "an embedding",
+    "ids": "ids",
+}
+
+
+def task_of(ctx: Context) -> Task:
+    """The task of a run; settled here where a pass is run by itself."""
+    return ctx.task if ctx.task is not None else settle(ctx.teacher, ctx.data)
+
+
+def settle(graph: Graph, data: TransferSet | None = None, output: str | None = None) -> Task:
+    """Which output is judged, what is learned of it and what the labels mean.
+
+    Args:
+        graph: the teacher.
+        data: the transfer set. Its training part is looked at; the test part is not.
+        output: the output to judge, by its key or name; chosen where it is not given.
+
+    Raises:
+        CompresscError: CC301 where the model puts out nothing for each sample, where there is no
+            output of that name, or where labels fit no output.
+    """
+    responses = find_responses(graph)
+    if not responses:
+        raise CompresscError(
+            "CC301",
+            "a model returns a tensor with one row for each sample",
+            got=", ".join(str(graph[name].type) for name in graph.output_names) or "nothing",
+            hint="compress a module whose forward returns logits [n, ...]",
+        )
+    if data is None:
+        return _without_labels(_wanted(responses, output), responses, output, "no data")
+    probe = _Probe(graph, data.train)
+    responses = [_measured(r, x) for r, x in zip(responses, probe.outputs(responses), strict=True)]
+    candidates = _wanted(responses, output)
+    if data.train.labels is None:
+        return _without_labels(candidates, responses, output, "no labels")
+    return _with_labels(candidates, responses, output, probe)
+
+
+def _wanted(responses: Sequence[Response], output: str | None) -> list[Response]:
+    if output is None:
+        return list(responses)
+    names = [r.name for r in responses]
+    if output not in names:
+        near = difflib.get_close_matches(output, names, 1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise CompresscError(
+            "CC301",
+            f"the output to judge is one of {', '.join(names)}",
+            got=repr(output),
+            hint=f"{hint}outputs have the names of the graph's text, or their keys",
+        )
+    return [r for r in responses if r.name == output]
+
+
+class _Probe:
+    """The teacher's outputs for a few samples of the training part, drawn at random."""
+
+    def __init__(self, graph: Graph, samples: Samples) -> None:
+        self.graph, self.samples = graph, samples
+        # at random, because labels may be sorted
+        order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))
+        self._order, self.index = order[:MANY], order[:FEW]
+        self._known: dict[int, Tensor] = {}
+
+    def widen(self) -> bool:
+        """Look at more samples; False where there are none, or no room for more."""
+        if len(self.index) < min(FEW, len(self._order)) or len(self.index) == len(self._order):
+            return False
+        self.index, self._known = self._order, {}
+        return True
+
+    @property
+    def labels(self) -> Tensor:
+        """Of the samples, `[k, ...]`."""
+        assert self.samples.labels is not None
+        return self.samples.labels[self.index.to(self.samples.labels.device)]
+
+    def outputs(self, responses: Sequence[Response]) -> list[Tensor]:
+        """What the teacher puts out for the samples, `[k, ...]` each."""
+        missing = [r for r in responses if r.index not in self._known]
+        if missing:
+            names = [self.graph.output_names[r.index] for r in missing]
+            parts = list(self._run(lower(self.graph, also=names)))
+            for response, column in zip(missing, zip(*parts, strict=True), strict=True):
+                self._known[response.index] = torch.cat(column)
+        count = min(map(len, self._known.values()))
+        self.index = self.index[:count]
+        return [self._known[r.index][:count] for r in responses]
+
+    @torch.no_grad()
+    def _run(self, module: nn.Module) -> Iterator[list[Tensor]]:
+        """Batch by batch, until there is no room for more."""
+        room = ROOM
+        for index in torch.split(self.index, BATCH):
+            values = module(*(x[index.to(x.device)] for x in self.samples.inputs))[1]
+            for value in values:
+                _check_rows(value, len(index))
+            yield values
+            room -= sum(value.numel() for value in values)
+            if room < 0:
+                return
+
+
+def _check_rows(value: Tensor, samples: int) -> None:
+    if value.shape[0] != samples:
+        raise CompresscError(
+            "CC301",
+            f"a model returns {samples} rows for {samples} samples",
+            got=f"shape {list(value.shape)}",
+            hint="compress a module whose forward returns logits [n, ...]",
+        )
+
+
+def _measured(response: Response, output: Tensor) -> Response:
+    """The response, with what the numbers tell and the graph does not."""
+    if response.ending or response.dim is None or response.kind == "ids":
+        return response
+    rows = as_rows(output, response.dim).double()
+    if rows.shape[1] < 2 or not bool(torch.isfinite(rows).all()):
+        return response
+    if _all_near(rows.norm(dim=1), 1.0) and bool((rows < 0).any()):
+        return replace(response, kind="embedding", learned="embedding")
+    if _all_near(rows.sum(1), 1.0) and bool((rows >= 0).all()):
+        return replace(response, kind="class_scores", learned="class_scores")
+    return response
+
+
+def _all_near(numbers: Tensor, wanted: float) -> bool:
+    return bool(((numbers - wanted).abs() < 1e-3).all())
+
+
+def _without_labels(
+    candidates: Sequence[Response], responses: Sequence[Response], output: str | None, why: str
+) -> Task:
+    """Choose by kind: what says most about a model comes first."""
+    best = min(candidates, key=lambda r: (_RANK[r.kind], r.name != "logits"))
+    equal = [r for r in candidates if r.kind == best.kind and r is not best and r.name != "logits"]
+    warnings = []
+    if equal and best.name != "logits":
+        names = ", ".join(f"'{r.name}'" for r in equal)
+        warnings.append(f"output '{best.name}' is judged; {names} may be meant as well: name it")
+    chosen = "as you said" if output is not None else f"{why} to tell by"
+    reason = f"output '{best.name}' is judged as {_TITLES[best.kind]}: {chosen}"
+    return Task(best, tuple(responses), reason=reason, warnings=tuple(warnings))
+
+
+def _with_labels(
+    candidates: Sequence[Response], responses: Sequence[Response], output: str | None, probe: _Probe
+) -> Task:
+    """Choose the output whose labels the teacher knows best."""
+    found = [
+        reading
+        for response, value in zip(candidates, probe.outputs(candidates), strict=True)
+        for reading in fits(response, value, probe.labels)
+    ]
+    usable = [r for r in found if _in_range(r, probe)]
+    if not usable:
+        return _unusable(candidates, responses, output, probe, found)
+    ranked = _ranked(usable, probe)
+    best, how_well = ranked[0]
+    task = Task(
+        best,
+        tuple(best if r.index == best.index else r for r in responses),
+        labels=not how_well.at_chance,
+        per_position=math.prod(probe.labels.shape[1:]) > 1,
+    )
+    named = f"output '{best.name}' is judged as {_TITLES[best.kind]}"
+    figures = _figures(best, how_well)
+    if how_well.at_chance:
+        return _dropped(task, candidates, f"the teacher does not know the labels: {figures}")
+    others = {f"'{r.name}'" for r, s in ranked[1:] if r.index != best.index and not s.at_chance}
+    warnings = []
+    if others and output is None:
+        names = ", ".join(sorted(others))
+        warnings.append(f"{named}, whose labels the teacher knows best; they fit {names}, too")
+    return replace(task, reason=f"{named}: {figures}", warnings=tuple(warnings))
+
+
+def _ranked(usable: Sequence[Response], probe: _Probe) -> list[tuple[Response, Skill]]:
+    def judged() -> list[tuple[Response, Skill]]:
+        outputs = probe.outputs(usable)
+        pairs = [(r, skill(r, x, probe.labels)) for r, x in zip(usable, outputs, strict=True)]
+        return sorted(pairs, key=lambda pair: -_finite(pair[1].sigmas))
+
+    ranked = judged()
+    if ranked[0][1].sigmas < 4 and probe.widen():
+        ranked = judged()
+    return ranked
+
+
+def _finite(sigmas: float) -> float:
+    return -math.inf if math.isnan(sigmas) else sigmas
+
+
+def _in_range(response: Response, probe: _Probe) -> bool:
+    """Whether every label of the part is one of the classes."""
+    if response.kind != "class_scores" or response.dim is None:
+        return True
+    (output,) = probe.outputs([response])
+    assert probe.samples.labels is not None
+    return int(probe.samples.labels.max()) < output.shape[response.dim]
+
+
+def _unusable(
+    candidates: Sequence[Response],
+    responses: Sequence[Response],
+    output: str | None,
+    probe: _Probe,
+    found: Sequence[Response],
+) -> Task:
+    """Labels that are no targets: dropped where the model has no classes, else an error.
+
+    Raises:
+        CompresscError: CC301 naming what does not fit.
+    """
+    labels = probe.labels
+    if any(r.kind == "embedding" for r in candidates) and labels[0].numel() == 1:
+        task = _without_labels(
+            [r for r in candidates if r.kind == "embedding"], responses, output, "no class scores"
+        )
+        text = "the labels are not used: an embedding has no scores of classes"
+        return replace(task, warnings=(*task.warnings, text))
+    hint = "leave the labels out to follow the teacher alone"
+    if found and found[0].dim is not None:
+        (value,) = probe.outputs(found[:1])
+        assert probe.samples.labels is not None
+        raise CompresscError(
+            "CC301",
+            f"labels are below the model's {value.shape[found[0].dim]} classes",
+            got=str(int(probe.samples.labels.max())),
+            where=f"output '{found[0].name}'",
+            hint=f"number the classes as the model does, or {hint}",
+        )
+    outputs = zip(candidates, probe.outputs(candidates), strict=True)
+    shapes = ", ".join(f"'{r.name}' {list(x.shape)}" for r, x in outputs)
+    raise CompresscError(
+        "CC301",
+        "labels fit an output: a class for each row of scores, or a target for each number",
+        got=f"labels {list(labels.shape)} for outputs {shapes}",
+        hint=hint,
+    )
+
+
+def _dropped(task: Task, candidates: Sequence[Response], why: str) -> Task:
+    """The task without its labels, as the graph alone has it."""
+    index = task.judged.index
+    plain = next(r for r in candidates if r.index == index)
+    responses = tuple(plain if r.index == index else r for r in task.responses)
+    reason = f"output '{plain.name}' is judged as {_TITLES[plain.kind]}: the labels are not used"
+    return Task(plain, responses, reason=reason, warnings=(f"{why}: they are not used",))
+
+
+def _figures(response: Response, how_well: Skill) -> str:
+    if response.kind == "values":
+        return f"R^2 of the teacher {how_well.score:.2f} on {how_well.count} labels"
+    right = f"{how_well.score * 100:.1f} % of {how_well.count} labels"
+    return f"it is right on {right}, where chance is {how_well.chance * 100:.1f} %"

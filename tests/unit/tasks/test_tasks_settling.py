@@ -1,0 +1,225 @@
+"""Which output is judged, what is learned of it, and what labels mean."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from compressc.data import Dataset, Split
+from compressc.errors import CompresscError
+from compressc.tasks import NO_LABEL, find_responses, settle
+from compressc.testing import export_graph
+
+
+class Ends(nn.Module):
+    """One linear layer of width 6, and what comes after it."""
+
+    def __init__(self, end, out=6, wide=8):
+        super().__init__()
+        self.layer, self.end = nn.Linear(wide, out), end
+
+    def forward(self, x):
+        return self.end(self.layer(x))
+
+
+def graph_of(end, out=6, x=None):
+    x = torch.randn(4, 8) if x is None else x
+    return export_graph(Ends(end, out, x.shape[-1]).eval(), x)
+
+
+def dataset(inputs, labels=None):
+    part = Split(inputs if isinstance(inputs, tuple) else (inputs,), labels)
+    return Dataset("made", part, part, part)
+
+
+@pytest.mark.parametrize(
+    ("end", "ending", "kind", "learned"),
+    [
+        (lambda z: z, "", "class_scores", "class_scores"),
+        (lambda z: z.softmax(-1), "softmax", "class_scores", "class_scores"),
+        (lambda z: F.log_softmax(z, 1), "log_softmax", "class_scores", "class_scores"),
+        (lambda z: z.softmax(1).clamp_min(1e-6).log(), "softmax", "class_scores", "class_scores"),
+        (torch.sigmoid, "sigmoid", "independent_scores", "independent_scores"),
+        (F.normalize, "normalize", "embedding", "embedding"),
+        (lambda z: z / z.norm(dim=1, keepdim=True), "normalize", "embedding", "embedding"),
+        (
+            lambda z: z * torch.rsqrt(z.square().sum(-1, keepdim=True) + 1e-6),
+            "normalize",
+            "embedding",
+            "embedding",
+        ),
+        (lambda z: z.argmax(-1), "argmax", "ids", "class_scores"),
+        (lambda z: z.max(1)[1], "argmax", "ids", "class_scores"),
+        (lambda z: z.softmax(1).argmax(1), "argmax", "ids", "class_scores"),
+        (lambda z: z.sigmoid() > 0.5, "threshold", "ids", "independent_scores"),
+    ],
+)
+def test_the_value_before_the_ending_is_learned(end, ending, kind, learned):
+    graph = graph_of(end)
+    task = settle(graph)
+    assert (task.judged.ending, task.kind, task.judged.learned) == (ending, kind, learned)
+    assert task.value_in(graph) == "layer"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda z: z / z.sum(1, keepdim=True),  # shares, not directions
+        lambda z: z / z.amax(1, keepdim=True),
+        lambda z: z / (z.norm() + 1),  # one norm of the whole batch
+    ],
+)
+def test_a_division_by_something_else_is_no_norm(end):
+    assert find_responses(graph_of(end))[0].ending == ""
+
+
+@pytest.mark.parametrize(
+    ("end", "out"), [(lambda z: z, 1), (lambda z: z.squeeze(-1), 1), (lambda z: z.sum(1), 6)]
+)
+def test_one_number_for_each_sample_is_a_value(end, out):
+    task = settle(graph_of(end, out))
+    assert (task.kind, task.judged.dim) == ("values", None)
+
+
+def test_what_comes_out_of_a_norm_or_an_activation_is_no_class_score():
+    norm = nn.LayerNorm(6)
+    assert settle(graph_of(norm)).kind == "embedding"
+    assert settle(graph_of(torch.tanh)).kind == "embedding"
+
+
+def test_pooled_and_resized_convolutions_are_class_scores():
+    x = torch.randn(2, 3, 8, 8)
+    squeeze = nn.Sequential(nn.Conv2d(3, 5, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert settle(export_graph(squeeze.eval(), x)).kind == "class_scores"
+    segment = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Upsample(scale_factor=2)).eval()
+    task = settle(export_graph(segment, x))
+    assert (task.kind, task.judged.dim) == ("class_scores", 1)
+    image = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 3, 1)).eval()
+    assert settle(export_graph(image, x)).kind == "values"
+
+
+class Two(nn.Module):
+    """A box of four numbers first, then three class scores; or the other names for them."""
+
+    def __init__(self, keys=None):
+        super().__init__()
+        self.box, self.cls, self.keys = nn.Linear(8, 4), nn.Linear(8, 3), keys
+
+    def forward(self, x):
+        out = self.box(x), self.cls(x)
+        return dict(zip(self.keys, out, strict=True)) if self.keys else out
+
+
+def test_the_output_that_knows_the_labels_is_judged():
+    torch.manual_seed(0)
+    net, x = Two().eval(), torch.randn(200, 8)
+    graph, labels = export_graph(net, x[:4]), net.cls(x).argmax(1)
+    task = settle(graph, dataset(x, labels))
+    assert (task.output, task.index, task.labels, task.per_position) == ("cls", 1, True, False)
+    assert "100.0 %" in task.reason
+    assert [r.name for r in task.others] == ["box"]
+
+
+def test_several_outputs_without_labels_are_named():
+    x = torch.randn(40, 8)
+    task = settle(export_graph(Two().eval(), x[:4]), dataset(x))
+    assert task.output == "box"
+    assert "'cls'" in task.warnings[0]
+    graph = export_graph(Two(("loc", "logits")).eval(), x[:4])
+    assert (settle(graph).output, settle(graph).warnings) == ("logits", ())
+    assert settle(graph, output="loc").output == "loc"
+    with pytest.raises(CompresscError, match="loc, logits") as error:
+        settle(graph, output="logit")
+    assert "did you mean 'logits'" in error.value.hint
+
+
+def test_labels_per_position_say_where_the_classes_are():
+    torch.manual_seed(0)
+    x = torch.randn(64, 3, 4, 5)
+    net = nn.Conv2d(3, 4, 1).eval()
+    task = settle(export_graph(net, x[:4]), dataset(x, net(x).argmax(1)))
+    assert (task.judged.dim, task.labels, task.per_position) == (1, True, True)
+    tokens = torch.randn(64, 7, 8)
+    last = nn.Linear(8, 4).eval()
+    task = settle(export_graph(last, tokens[:4]), dataset(tokens, last(tokens).argmax(-1)))
+    assert (task.judged.dim, task.per_position) == (2, True)
+    sequence = torch.randn(64, 8, 7)
+    first = nn.Conv1d(8, 4, 1).eval()
+    task = settle(export_graph(first, sequence[:4]), dataset(sequence, first(sequence).argmax(1)))
+    assert (task.judged.dim, task.per_position) == (1, True)
+
+
+def test_zeros_and_ones_for_one_number_are_answers_of_yes_and_no():
+    torch.manual_seed(0)
+    x = torch.randn(100, 8)
+    net = Ends(lambda z: z.squeeze(-1), 1).eval()
+    labels = (net(x) > 0).long()
+    graph = export_graph(net, x[:4])
+    task = settle(graph, dataset(x, labels))
+    assert (task.kind, task.judged.threshold, task.labels) == ("independent_scores", 0.0, True)
+    inside = export_graph(Ends(lambda z: z.squeeze(-1).sigmoid(), 1).eval(), x[:4])
+    assert settle(inside).judged.threshold == 0.5
+
+
+def test_labels_that_the_teacher_does_not_know_are_dropped_and_it_is_said():
+    torch.manual_seed(0)
+    x, labels = torch.randn(400, 8), torch.randint(0, 6, (400,))
+    task = settle(graph_of(lambda z: z), dataset(x, labels))
+    assert not task.labels
+    assert "does not know the labels" in task.warnings[0]
+    few = dataset(x[:20], labels[:20])  # twenty samples cannot show that
+    assert settle(graph_of(lambda z: z), few).labels
+
+
+def test_an_embedding_has_no_classes():
+    x, labels = torch.randn(100, 8), torch.randint(0, 3, (100,))
+    task = settle(graph_of(F.normalize), dataset(x, labels))
+    assert (task.kind, task.labels) == ("embedding", False)
+    assert "an embedding has no scores of classes" in task.warnings[-1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        (torch.zeros(40, 5, dtype=torch.long), "labels fit an output"),
+        (torch.full((40,), 6), "below the model's 6 classes"),
+    ],
+)
+def test_labels_that_fit_no_output_are_an_error(labels, text):
+    with pytest.raises(CompresscError, match=text) as error:
+        settle(graph_of(lambda z: z), dataset(torch.randn(40, 8), labels))
+    assert error.value.code == "CC301"
+    assert "leave the labels out" in error.value.hint
+
+
+def test_a_model_without_a_row_for_each_sample_cannot_be_judged():
+    graph = graph_of(lambda z: z.mean())
+    with pytest.raises(CompresscError, match="one row for each sample"):
+        settle(graph)
+
+
+def test_rows_and_labels_line_up():
+    torch.manual_seed(0)
+    x = torch.randn(64, 3, 2, 2)
+    net = nn.Conv2d(3, 4, 1).eval()
+    labels = net(x).argmax(1)
+    labels[0, 0] = NO_LABEL
+    task = settle(export_graph(net, x[:4]), dataset(x, labels))
+    value = net(x[:2]).detach()
+    (rows,), known = task.split([value], labels[:2])
+    assert rows.shape == (6, 4)  # two of the eight pixels have no label
+    assert torch.equal(rows[0], value[0, :, 1, 0])
+    assert torch.equal(known, labels[:2].flatten()[2:])
+    assert torch.equal(rows.argmax(1), known)
+
+
+def test_losses_by_kind():
+    torch.manual_seed(0)
+    x = torch.randn(100, 8)
+    net = Ends(lambda z: z.squeeze(-1), 1).eval()
+    labels = (net(x) > 0).long()
+    task = settle(export_graph(net, x[:4]), dataset(x, labels))
+    rows, wanted = task.split([torch.tensor([0.0, 2.0])], torch.tensor([1, NO_LABEL]))
+    assert task.supervised_loss(rows[0], wanted) == pytest.approx(0.6931, abs=1e-4)  # ln 2
+    nobody = torch.tensor([NO_LABEL, NO_LABEL])
+    assert task.supervised_loss(rows[0], nobody[:, None]) == 0.0
