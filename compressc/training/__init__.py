@@ -5,6 +5,7 @@ from compressc.training.best import BestState, Score
 from compressc.training.loop import train
 from compressc.training.result import Epoch, Moment, TrainingResult
 from compressc.training.schedule import cosine_with_warmup
+from compressc.training.statistics import batch_norms, reestimate, reestimate_behind
 from compressc.training.task import Settings, Task
 
 __all__ = [
@@ -17,7 +18,10 @@ __all__ = [
     "Task",
     "TensorBatches",
     "TrainingResult",
+    "batch_norms",
     "batched",
     "cosine_with_warmup",
+    "reestimate",
+    "reestimate_behind",
     "train",
 ]

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from compressc.errors import CompresscError
-from compressc.training.best import BestState, Score
+from compressc.training.best import BestState
 from compressc.training.result import Epoch, Moment, TrainingResult
 from compressc.training.schedule import cosine_with_warmup
+from compressc.training.statistics import reestimate
 from compressc.training.task import Batch, Settings, Task
 
 
@@ -44,11 +45,11 @@ def train(
     run = _Run(module, trained, settings, len(task.batches), progress)
     with _seeded(settings.seed, trained), _trainable(trained):
         try:
-            run.validate(task.validate, 0)
+            run.validate(task, 0)
             for number in range(1, settings.epochs + 1):
                 if not run.epoch(task, number):
                     break
-                run.validate(task.validate, number)
+                run.validate(task, number)
         finally:
             run.best.restore()
             module.eval()
@@ -111,11 +112,13 @@ class _Run:
         self.step += 1
         return value
 
-    def validate(self, validate: Callable[[nn.Module], Score], number: int) -> None:
+    def validate(self, task: Task[Batch], number: int) -> None:
         """Score the module and offer its state as the best."""
         self.module.eval()
+        if number and task.seen:  # running averages trail behind the weights
+            reestimate(self.module, task.seen)
         with torch.no_grad():
-            score = validate(self.module)
+            score = task.validate(self.module)
         self.best.offer(score, number)
         self.score = score if isinstance(score, tuple) else (score,)
         if number == 0:

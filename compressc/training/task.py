@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -43,8 +43,11 @@ class Task(Generic[Batch]):
         batches: the training data.
         loss: scalar to minimize for a batch.
         validate: score of the module in eval mode without gradients; higher is better.
+        seen: inputs `[n, ...]` that batch norms take their statistics from before a validation;
+            without any they keep the running averages of the steps.
     """
 
     batches: Batches[Batch]
     loss: Callable[[nn.Module, Batch], Tensor]
     validate: Callable[[nn.Module], Score]
+    seen: Sequence[Tensor] = ()

@@ -94,7 +94,8 @@ class Distill(Pass):
         seed = ctx.seed + self.seed
         lesson, exam = self._lessons(graph, ctx, hold_out(data.train, self.holdout, seed))
         settings = Settings(self.epochs, self.lr, self.weight_decay, self.warmup, self.clip, seed)
-        task = Task(lesson.batches(self.batch_size), lesson.loss, exam.examine)
+        batches = lesson.batches(self.batch_size)
+        task = Task(batches, lesson.loss, exam.examine, lesson.seen())
         try:
             result = train(lesson.student.module, task, settings, progress=report(ctx))
         finally:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressc.data import Split
-from compressc.training import TensorBatches, batched
+from compressc.training import TensorBatches, batch_norms, batched
 from compressc_distill.features import feature_loss
 from compressc_distill.objectives import Objective
 from compressc_distill.outputs import NO_LABEL, Rows
@@ -17,6 +17,8 @@ from compressc_distill.teacher import Reader, Teacher
 
 #: Samples validated at a time.
 VALIDATE = 256
+#: Samples that batch norms take their statistics from after an epoch.
+SEEN = 1024
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,14 @@ class Lesson:
         """Positions of samples, shuffled each epoch."""
         device = self.samples.inputs[0].device
         return TensorBatches([torch.arange(len(self.samples), device=device)], size)
+
+    def seen(self) -> tuple[Tensor, ...]:
+        """Inputs for the statistics of batch norms, where there are any: at most 1024."""
+        if not batch_norms(self.student.module.modules()):
+            return ()
+        total = len(self.samples)
+        index = torch.arange(min(total, SEEN)) * total // min(total, SEEN)
+        return tuple(tensor[index] for tensor in self.samples.inputs)
 
     def loss(self, module: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
         """Scalar training loss of the samples at the positions in `batch[0]`."""

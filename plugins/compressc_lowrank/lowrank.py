@@ -12,6 +12,7 @@ from torch import nn
 from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.ir import Graph, Op, Ref, TensorType
 from compressc.pipeline import Context, Pass
+from compressc.training import reestimate_behind
 
 
 class LowRank(Pass):
@@ -43,6 +44,7 @@ class LowRank(Pass):
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Factorize layer by layer; every layer with parameters left alone gets a note."""
+        changed = []
         for op in graph:
             if not parameters_of(op):
                 continue
@@ -53,6 +55,8 @@ class LowRank(Pass):
                 ctx.note(op.name, f"skipped: {reason}")
             else:
                 self._factorize(graph, op, rank, ctx)
+                changed.append(op.name)
+        reestimate_behind(graph, changed, ctx)
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         """By the ranks that `run` would choose: singular values are computed, vectors are not."""

@@ -12,6 +12,7 @@ from compressc.analysis import Axis, Coupling, Width, couple
 from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.ir import Graph
 from compressc.pipeline import Context, Pass
+from compressc.training import reestimate_behind
 from compressc_prune.crosscheck import disagreements
 from compressc_prune.cut import cut_widths
 from compressc_prune.importance import Scorer
@@ -50,6 +51,8 @@ class Prune(Pass):
     normalized: bool = False
     """Also cut widths that a layer norm or a mean runs over. Such a cut is not the same as zeroing,
     and costs more accuracy before distillation."""
+    statistics: bool = True
+    """Take the mean and variance of batch norms anew from calibration data, where there are any."""
 
     @property
     def requirements(self) -> frozenset[str]:
@@ -64,6 +67,8 @@ class Prune(Pass):
         kept = self._choose(scorer.score_all(_allowed(found, refused)))
         self._tell(graph, found, kept, self._spared(found, refused, kept), ctx)
         cut_widths(graph, found, {width.axis: indices for width, indices in kept.items()})
+        if self.statistics:
+            reestimate_behind(graph, {slot.op for width in kept for slot in width.slots}, ctx)
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         """By the coupling of the graph; only a global ranking has to look at weights (or data)."""
