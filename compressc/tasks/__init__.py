@@ -2,7 +2,20 @@
 
 from compressc.data.checks import NO_LABEL
 from compressc.tasks.response import Kind, Response, find_responses
+from compressc.tasks.scores import Metric, constant_scores, metrics, score
 from compressc.tasks.settling import settle, task_of
 from compressc.tasks.task import Task
 
-__all__ = ["NO_LABEL", "Kind", "Response", "Task", "find_responses", "settle", "task_of"]
+__all__ = [
+    "NO_LABEL",
+    "Kind",
+    "Metric",
+    "Response",
+    "Task",
+    "constant_scores",
+    "find_responses",
+    "metrics",
+    "score",
+    "settle",
+    "task_of",
+]

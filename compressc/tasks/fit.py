@@ -10,6 +10,7 @@ from torch import Tensor
 
 from compressc.data.checks import NO_LABEL
 from compressc.tasks.response import Kind, Response
+from compressc.tasks.scores import chosen, r2
 
 #: Standard errors above chance from which on the teacher is taken to know the labels.
 SURE = 2.0
@@ -98,25 +99,20 @@ def _one_by_one(response: Response, output: Tensor, labels: Tensor) -> Response:
 def skill(response: Response, output: Tensor, labels: Tensor) -> Skill:
     """How well outputs `[b, ...]` meet labels of the same samples."""
     if response.kind == "values":
-        return _skill_of_values(output.flatten().double(), labels.flatten().double())
-    chosen, wanted = response.answers(output), labels.flatten().long()
+        score = r2(response, output, labels)
+        return Skill(score, 0.0, math.inf if score > 0 else -math.inf, labels.numel())
+    wanted = labels.flatten().long()
     known = wanted != NO_LABEL
-    chosen, wanted = chosen[known], wanted[known]
+    answers, wanted = chosen(response, output)[known], wanted[known]
     count = len(wanted)
     if not count:
         return Skill(math.nan, math.nan, math.nan, 0)
-    score = float((chosen == wanted).double().mean())
+    score = float((answers == wanted).double().mean())
     # what independent answers of the same frequencies would hit
-    size = int(max(chosen.max(), wanted.max())) + 1
+    size = int(max(answers.max(), wanted.max())) + 1
     given, true = (
-        torch.bincount(x.clamp_min(0), minlength=size).double() for x in (chosen, wanted)
+        torch.bincount(x.clamp_min(0), minlength=size).double() for x in (answers, wanted)
     )
     chance = float(given @ true) / count**2
     error = math.sqrt(max(chance * (1 - chance), 1e-12) / count)
     return Skill(score, chance, (score - chance) / error, count)
-
-
-def _skill_of_values(output: Tensor, labels: Tensor) -> Skill:
-    spread = float((labels - labels.mean()).pow(2).sum())
-    score = 1 - float((output - labels).pow(2).sum()) / spread if spread else math.nan
-    return Skill(score, 0.0, math.inf if score > 0 else -math.inf, len(labels))

@@ -36,7 +36,7 @@ class Response:
         ending: what the model does to it last (softmax, sigmoid, normalize, argmax, ...), or "".
         learned: what the value before the ending is, the one that is learned from; see `value_in`.
         value_dim: its dimension of classes or features.
-        threshold: of `independent_scores`, the number above which the answer is yes.
+        threshold: of single numbers, the one above which the answer is yes.
     """
 
     index: int
@@ -74,15 +74,15 @@ class Response:
         return as_rows(value, self.value_dim)
 
     def answers(self, output: Tensor) -> Tensor:
-        """What an output `[b, ...]` chooses in each row or position: classes, bits or ids, flat.
+        """What an output `[b, ...]` chooses in each row or position, i64, flat.
 
-        Only for kinds that choose: not for `values` and `embedding`.
+        The best class, the integer itself, or whether a number is above the threshold.
         """
         if self.kind == "class_scores":
             return as_rows(output, self.dim).argmax(-1)
-        if self.kind == "independent_scores":
-            return (output > self.threshold).long().flatten()
-        return output.long().flatten()
+        if self.kind == "ids":
+            return output.long().flatten()
+        return (output > self.threshold).long().flatten()
 
 
 def as_rows(value: Tensor, dim: int | None) -> Tensor:

@@ -70,7 +70,8 @@ def settle(graph: Graph, data: TransferSet | None = None, output: str | None = N
     responses = [_measured(r, x) for r, x in zip(responses, probe.outputs(responses), strict=True)]
     candidates = _wanted(responses, output)
     if data.train.labels is None:
-        return _without_labels(candidates, responses, output, "no labels")
+        task = _without_labels(candidates, responses, output, "no labels")
+        return replace(task, signs=_two_sided(task, probe))
     return _with_labels(candidates, responses, output, probe)
 
 
@@ -161,6 +162,15 @@ def _measured(response: Response, output: Tensor) -> Response:
     if _all_near(rows.sum(1), 1.0) and bool((rows >= 0).all()):
         return replace(response, kind="class_scores", learned="class_scores")
     return response
+
+
+def _two_sided(task: Task, probe: _Probe) -> bool:
+    """Whether single numbers fall on both sides of zero, the rarer one in five of a hundred."""
+    if task.kind != "values" or task.judged.dim is not None:
+        return False
+    (output,) = probe.outputs([task.judged])
+    share = float((output > 0).double().mean())
+    return 0.05 <= share <= 0.95
 
 
 def _all_near(numbers: Tensor, wanted: float) -> bool:

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 
 from compressc.data.checks import NO_LABEL
+from compressc.errors import CompresscError
 from compressc.ir import Graph
 from compressc.tasks.response import Kind, Response
 
@@ -24,6 +26,8 @@ class Task:
         responses: every output with a row for each sample, the judged one among them.
         labels: whether labels can be used, to learn from and to judge by.
         per_position: whether there is a label for each position of a sample (pixels, tokens).
+        signs: whether the judged values fall on both sides of zero, so that they may be answers of
+            yes and no.
         reason: one sentence for the report: why this output, and why these labels or none.
         warnings: what the user should know before trusting a figure, one sentence each.
     """
@@ -32,6 +36,7 @@ class Task:
     responses: tuple[Response, ...]
     labels: bool = False
     per_position: bool = False
+    signs: bool = False
     reason: str = ""
     warnings: tuple[str, ...] = ()
 
@@ -64,6 +69,18 @@ class Task:
             "per_position": self.per_position,
         }
 
+    def pick(self, outputs: object) -> Tensor:
+        """The judged output of what a model or a file returned.
+
+        Raises:
+            CompresscError: CC301 where it returned fewer tensors.
+        """
+        tensors = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
+        if self.index < len(tensors):
+            return tensors[self.index]
+        got = f"{len(tensors)} tensors" if tensors else type(outputs).__name__
+        raise CompresscError("CC301", f"a model returns output '{self.output}'", got=got)
+
     def value_in(self, graph: Graph) -> str:
         """Name of the value that is learned; see `Response.value_in`."""
         return self.judged.value_in(graph)
@@ -94,7 +111,9 @@ class Task:
         Cross entropy for class scores, binary cross entropy for independent scores, the mean
         squared error for values.
         """
-        known = labels != NO_LABEL
+        known = torch.ones_like(labels).bool()
+        if self.judged.learned != "values" or not labels.is_floating_point():
+            known = labels != NO_LABEL  # as a float, -100 may be any measurement
         if not bool(known.any()):
             return rows.sum() * 0.0
         if self.judged.learned == "class_scores":
