@@ -5,22 +5,21 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # imports below are inside the functions: `import compressc` must stay light
     from torch import nn
 
-    from compressc.data import Dataset
+    from compressc.data import Dataset, Split
     from compressc.ir import Graph
     from compressc.pipeline import Pass, PassResult
     from compressc.report import Record
+    from compressc.target import Target
 
-#: What `save` writes where nobody says otherwise.
-FORMATS = ("pt2", "onnx", "openvino")
-#: Batch sizes that latency is measured at.
-BATCHES = (1, 64, 256)
+#: Samples that a file is proved on, where there is no data.
+_RANDOM_SAMPLES = 8
 
 
 @dataclass
@@ -32,12 +31,14 @@ class Compiled:
         teacher: the graph it came from.
         passes: what each pass did, in order.
         report: every measurement; `save` adds the files to it.
+        target: what it was made for.
     """
 
     graph: Graph
     teacher: Graph
     passes: list[PassResult]
     report: Record
+    target: Target
     data: Dataset | None = None
     _started: float = field(default_factory=time.perf_counter, repr=False)
 
@@ -54,16 +55,17 @@ class Compiled:
         self,
         folder: str | Path,
         *,
-        formats: Sequence[str] = FORMATS,
-        batches: Sequence[int] = BATCHES,
+        formats: Sequence[str] | None = None,
+        batches: Sequence[int] | None = None,
         progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     ) -> Record:
         """Write the model in every format, prove each file, and write the report.
 
         Args:
             folder: made where missing; its files are replaced together, or not at all.
-            formats: names of installed back ends.
-            batches: batch sizes to measure latency at; none for no measurement.
+            formats: names of installed back ends; the target's where None.
+            batches: batch sizes to measure latency at, none for no measurement; the target's
+                where None.
             progress: told what is going on.
 
         Returns:
@@ -73,14 +75,22 @@ class Compiled:
             CompresscError: CC600 where the folder cannot be written, CC107 for an unknown format,
                 CC503 where not one file could be written.
         """
+        from compressc.backend import Teacher, bench
         from compressc.ir import save_bundle
-        from compressc.report import Bench, record_files, staged, write_html
+        from compressc.report import staged, write_html
 
-        bench = Bench(self.graph, self.teacher, self.data, batches)
-        with staged(Path(folder)) as scratch:
+        target = replace(
+            self.target,
+            backends=self.target.backends if formats is None else tuple(formats),
+            batches=self.target.batches if batches is None else tuple(batches),
+        )
+        with (
+            staged(Path(folder)) as scratch,
+            Teacher(self.teacher, self._samples(), target) as teacher,
+        ):
             save_bundle(self.graph, scratch / "graph")
             self._write_snapshots(scratch / "passes")
-            files, failures = record_files(bench, scratch, formats, progress)
+            files, failures = bench(self.graph, target, teacher, scratch, progress)
             seconds = time.perf_counter() - self._started
             self.report = self.report.model_copy(
                 update={"files": files, "failures": failures, "wall_seconds": seconds}
@@ -88,6 +98,15 @@ class Compiled:
             self.report.write(scratch / "manifest.json")
             write_html(self.report, scratch / "report.html")
         return self.report
+
+    def _samples(self) -> Split:
+        """What files are proved and measured on: data that no pass saw, or random inputs."""
+        from compressc.data import Split
+        from compressc.ir.running import random_inputs
+
+        if self.data is not None:
+            return self.data.test
+        return Split(random_inputs(self.graph, batch=_RANDOM_SAMPLES))
 
     def _write_snapshots(self, folder: Path) -> None:
         from compressc.pipeline import write_snapshots
@@ -108,6 +127,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     trust_pickle: bool = False,
     factory: str | None = None,
     judged: str | None = None,
+    target: Target | None = None,
     cache: str | Path | None = "default",
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Compiled:
@@ -122,6 +142,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         trust_pickle: allow a pickled module, which runs code from the file.
         factory: `pkg.mod:function` that builds the module of a state dict.
         judged: key or name of the output that is learned and judged, where the model has several.
+        target: where the result will run: formats, batch sizes, threads, device, instruction set.
         cache: folder for the results of passes; None keeps none.
         progress: told (what is going on, steps done, steps in all).
 
@@ -129,6 +150,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         CompresscError: for everything a caller can mend; see `compressc.errors.CODES`.
     """
     from compressc.analysis import symbolize_widths
+    from compressc.backend import load_backend
     from compressc.data import open_dataset
     from compressc.frontend import check_inputs, load_model, require_open_batch
     from compressc.pipeline import (
@@ -139,10 +161,13 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         plan,
     )
     from compressc.report import record_run
+    from compressc.target import Target
     from compressc.tasks import settle
 
     started = time.perf_counter()
-    wanted = parse_passes(passes)
+    wanted, target = parse_passes(passes), target or Target()
+    for name in target.backends:
+        load_backend(name)  # an unknown format is refused before any work
     dataset = None if data is None else open_dataset(data)
     example = None if dataset is None else dataset.calibration.take(8).inputs
     plan(wanted, dataset)  # a list that cannot work is refused before the model is read
@@ -155,10 +180,12 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     symbolize_widths(loaded.graph)
     task = None if dataset is None else settle(loaded.graph, dataset, judged)
     folder = default_cache_folder() if cache == "default" else cache and Path(cache)
-    pipeline = Pipeline(wanted, dataset, seed, PassCache(folder or None), progress, task=task)
+    pipeline = Pipeline(
+        wanted, dataset, seed, PassCache(folder or None), progress, task=task, target=target
+    )
     results = pipeline.run(loaded.graph)
     report = record_run(loaded, dataset, results, seed, command=_command(passes))
-    return Compiled(results[-1].graph, loaded.graph, results, report, dataset, started)
+    return Compiled(results[-1].graph, loaded.graph, results, report, target, dataset, started)
 
 
 def _command(passes: Any) -> str:

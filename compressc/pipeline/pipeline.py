@@ -17,6 +17,7 @@ from compressc.pipeline.exactness import check_exact
 from compressc.pipeline.ordering import Step, plan
 from compressc.pipeline.pass_ import Context, Pass, Progress, TransferSet
 from compressc.pipeline.seeding import seeded
+from compressc.target import Target
 
 if TYPE_CHECKING:
     from compressc.tasks import Task
@@ -59,6 +60,7 @@ class Pipeline:
         progress: told what is going on.
         observers: called after each pass, in order.
         task: what is learned and judged, or None.
+        target: where the result will run; its device is where passes train.
     """
 
     passes: Sequence[Pass]
@@ -68,6 +70,7 @@ class Pipeline:
     progress: Progress = lambda what, done, total: None
     observers: Sequence[Observer] = ()
     task: Task | None = None
+    target: Target = field(default_factory=Target)
 
     def run(self, teacher: Graph) -> list[PassResult]:
         """Run all passes on a copy of the teacher.
@@ -97,7 +100,15 @@ class Pipeline:
             notes = [(op, text) for op, text in facts["notes"]]
             return PassResult(step, stored.graph, facts["seconds"], True, facts["edits"], notes)
         graph = before.copy()
-        context = Context(teacher, self.data, self.seed, progress=self.progress, task=self.task)
+        context = Context(
+            teacher,
+            self.data,
+            self.seed,
+            torch.device(self.target.device),
+            progress=self.progress,
+            task=self.task,
+            target=self.target,
+        )
         start = time.perf_counter()
         self._guarded_run(step.pass_, graph, context)
         seconds = time.perf_counter() - start

@@ -1,13 +1,10 @@
 """What a run did: `Record` (written as `manifest.json`), shown on the terminal and as HTML."""
 
-from compressc.report.file_records import Bench, record_files
+from compressc.backend.file_record import Failure, FileRecord, LatencyRecord
 from compressc.report.html import write_html
 from compressc.report.record import (
     SCHEMA_VERSION,
     DataRecord,
-    Failure,
-    FileRecord,
-    LatencyRecord,
     Note,
     PassRecord,
     Record,
@@ -19,7 +16,6 @@ from compressc.report.terminal import render
 
 __all__ = [
     "SCHEMA_VERSION",
-    "Bench",
     "DataRecord",
     "Failure",
     "FileRecord",
@@ -29,7 +25,6 @@ __all__ = [
     "Record",
     "TeacherRecord",
     "make_writable",
-    "record_files",
     "record_run",
     "render",
     "staged",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from compressc.backend.file_record import LatencyRecord
 from compressc.report import text
-from compressc.report.record import LatencyRecord, Record
+from compressc.report.record import Record
 from compressc.report.svg import CHARACTER, Point, Svg, shorten
 
 WIDTH, HEIGHT = 560.0, 260.0

@@ -10,22 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
+from compressc.backend.file_record import Failure, FileRecord, Frozen
 from compressc.errors import CompresscError
-from compressc.measure.fidelity import Fidelity
-from compressc.measure.latency import Spread, speedup
 from compressc.report.atomic import write_text
 
 SCHEMA_VERSION = 1
 
 
-class _Frozen(BaseModel):
-    # infinities as strings, because JSON has none and null would hide a broken measurement
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
-
-
-class Note(_Frozen):
+class Note(Frozen):
     """Something a pass did not do, and why."""
 
     #: Name of the op, or "" for the whole graph.
@@ -33,66 +27,7 @@ class Note(_Frozen):
     text: str
 
 
-class LatencyRecord(_Frozen):
-    """Teacher and result side by side in one runtime; build it with `of`."""
-
-    runtime: str
-    batch: int
-    threads: int
-    #: Of the computation in the result: `f32`, `int8`, ...
-    precision: str
-    teacher: Spread
-    result: Spread
-    #: Median of the paired ratios teacher / result, with their 10th and 90th percentile.
-    speedup: float
-    speedup_low: float
-    speedup_high: float
-
-    @classmethod
-    def of(  # noqa: PLR0913 (they are the fields)
-        cls,
-        teacher: Spread,
-        result: Spread,
-        *,
-        runtime: str,
-        batch: int,
-        threads: int,
-        precision: str,
-    ) -> LatencyRecord:
-        """The record of two callables timed by one call of `measure_latency`."""
-        ratio = speedup(teacher.samples, result.samples)
-        return cls(
-            runtime=runtime,
-            batch=batch,
-            threads=threads,
-            precision=precision,
-            teacher=teacher,
-            result=result,
-            speedup=ratio.median,
-            speedup_low=ratio.low,
-            speedup_high=ratio.high,
-        )
-
-
-class FileRecord(_Frozen):
-    """An emitted file, held against the teacher in the same format."""
-
-    format: str
-    #: Relative to the output folder.
-    path: str
-    bytes: int
-    #: Size of the uncompressed teacher in this format; None where it could not be written.
-    teacher_bytes: int | None
-    #: The file's outputs against the graph's; None where the file was not proved.
-    proof: Fidelity | None = None
-    #: On the test part, computed by the file in its own runtime.
-    accuracy: float | None = None
-    #: With the teacher, on the test part.
-    agreement: float | None = None
-    latency: list[LatencyRecord] = Field(default_factory=list)
-
-
-class PassRecord(_Frozen):
+class PassRecord(Frozen):
     """One pass and the graph after it."""
 
     name: str
@@ -118,7 +53,7 @@ class PassRecord(_Frozen):
     inserted_for: str | None = None
 
 
-class TeacherRecord(_Frozen):
+class TeacherRecord(Frozen):
     """The model as it came."""
 
     source: str
@@ -132,7 +67,7 @@ class TeacherRecord(_Frozen):
     notes: list[Note] = Field(default_factory=list)
 
 
-class DataRecord(_Frozen):
+class DataRecord(Frozen):
     """The data set: its name, fingerprint and number of samples."""
 
     name: str
@@ -143,21 +78,11 @@ class DataRecord(_Frozen):
     labels: bool
 
 
-class Failure(_Frozen):
-    """Something that was asked for and did not come about."""
-
-    #: `pass prune`, `backend onnx`, ...
-    stage: str
-    #: Of `compressc.errors.CODES`.
-    code: str
-    message: str
-
-
 def _now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-class Record(_Frozen):
+class Record(Frozen):
     """A whole run."""
 
     schema_version: int = SCHEMA_VERSION

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from compressc.analysis import total_cost
-from compressc.errors import CompresscError
-from compressc.ir import Graph, graph_hash, lower
-from compressc.measure import Runner, accuracy, agreement, predict
+from compressc.ir import graph_hash
+from compressc.ir.running import logits_of
+from compressc.measure import accuracy, agreement, predict
 from compressc.report.machine import describe_machine, library_versions
 from compressc.report.record import DataRecord, Note, PassRecord, Record, TeacherRecord
 
@@ -95,21 +95,3 @@ def _record_data(data: Dataset) -> DataRecord:
         test=len(data.test),
         labels=data.has_labels,
     )
-
-
-def logits_of(graph: Graph) -> Runner:
-    """A graph as a callable that returns its logits."""
-    module = lower(graph)
-    return lambda *inputs: first_tensor(module(*inputs))
-
-
-def first_tensor(outputs: object) -> torch.Tensor:
-    """What quality is measured on: the first tensor of whatever a model returns.
-
-    Raises:
-        CompresscError: CC301 where it returns none.
-    """
-    for leaf in torch.utils._pytree.tree_leaves(outputs):
-        if isinstance(leaf, torch.Tensor):
-            return leaf
-    raise CompresscError("CC301", "a model must return a tensor", got=type(outputs).__name__)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compressc.backend.file_record import LatencyRecord
 from compressc.measure.latency import Spread
 from compressc.report import text
-from compressc.report.record import LatencyRecord, PassRecord, Record
+from compressc.report.record import PassRecord, Record
 
 if TYPE_CHECKING:
     from rich.console import Console

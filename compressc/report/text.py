@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compressc.report.record import FileRecord, LatencyRecord, PassRecord, Record
+from compressc.backend.file_record import FileRecord, LatencyRecord
+from compressc.report.record import PassRecord, Record
 
 NONE = "-"
 

@@ -1,0 +1,201 @@
+"""One function measures: `bench` writes each file, proves it, scores it and times it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from compressc.backend.backend import Backend, Runner, load_backend
+from compressc.backend.file_record import Failure, FileRecord, LatencyRecord
+from compressc.backend.proof import emit_proved, is_quantized
+from compressc.data import Split
+from compressc.errors import CompresscError
+from compressc.ir import Graph
+from compressc.ir.running import first_tensor, logits_of
+from compressc.measure import accuracy, agreement, bytes_on_disk, measure_latency, predict
+from compressc.target import Target
+
+#: Seconds that one (runtime, batch) pair may take, and the rounds it needs at least.
+_BUDGET_S, _LEAST_ROUNDS, _MOST_ROUNDS = 4.0, 7, 31
+#: Samples of the example that an exporter traces with.
+_EXAMPLE = 8
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class TeacherFile:
+    """The teacher in one format, loaded: what a result in that format is held against."""
+
+    bytes: int
+    run: Runner
+
+
+@dataclass
+class Teacher(AbstractContextManager["Teacher"]):
+    """What results are held against: run, emitted and loaded once, for any number of results.
+
+    Use it in a `with` statement: its files lie in a temporary folder.
+
+    Attributes:
+        graph: the uncompressed model.
+        samples: inputs and, where there are any, labels that no pass has seen.
+        target: threads that a runtime may use.
+    """
+
+    graph: Graph
+    samples: Split
+    target: Target
+    _files: dict[str, TeacherFile | None] = field(default_factory=dict, repr=False)
+
+    def __enter__(self) -> Teacher:
+        self._scratch = tempfile.TemporaryDirectory()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._files.clear()
+        self._scratch.cleanup()
+
+    @cached_property
+    def logits(self) -> torch.Tensor:
+        """The teacher's answers, f32[n, ..., classes]."""
+        return predict(logits_of(self.graph), self.samples)
+
+    def file(self, backend: Backend) -> TeacherFile | None:
+        """The teacher in that format; None where it cannot be written."""
+        if backend.name not in self._files:
+            self._files[backend.name] = self._emit(backend)
+        return self._files[backend.name]
+
+    def _emit(self, backend: Backend) -> TeacherFile | None:
+        folder = Path(self._scratch.name) / backend.name
+        try:
+            path = backend.emit(self.graph, folder, self.samples.take(_EXAMPLE).inputs)
+        except CompresscError:
+            return None  # the comparison is left out of the report: its bytes read None
+        return TeacherFile(_bytes(backend, path), backend.load(path, threads=self.target.threads))
+
+
+def bench(
+    graph: Graph,
+    target: Target,
+    teacher: Teacher,
+    folder: Path,
+    progress: Progress = lambda what, done, total: None,
+) -> tuple[list[FileRecord], list[Failure]]:
+    """Write a graph in every format of the target into `folder`, and measure each file.
+
+    Args:
+        graph: what to write.
+        target: formats, batches, threads.
+        teacher: what the files are held against, and the samples that they are measured on.
+        folder: made where missing.
+        progress: told which format is at work.
+
+    Returns:
+        A record for each file, and a failure for each format that could not be written.
+
+    Raises:
+        CompresscError: CC107 for an unknown format, CC503 where not one could be written.
+    """
+    backends = [load_backend(name) for name in target.backends]
+    files, failures = [], []
+    for done, backend in enumerate(backends):
+        progress(f"writing and measuring {backend.name}", done, len(backends))
+        try:
+            files.append(_measure(backend, graph, target, teacher, folder))
+        except CompresscError as error:
+            message = f"{error.wanted} (got {error.got})" if error.got else error.wanted
+            failures.append(
+                Failure(stage=f"backend {backend.name}", code=error.code, message=message)
+            )
+    progress("writing files", len(backends), len(backends))
+    if failures and not files:
+        raise CompresscError("CC503", "at least one file must come out", got=failures[0].message)
+    return files, failures
+
+
+def _measure(
+    backend: Backend, graph: Graph, target: Target, teacher: Teacher, folder: Path
+) -> FileRecord:
+    samples = teacher.samples
+    path, proof = emit_proved(backend, graph, folder, samples)
+    run = backend.load(path, threads=target.threads)
+    logits = predict(lambda *inputs: first_tensor(run(*inputs)), samples)
+    rival = teacher.file(backend)
+    latency: list[LatencyRecord] = []
+    if rival is not None:
+        precision = "int8" if is_quantized(graph) else "f32"
+        runners = {"teacher": rival.run, "result": run}
+        latency = list(_latencies(backend, target, samples, runners, precision))
+    return FileRecord(
+        format=backend.name,
+        path=str(path.relative_to(folder)),
+        bytes=_bytes(backend, path),
+        teacher_bytes=None if rival is None else rival.bytes,
+        proof=proof,
+        accuracy=None if samples.labels is None else accuracy(logits, samples.labels),
+        agreement=agreement(logits, teacher.logits),
+        latency=latency,
+    )
+
+
+def _bytes(backend: Backend, path: Path) -> int:
+    return sum(bytes_on_disk(file) for file in backend.files(path))
+
+
+def _latencies(
+    backend: Backend, target: Target, samples: Split, runners: Mapping[str, Runner], precision: str
+) -> Iterator[LatencyRecord]:
+    for batch in target.batches:
+        inputs = tuple(_repeated(x, batch) for x in samples.inputs)
+        runs = {name: partial(run, *inputs) for name, run in runners.items()}
+        with _torch_threads(target.threads):
+            spreads = measure_latency(runs, rounds=_rounds(runs))
+        yield LatencyRecord.of(
+            spreads["teacher"],
+            spreads["result"],
+            runtime=backend.runtime,
+            batch=batch,
+            threads=target.threads,
+            precision=precision,
+        )
+
+
+def _repeated(array: torch.Tensor, batch: int) -> torch.Tensor:
+    copies = -(-batch // len(array))
+    return array.repeat(copies, *[1] * (array.dim() - 1))[:batch].contiguous()
+
+
+def _rounds(runs: Mapping[str, Callable[[], object]]) -> int:
+    """As many rounds as the time allows, after one that warms up."""
+    for run in runs.values():
+        run()
+    start = time.perf_counter()
+    for run in runs.values():
+        run()
+    seconds = max(time.perf_counter() - start, 0.004)  # a sample lasts 2 ms at least
+    return max(_LEAST_ROUNDS, min(_MOST_ROUNDS, int(_BUDGET_S / seconds)))
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

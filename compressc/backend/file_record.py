@@ -1,0 +1,83 @@
+"""What is known of an emitted file: plain values that the report shows and the manifest keeps."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from compressc.measure import Fidelity, Spread, speedup
+
+
+class Frozen(BaseModel):
+    """A part of the record of a run."""
+
+    # infinities as strings, because JSON has none and null would hide a broken measurement
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class LatencyRecord(Frozen):
+    """Teacher and result side by side in one runtime; build it with `of`."""
+
+    runtime: str
+    batch: int
+    threads: int
+    #: Of the computation in the result: `f32`, `int8`, ...
+    precision: str
+    teacher: Spread
+    result: Spread
+    #: Median of the paired ratios teacher / result, with their 10th and 90th percentile.
+    speedup: float
+    speedup_low: float
+    speedup_high: float
+
+    @classmethod
+    def of(  # noqa: PLR0913 (they are the fields)
+        cls,
+        teacher: Spread,
+        result: Spread,
+        *,
+        runtime: str,
+        batch: int,
+        threads: int,
+        precision: str,
+    ) -> LatencyRecord:
+        """The record of two callables timed by one call of `measure_latency`."""
+        ratio = speedup(teacher.samples, result.samples)
+        return cls(
+            runtime=runtime,
+            batch=batch,
+            threads=threads,
+            precision=precision,
+            teacher=teacher,
+            result=result,
+            speedup=ratio.median,
+            speedup_low=ratio.low,
+            speedup_high=ratio.high,
+        )
+
+
+class FileRecord(Frozen):
+    """An emitted file, held against the teacher in the same format."""
+
+    format: str
+    #: Relative to the output folder.
+    path: str
+    bytes: int
+    #: Size of the uncompressed teacher in this format; None where it could not be written.
+    teacher_bytes: int | None
+    #: The file's outputs against the graph's; None where the file was not proved.
+    proof: Fidelity | None = None
+    #: On the test part, computed by the file in its own runtime.
+    accuracy: float | None = None
+    #: With the teacher, on the test part.
+    agreement: float | None = None
+    latency: list[LatencyRecord] = Field(default_factory=list)
+
+
+class Failure(Frozen):
+    """Something that was asked for and did not come about."""
+
+    #: `pass prune`, `backend onnx`, ...
+    stage: str
+    #: Of `compressc.errors.CODES`.
+    code: str
+    message: str
