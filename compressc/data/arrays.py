@@ -47,17 +47,16 @@ def _dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def to_labels(value: object, where: str) -> Tensor:
-    """Class indices as int64 `[n, ...]`.
+    """Labels `[n, ...]`: integers as int64, other numbers as float32.
+
+    Integers are class indices, ids or answers of yes (1) and no (0); floats are targets that are
+    numbers. Which they are depends on the model: see `compressc.tasks.settle`.
 
     Raises:
-        CompresscError: CC300 where `value` does not hold integers.
+        CompresscError: CC300 where `value` does not hold real numbers.
     """
     tensor = to_tensor(value, where)
-    if tensor.is_floating_point() or tensor.is_complex():
-        raise bad(
-            "labels are integer class indices",
-            f"dtype {str(tensor.dtype).removeprefix('torch.')}",
-            where,
-            'convert them with .astype("int64") or .long()',
-        )
-    return tensor.to(torch.int64)
+    if tensor.is_complex():
+        got = f"dtype {str(tensor.dtype).removeprefix('torch.')}"
+        raise bad("labels are class indices or real numbers", got, where, "give them as floats")
+    return tensor.to(torch.float32 if tensor.is_floating_point() else torch.int64)

@@ -8,7 +8,7 @@ from torch import Tensor
 from compressc.data.arrays import bad
 from compressc.errors import CompresscError
 
-#: Label that `torch.nn.functional.cross_entropy` leaves out by default; measurements do the same.
+#: Label of a row that has none, as in torch's cross entropy.
 NO_LABEL = -100
 
 
@@ -41,22 +41,26 @@ def _unequal(got: str, where: str) -> CompresscError:
 
 
 def check_values(inputs: tuple[Tensor, ...], labels: Tensor | None, where: str) -> None:
-    """Inputs are finite and labels are class indices."""
+    """Inputs are finite; labels are class indices, or finite targets."""
     for index, x in enumerate(inputs):
-        if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-            wrong = int((~torch.isfinite(x)).sum())
-            raise bad(
-                "the inputs are finite numbers",
-                f"{wrong} NaN or infinite values of {x.numel()}",
-                f"{where}, input {index}",
-                "drop or fill these samples",
-            )
+        _check_finite(x, "inputs", f"{where}, input {index}")
     if labels is None:
+        return
+    if labels.is_floating_point():
+        _check_finite(labels, "labels", where)
         return
     negative = labels[(labels < 0) & (labels != NO_LABEL)]
     if len(negative):
         wanted = f"a label is a class index from 0 on ({NO_LABEL} for no label)"
-        raise bad(wanted, f"{int(negative[0])}", where, "number the classes 0, 1, 2, ...")
+        hint = "number the classes 0, 1, 2, ...; targets that are numbers are given as floats"
+        raise bad(wanted, f"{int(negative[0])}", where, hint)
+
+
+def _check_finite(x: Tensor, what: str, where: str) -> None:
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        wrong = int((~torch.isfinite(x)).sum())
+        got = f"{wrong} NaN or infinite values of {x.numel()}"
+        raise bad(f"the {what} are finite numbers", got, where, "drop or fill these samples")
 
 
 def check_alike(inputs: tuple[Tensor, ...], train: tuple[Tensor, ...], where: str) -> None:

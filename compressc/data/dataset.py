@@ -2,7 +2,8 @@
 
 The protocol for data from elsewhere: any object with the attributes `train`, `calibration` and
 `test`, each a `Split` or a pair `(inputs, labels)`. `inputs` is one array or a tuple of arrays (one
-for each input of the model), `labels` an integer array or None; arrays are tensors or numpy arrays.
+for each input of the model), `labels` an array of integers or floats, or None; arrays are tensors
+or numpy arrays.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class Split:
 
     Args:
         inputs: one tensor `[n, ...]` for each input of the model.
-        labels: class indices `[n, ...]` of any integer dtype (kept as int64), or None.
-            `-100` marks a position that has no label.
+        labels: class indices `[n, ...]` of any integer dtype (kept as int64), where `-100` marks a
+            position that has no label; targets of any float dtype (kept as float32); or None.
 
     Raises:
         CompresscError: CC300 where the tensors do not fit together.
@@ -40,7 +41,6 @@ class Split:
     def __post_init__(self) -> None:
         check_inputs(self.inputs, "Split")
         if self.labels is not None:
-            # int64 because that is what the losses and `gather` take
             labels = to_labels(self.labels, "the labels of a Split")
             check_labels(labels, len(self), "Split")
             object.__setattr__(self, "labels", labels)

@@ -18,7 +18,7 @@ def divide(labels: Tensor | None, total: int, count: int, seed: int) -> tuple[Te
     """Choose `count` of `total` positions, each class in proportion (largest remainder).
 
     Args:
-        labels: class indices `[total]`; any other shape, or None, means a plain random choice.
+        labels: class indices `[total]`; another shape, floats or None mean a plain random choice.
         total: number of samples.
         count: how many to choose, at most `total`.
         seed: of the order.
@@ -28,7 +28,7 @@ def divide(labels: Tensor | None, total: int, count: int, seed: int) -> tuple[Te
     """
     # the legacy generator, because its stream is frozen: the split outlives numpy's versions
     order = np.random.RandomState(seed).permutation(total)
-    if labels is None or labels.ndim != 1:
+    if labels is None or labels.ndim != 1 or labels.is_floating_point():
         chosen = np.arange(total) < count
     else:
         chosen = _in_proportion(labels.cpu().numpy()[order], count)

@@ -196,6 +196,8 @@ def _with_labels(
     candidates: Sequence[Response], responses: Sequence[Response], output: str | None, probe: _Probe
 ) -> Task:
     """Choose the output whose labels the teacher knows best."""
+    for response, value in zip(candidates, probe.outputs(candidates), strict=True):
+        _refuse_one_hot(response, value, probe.labels)
     found = [
         reading
         for response, value in zip(candidates, probe.outputs(candidates), strict=True)
@@ -222,6 +224,26 @@ def _with_labels(
         names = ", ".join(sorted(others))
         warnings.append(f"{named}, whose labels the teacher knows best; they fit {names}, too")
     return replace(task, reason=f"{named}: {figures}", warnings=tuple(warnings))
+
+
+def _refuse_one_hot(response: Response, output: Tensor, labels: Tensor) -> None:
+    """One 1 in each row of scores is a class, not so many answers of yes and no.
+
+    Raises:
+        CompresscError: CC301 saying how to give classes.
+    """
+    dim = response.dim
+    if response.kind != "class_scores" or dim is None or labels.shape != output.shape:
+        return
+    bits = bool(((labels == 0) | (labels == 1)).all())
+    if bits and output.shape[dim] > 1 and bool((labels.sum(dim) == 1).all()):
+        raise CompresscError(
+            "CC301",
+            "classes are given by their index",
+            got=f"labels {list(labels.shape)} with one 1 in each row",
+            where=f"output '{response.name}'",
+            hint=f"y.argmax({dim}) turns them into indices",
+        )
 
 
 def _ranked(usable: Sequence[Response], probe: _Probe) -> list[tuple[Response, Skill]]:
@@ -269,6 +291,8 @@ def _unusable(
         text = "the labels are not used: an embedding has no scores of classes"
         return replace(task, warnings=(*task.warnings, text))
     hint = "leave the labels out to follow the teacher alone"
+    if labels.is_floating_point() and bool((labels == labels.round()).all()):
+        hint = f"give class indices as integers, y.astype('int64'); or {hint}"
     if found and found[0].dim is not None:
         (value,) = probe.outputs(found[:1])
         assert probe.samples.labels is not None

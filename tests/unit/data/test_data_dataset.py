@@ -75,7 +75,7 @@ def test_batch_of_nothing_is_a_mistake_of_the_caller():
         (([1, 2],), None, "list as input 0"),
         ((torch.zeros(3), torch.zeros(4)), None, "3 and 4"),
         ((torch.zeros(3),), torch.zeros(2, dtype=torch.int64), "2 labels for 3"),
-        ((torch.zeros(3),), torch.zeros(3), "float32"),
+        ((torch.zeros(3),), torch.zeros(3, dtype=torch.complex64), "complex64"),
         ((torch.zeros(0, 2),), None, "[0, 2]"),
         ((torch.tensor(1.0),), None, "float32[]"),
     ],
@@ -139,6 +139,16 @@ def test_dataset_refuses_negative_classes_but_not_the_ignored_label():
     assert error_of(Dataset, "a", ok, ok, wrong).got == "-1"
 
 
+def test_labels_that_are_numbers_stay_numbers():
+    x = torch.zeros(2, 2)
+    targets = Split((x,), torch.tensor([-1.5, -100.0], dtype=torch.float64))
+    assert targets.labels.dtype == torch.float32
+    assert Dataset("a", targets, targets, targets).test.labels.tolist() == [-1.5, -100.0]
+    broken = Split((x,), torch.tensor([0.5, float("inf")]))
+    error = error_of(Dataset, "a", targets, targets, broken)
+    assert (error.wanted, error.where) == ("the labels are finite numbers", "a.test")
+
+
 def test_dataset_refuses_splits_unlike_each_other():
     image = Split((torch.zeros(2, 1, 8, 8),))
     other = Split((torch.zeros(2, 1, 9, 9),))
@@ -174,7 +184,7 @@ def test_as_dataset_says_what_is_missing_and_where():
     assert error_of(as_dataset, obj, "m").where == "m.test"
     obj.test = (np.array(["a", "b"]), None)
     assert "m.test, input 0" in error_of(as_dataset, obj, "m").where
-    obj.test = (np.zeros((2, 2), np.float32), np.array([0.0, 1.0]))
+    obj.test = (np.zeros((2, 2), np.float32), np.array([0j, 1j]))
     assert "labels of m.test" in error_of(as_dataset, obj, "m").where
     obj.test = ("a path", None)
     assert error_of(as_dataset, obj, "m").got == "str"

@@ -161,6 +161,46 @@ def test_zeros_and_ones_for_one_number_are_answers_of_yes_and_no():
     assert settle(inside).judged.threshold == 0.5
 
 
+def test_float_targets_make_an_output_values():
+    torch.manual_seed(0)
+    x = torch.randn(100, 8)
+    net = Ends(lambda z: z, 3).eval()
+    targets = (net(x) + 0.1 * torch.randn(100, 3)).detach()
+    task = settle(export_graph(net, x[:4]), dataset(x, targets))
+    assert (task.kind, task.labels) == ("values", True)
+    rows, wanted = task.split([net(x).detach()], targets)
+    assert task.supervised_loss(rows[0], wanted) == pytest.approx(0.01, rel=0.2)  # the noise
+    other = settle(export_graph(net, x[:4]), dataset(x, torch.randn(100, 3)))
+    assert (other.kind, other.labels) == ("class_scores", False)
+    assert "R^2 of the teacher -" in other.warnings[0]
+
+
+def test_several_bits_for_each_sample_are_independent_scores():
+    torch.manual_seed(0)
+    x = torch.randn(100, 8)
+    net = Ends(lambda z: z).eval()
+    bits = (net(x) > 0).float()
+    task = settle(export_graph(net, x[:4]), dataset(x, bits))
+    assert (task.kind, task.labels, task.judged.threshold) == ("independent_scores", True, 0.0)
+    inside = settle(export_graph(Ends(torch.sigmoid).eval(), x[:4]), dataset(x, bits))
+    assert (inside.kind, inside.judged.threshold) == ("independent_scores", 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_one_hot_labels_are_asked_for_as_indices(dtype):
+    x, labels = torch.randn(40, 8), torch.eye(6)[torch.arange(40) % 6].to(dtype)
+    with pytest.raises(CompresscError, match="given by their index") as error:
+        settle(graph_of(lambda z: z), dataset(x, labels))
+    assert "y.argmax(1)" in error.value.hint
+
+
+def test_classes_as_floats_are_asked_for_as_integers():
+    x, labels = torch.randn(40, 8), (torch.arange(40) % 6).float()
+    with pytest.raises(CompresscError, match="labels fit an output") as error:
+        settle(graph_of(lambda z: z), dataset(x, labels))
+    assert "astype('int64')" in error.value.hint
+
+
 def test_labels_that_the_teacher_does_not_know_are_dropped_and_it_is_said():
     torch.manual_seed(0)
     x, labels = torch.randn(400, 8), torch.randint(0, 6, (400,))
