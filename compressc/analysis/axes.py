@@ -204,6 +204,11 @@ def concat_axes(parts: Sequence[Axis]) -> Axis:
     return Axis(sum(part.size for part in parts), parts=tuple(parts), how="concat")
 
 
+def product_axis(*parts: Axis) -> Axis:
+    """The axis of a reshape that makes one dimension of several, outermost first."""
+    return Axis(prod(part.size for part in parts), parts=parts)
+
+
 def split_axis(axis: Axis, sizes: Sequence[int]) -> tuple[Axis, ...]:
     """The parts of an axis that is cut into consecutive pieces."""
     root = find(axis)

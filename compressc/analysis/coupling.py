@@ -8,14 +8,14 @@ An op without a rule freezes what it touches, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import sympy
 
-from compressc.analysis.axes import Axis, find, freeze, leaves, unify
+from compressc.analysis.axes import Axis, freeze, leaves, unify
 from compressc.analysis.coupling_rules import Rule, Values, rule_for
+from compressc.analysis.written_sizes import SymbolReader
 from compressc.ir import Graph, Op, Ref, TensorType, TupleType, evaluate, open_dimensions
 from compressc.ir.collection import collector_paused
 from compressc.ir.types import Size
@@ -66,6 +66,8 @@ class Coupling:
         slots: every tensor dimension of every layer.
         groups: (conv op, axis of its channel groups).
         symbols: representative leaf -> width symbol.
+        stale: leaf that is not frozen -> an op that writes a size of it as a number, which would
+            not follow a cut; none is left after `symbolize_widths`.
         reasons: op name -> why its dimensions are frozen.
     """
 
@@ -74,6 +76,7 @@ class Coupling:
     groups: list[tuple[str, Axis]] = field(default_factory=list)
     produced: list[tuple[str, Axis]] = field(default_factory=list)
     symbols: dict[Axis, str] = field(default_factory=dict)
+    stale: dict[Axis, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
 
     def widths(self) -> list[Width]:
@@ -115,15 +118,13 @@ class _Analysis:
             self.env[name] = int(sympy.prime(_FIRST_PRIME + i))
 
     def run(self) -> Coupling:
-        pending: list[tuple[str, Axis]] = []
         for op in self.graph:
             self.found.values[op.name] = self._axes_of(op)
-            pending += self._written_symbols(op)
         for name in self.graph.output_names:
             for axis in self.found.values[name]:
                 freeze(axis, "width of the model's output", name)
-        for name, axis in pending:
-            self.found.symbols[find(axis)] = name
+        reader = SymbolReader(self.graph, self.found.values, self.env)
+        self.found.symbols, self.found.stale = reader.symbols, reader.stale
         return self.found
 
     def _axes_of(self, op: Op) -> Any:
@@ -161,9 +162,19 @@ class _Analysis:
         return int(evaluate(size, self.env))
 
     def sizes(self, op: Op) -> list[int]:
-        """The result's shape as numbers."""
-        assert isinstance(op.type, TensorType)
-        return [self.size(size) for size in op.type.shape]
+        """The shape of the result, of the first one where there are several, as numbers."""
+        return [self.size(size) for size in _first_shape(op)]
+
+    def made(self, op: Op) -> tuple[Axis, ...]:
+        """Fresh axes for the result: free ones, but for open dimensions."""
+        return tuple(
+            Axis(self.size(size), frozen="" if isinstance(size, int) else "an open dimension")
+            for size in _first_shape(op)
+        )
+
+    def reads(self, op: Op, position: int) -> bool:
+        """Does anything read that one of an op's results?"""
+        return any(user.args[1] == position for user in self.graph.users(op.name))
 
     def slot(self, op: Op, tensor: str, *axes: Axis) -> None:
         """Declare the axes of a layer's tensor; a missing tensor (no bias) is passed over."""
@@ -186,34 +197,8 @@ class _Analysis:
         """Declare the axis of a convolution's channel groups."""
         self.found.groups.append((op.name, axis))
 
-    def _written_symbols(self, op: Op) -> Iterator[tuple[str, Axis]]:
-        for size, axis in written_sizes(op, self.found):
-            name = str(size)
-            if name in self.graph.widths and axis is not None:
-                yield name, axis
 
-
-#: Ops that are written with sizes -> position of the size argument.
-SIZED = {
-    "aten.reshape": 1,
-    "aten.view": 1,
-    "aten._unsafe_view": 1,
-    "aten.expand": 1,
-    "aten.unflatten.int": 2,
-    "aten.split_with_sizes": 1,
-}
-
-
-def written_sizes(op: Op, found: Coupling) -> Iterator[tuple[Any, Axis | None]]:
-    """Each size an op is written with, and the axis it is the size of."""
-    if op.kind not in SIZED:
-        return
-    written = op.args[SIZED[op.kind]]
-    axes = found.values[op.name]
-    if op.kind == "aten.split_with_sizes":
-        dim = op.args[2] if len(op.args) > 2 else op.kwargs.get("dim", 0)
-        axes = tuple(piece[dim] for piece in axes)
-    elif op.kind == "aten.unflatten.int":
-        dim = op.args[1] % (len(axes) - len(written) + 1)
-        axes = axes[dim : dim + len(written)]
-    yield from zip(written, axes, strict=True)
+def _first_shape(op: Op) -> tuple[Size, ...]:
+    first = op.type.items[0] if isinstance(op.type, TupleType) else op.type
+    assert isinstance(first, TensorType)
+    return first.shape

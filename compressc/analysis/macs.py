@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from compressc.analysis.arguments import argument
+from compressc.analysis.equations import labels_of
 from compressc.ir import LAYERS, QUANTIZED, Graph, Op, TensorType, TupleType
 from compressc.ir.ops import overload
 from compressc.ir.types import Size
@@ -32,11 +34,8 @@ class Call:
     size_of: SizeOf
 
     def argument(self, name: str) -> Any:
-        """An argument by its schema name, as the IR holds it; None where it is left out."""
-        if name in self.op.kwargs:
-            return self.op.kwargs[name]
-        position = _positions(self.op.kind).get(name, len(self.op.args))
-        return self.op.args[position] if position < len(self.op.args) else None
+        """An argument by its schema name, as the IR holds it."""
+        return argument(self.op, name)
 
     def sizes(self, operand: Any) -> tuple[Any, ...]:
         """Shape of an operand: a reference, or the name or position of an argument."""
@@ -55,13 +54,6 @@ class Call:
     def _shape(self, type_: Any) -> tuple[Any, ...]:
         assert isinstance(type_, TensorType)
         return tuple(map(self.size_of, type_.shape))
-
-
-@cache
-def _positions(kind: str) -> dict[str, int]:
-    target = overload(kind)
-    arguments = target._schema.arguments if isinstance(target, torch._ops.OpOverload) else ()
-    return {argument.name: i for i, argument in enumerate(arguments)}
 
 
 # ---- layers ------------------------------------------------------------------------------------
@@ -134,16 +126,12 @@ def _cell(call: Call) -> Any:
 
 def _einsum(call: Call) -> Any:
     """Operands are contracted from left to right, as torch does without a planned path."""
-    equation = "".join(str(call.argument("equation")).split())
-    terms, _, result = equation.partition("->")
     shapes = [call.sizes(ref) for ref in call.argument("tensors")]
-    labels = [
-        _labels(term, len(shape)) for term, shape in zip(terms.split(","), shapes, strict=True)
-    ]
+    labels, result = labels_of(str(call.argument("equation")), [len(shape) for shape in shapes])
     sizes: dict[str, Any] = {}
     for names, shape in zip(labels, shapes, strict=True):
         sizes |= {n: s for n, s in zip(names, shape, strict=True) if s != 1 or n not in sizes}
-    kept = set(_labels(result, len(call.out))) if "->" in equation else set(sizes)
+    kept = set(result)
     total: Any = 0
     left = set(labels[0])
     for position, names in enumerate(labels[1:], 1):
@@ -152,13 +140,6 @@ def _einsum(call: Call) -> Any:
         needed = kept.union(*labels[position + 1 :])
         left = joined & needed
     return total
-
-
-def _labels(term: str, rank: int) -> list[str]:
-    """One name per dimension; those of an ellipsis are counted from the right."""
-    before, dots, after = term.partition("...")
-    hidden = rank - len(before) - len(after) if dots else 0
-    return [*before, *(f".{i}" for i in range(hidden, 0, -1)), *after]
 
 
 _FLOAT_LAYERS: dict[str, Callable[[Call], Any]] = {

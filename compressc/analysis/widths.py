@@ -12,32 +12,35 @@ from typing import Any
 
 import sympy
 
-from compressc.analysis.axes import Axis, factors, find, leaves
-from compressc.analysis.coupling import SIZED, Coupling, couple, written_sizes
-from compressc.ir import Graph, Op, TensorType, TupleType, symbol
+from compressc.analysis.arguments import set_argument
+from compressc.analysis.axes import Axis, factors, leaves
+from compressc.analysis.coupling import Coupling, couple
+from compressc.analysis.coupling_rules.shapes import split_dim
+from compressc.analysis.written_sizes import PIECES, SIZED, axis_size, written_sizes
+from compressc.ir import Graph, Op, TensorType, TupleType
 from compressc.ir.collection import collector_paused
-
-#: Ops whose equal pieces may become unequal: written as `split_with_sizes` instead.
-_PIECES = ("aten.chunk", "aten.split.Tensor")
 
 
 @collector_paused()
 def symbolize_widths(graph: Graph) -> None:
     """Write every size that depends on a width as an expression; the graph computes the same."""
     _split_pieces(graph)
-    writer = _SizeWriter(graph, couple(graph))
+    found = couple(graph)
+    if not found.stale:
+        return
+    writer = _SizeWriter(graph, found)
     for op in graph:
-        sizes = tuple(writer.write(op, position) for position in range(len(writer.sizes(op))))
+        sizes = written_sizes(op, found.values)
         if sizes:
-            args = list(op.args)
-            args[SIZED[op.kind]] = sizes
-            op.args = tuple(args)
+            written = tuple(writer.write(op, i, *size) for i, size in enumerate(sizes))
+            set_argument(op, SIZED[op.kind], written)
 
 
 def _split_pieces(graph: Graph) -> None:
+    """Equal pieces may become unequal: they are listed."""
     for op in graph:
-        if op.kind in _PIECES and isinstance(op.type, TupleType):
-            dim = op.args[2] if len(op.args) > 2 else op.kwargs.get("dim", 0)
+        if op.kind in PIECES and isinstance(op.type, TupleType):
+            dim = split_dim(op, len(op.type.items[0].shape))
             sizes = tuple(item.shape[dim] for item in op.type.items)
             op.kind, op.args, op.kwargs = "aten.split_with_sizes", (op.args[0], sizes, dim), {}
 
@@ -46,45 +49,36 @@ class _SizeWriter:
     """Gives width symbols names as they are first used."""
 
     def __init__(self, graph: Graph, found: Coupling) -> None:
-        self.graph, self.found = graph, found
+        self.graph, self.symbols = graph, found.symbols
 
-    def sizes(self, op: Op) -> list[tuple[Any, Axis | None]]:
-        """Each size the op is written with, and its axis."""
-        return list(written_sizes(op, self.found))
-
-    def write(self, op: Op, position: int) -> Any:
+    def write(self, op: Op, position: int, written: Any, axis: Axis | None) -> Any:
         """The size at a position, as it should be written."""
-        written, axis = self.sizes(op)[position]
         if axis is None or (op.kind == "aten.expand" and written == -1):
             return written
         meant = _explicit(op, position, written)
         if isinstance(meant, sympy.Expr):
             return self._open_expression(meant, axis)
-        if all(leaf.frozen or leaf.size == 1 for leaf in leaves(axis)):
-            return meant
-        return self._expression(axis)
+        return meant if _is_fixed(axis) else self._expression(axis)
 
     def _open_expression(self, written: sympy.Expr, axis: Axis) -> sympy.Expr:
         """`4*b` as `b*w0`: the factors that are widths are written as such."""
-        names = {str(name) for name in written.free_symbols}
-        widths = [f for f in factors(axis) if not all(leaf.frozen for leaf in leaves(f))]
-        rest = written / prod(factor.size for factor in widths)
-        if names & set(self.graph.widths) or rest.as_numer_denom()[1] != 1:
+        if {str(name) for name in written.free_symbols} & set(self.graph.widths):
             return written
+        widths = [factor for factor in factors(axis) if not _is_fixed(factor)]
+        rest = written / prod(factor.size for factor in widths)
         return rest * prod(self._expression(factor) for factor in widths)
 
     def _expression(self, axis: Axis) -> Any:
-        root = find(axis)
-        if root.parts:
-            terms = [self._expression(part) for part in root.parts]
-            return sum(terms) if root.how == "concat" else prod(terms)
-        if root.frozen or root.size == 1:
-            return root.size
-        if root not in self.found.symbols:
-            name = f"w{len(self.graph.widths)}"
-            self.found.symbols[root] = name
-            self.graph.widths[name] = root.size
-        return symbol(self.found.symbols[root])
+        for leaf in leaves(axis):
+            if not leaf.frozen and leaf.size > 1 and leaf not in self.symbols:
+                name = f"w{len(self.graph.widths)}"
+                self.symbols[leaf] = name
+                self.graph.widths[name] = leaf.size
+        return axis_size(axis, self.symbols)
+
+
+def _is_fixed(axis: Axis) -> bool:
+    return all(leaf.frozen or leaf.size == 1 for leaf in leaves(axis))
 
 
 def _explicit(op: Op, position: int, written: Any) -> Any:

@@ -85,8 +85,11 @@ class Prune(Pass):
     def _refused(self, found: Coupling, graph: Graph, ctx: Context) -> dict[Axis, str]:
         """Leaf axis of each width -> why it must not be cut, or nothing."""
         disputed = disagreements(graph, found, ctx)
+        stale = {leaf: f"a size of %{op} would not follow" for leaf, op in found.stale.items()}
         return {
-            width.axis: self._refusal(width) or disputed.get(width.axis, "")
+            width.axis: self._refusal(width)
+            or stale.get(width.axis, "")
+            or disputed.get(width.axis, "")
             for width in found.widths()
         }
 

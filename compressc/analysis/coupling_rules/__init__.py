@@ -1,27 +1,38 @@
 """One rule per op: which axes its result has, given the axes of its operands.
 
-A rule returns the axes, or None where this call is beyond it; the analysis then freezes everything
-the op touches.
+A rule says of every axis it is given what becomes of it: carried on, unified with another, or
+frozen with a reason. It returns None where this call is beyond it; the analysis then freezes
+everything the op touches, as it does for an op without a rule.
 """
 
 from __future__ import annotations
 
 import torch
 
-from compressc.analysis.coupling_rules import arithmetic, layers, products, shapes
+from compressc.analysis.coupling_rules import (
+    arithmetic,
+    indexing,
+    layers,
+    moving,
+    products,
+    shapes,
+)
 from compressc.analysis.coupling_rules.arithmetic import pointwise
 from compressc.analysis.coupling_rules.rule import Rule, Values
 from compressc.ir import Op
 from compressc.ir.ops import overload
 
-__all__ = ["RULES", "Rule", "Values", "rule_for"]
+__all__ = ["FAMILIES", "RULES", "Rule", "Values", "rule_for"]
 
-#: Op kind -> rule. Pointwise ATen ops need no entry: torch tags them.
-RULES: dict[str, Rule] = {
-    **layers.RULES,
-    **shapes.RULES,
-    **arithmetic.RULES,
-    **products.RULES,
+#: Op kind -> rule: layers, and overloads that are unlike the others of their name.
+RULES: dict[str, Rule] = {**arithmetic.RULES, **layers.RULES, **moving.RULES, **shapes.RULES}
+#: Name of an ATen op -> rule of all its overloads. Pointwise ones need no entry: torch tags them.
+FAMILIES: dict[str, Rule] = {
+    **arithmetic.FAMILIES,
+    **indexing.FAMILIES,
+    **moving.FAMILIES,
+    **products.FAMILIES,
+    **shapes.FAMILIES,
 }
 
 
@@ -29,9 +40,9 @@ def rule_for(op: Op) -> Rule | None:
     """The rule of an op, or None where it has none."""
     if op.kind in RULES:
         return RULES[op.kind]
-    if op.layer is None and op.kind != "input":
-        target = overload(op.kind)
-        tags = getattr(target, "tags", ())
-        if torch.Tag.pointwise in tags and op.inputs:
-            return pointwise
-    return None
+    namespace, _, rest = op.kind.partition(".")
+    if op.layer is not None or op.kind == "input" or not rest:
+        return None
+    if torch.Tag.pointwise in getattr(overload(op.kind), "tags", ()) and op.inputs:
+        return pointwise
+    return FAMILIES.get(rest.partition(".")[0]) if namespace == "aten" else None

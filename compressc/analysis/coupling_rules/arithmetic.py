@@ -1,17 +1,30 @@
-"""Element-wise ops, and statistics over dimensions."""
+"""Element-wise ops, and reductions over dimensions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 
+from compressc.analysis.arguments import argument
 from compressc.analysis.axes import Axis, freeze, mark_normalized, unify
-from compressc.analysis.coupling_rules.rule import Analysis, Axes, Rule, Values
-from compressc.ir import Op
+from compressc.analysis.coupling_rules.rule import (
+    Analysis,
+    Axes,
+    Rule,
+    Values,
+    dims,
+    each_result,
+)
+from compressc.ir import Op, TupleType
 from compressc.ir.ops import refs_of
 
 
 def pointwise(c: Analysis, op: Op) -> Values:
     """Element by element: operands are broadcast to one shape."""
+    return _broadcast_operands(c, op)
+
+
+def _broadcast_operands(c: Analysis, op: Op) -> Axes:
     operands = [c.axes(ref) for ref in refs_of((op.args, op.kwargs))]
     return broadcast(operands, c.sizes(op))
 
@@ -28,33 +41,114 @@ def broadcast(operands: Sequence[Axes], sizes: Sequence[int]) -> Axes:
     return tuple(reversed(out))
 
 
-def _softmax(c: Analysis, op: Op) -> Values:
-    x = c.axes(op.args[0])
-    freeze(x[op.args[1]], "a softmax runs over it", op.name)
-    return x
+def _broadcast_tensors(c: Analysis, op: Op) -> Values:
+    return each_result(op, _broadcast_operands(c, op))
 
 
-def _cumulative(c: Analysis, op: Op) -> Values:
-    x = c.axes(op.args[0])
-    freeze(x[op.args[1]], "a running sum goes along it", op.name)
-    return x
+def _same(c: Analysis, op: Op) -> Values:
+    """Each element for itself; of another operand, if there is one, only the dtype is read."""
+    return each_result(op, c.axes(op.args[0]))
 
 
-def _reduce(c: Analysis, op: Op) -> Values | None:
-    x = list(c.axes(op.args[0]))
-    dims = op.args[1] if len(op.args) > 1 else None
-    if dims is None or dims == ():  # over everything
-        return None
-    gone = {dim % len(x) for dim in (dims if isinstance(dims, tuple) else (dims,))}
-    keep = op.args[2] if len(op.args) > 2 else op.kwargs.get("keepdim", False)
-    for dim in gone:
-        mark_normalized(x[dim], op.name)
-    kept = ((d, Axis(1) if d in gone else axis) for d, axis in enumerate(x))
-    return tuple(axis for d, axis in kept if keep or d not in gone)
+# ---- reductions ---------------------------------------------------------------------------------
 
+#: What a reduction means for a width it runs over.
+Effect = Callable[[Analysis, Op, Axis], None]
+
+
+def _sums(c: Analysis, op: Op, axis: Axis) -> None:
+    """An index of zeros adds nothing: it is the product with a row of ones."""
+
+
+def _measures(c: Analysis, op: Op, axis: Axis) -> None:
+    """A statistic: an index that is zero counts, one that is gone does not."""
+    mark_normalized(axis, op.name)
+    values = isinstance(op.type, TupleType) and not re.search("_mean|aminmax", op.kind)
+    if values and c.reads(op, 1):  # the second result are positions
+        _tells_apart(c, op, axis)
+
+
+def _tells_apart(c: Analysis, op: Op, axis: Axis) -> None:
+    freeze(axis, "its indices are told apart", op.name)
+
+
+def _norm(c: Analysis, op: Op, axis: Axis) -> None:
+    """Sums of powers (or the largest one) of absolute values: zero adds nothing to them."""
+    powers = [argument(op, name) for name in ("ord", "p")]
+    negative = any(isinstance(power, int | float) and power < 0 for power in powers)
+    (_measures if negative else _sums)(c, op, axis)
+
+
+def _reduce(effect: Effect) -> Rule:
+    def rule(c: Analysis, op: Op) -> Values:
+        x = c.axes(op.args[0])
+        over = set(dims(op, "dim", len(x)))
+        for dim in over:
+            effect(c, op, x[dim])
+        kept = ((dim, Axis(1) if dim in over else axis) for dim, axis in enumerate(x))
+        keep = bool(argument(op, "keepdim"))
+        return each_result(op, tuple(axis for dim, axis in kept if keep or dim not in over))
+
+    return rule
+
+
+def _similarity(effect: Effect, *, last: bool) -> Rule:
+    """Two operands are broadcast, multiplied (or subtracted) and summed over one dimension."""
+
+    def rule(c: Analysis, op: Op) -> Values:
+        operands = [c.axes(ref) for ref in op.args[:2]]
+        rank = max(map(len, operands))
+        sizes = [max(_size(axes, rank, dim) for axes in operands) for dim in range(rank)]
+        x = broadcast(operands, sizes)
+        dim = rank - 1 if last else dims(op, "dim", rank)[0]
+        effect(c, op, x[dim])
+        middle = (Axis(1),) if argument(op, "keepdim") else ()
+        return (*x[:dim], *middle, *x[dim + 1 :])
+
+    return rule
+
+
+def _size(axes: Axes, rank: int, dim: int) -> int:
+    own = dim - rank + len(axes)
+    return axes[own].size if own >= 0 else 1
+
+
+_STATISTICS = """
+mean nanmean amax amin aminmax max min logsumexp prod all std var std_mean var_mean median nanmedian
+mode
+"""
+#: Reductions -> what they mean for a width they run over. All overloads of a name are alike.
+REDUCTIONS: dict[str, Effect] = {
+    **dict.fromkeys(("sum", "nansum", "any", "count_nonzero"), _sums),
+    **dict.fromkeys(("linalg_vector_norm", "norm", "frobenius_norm"), _norm),
+    **dict.fromkeys(
+        ["mean", "nanmean", "amax", "amin", "aminmax", "max", "min", "logsumexp", "prod", "all"],
+        _measures,
+    ),
+    **dict.fromkeys(
+        ["std", "var", "std_mean", "var_mean", "median", "nanmedian", "mode"], _measures
+    ),
+    **dict.fromkeys(("kthvalue", "argmax", "argmin"), _tells_apart),
+}
+
+_SAME = """
+clone contiguous detach to alias _to_copy type_as lift_fresh_copy real imag conj resolve_conj
+feature_dropout alpha_dropout feature_alpha_dropout dropout native_dropout rrelu log_sigmoid
+zeros_like ones_like full_like empty_like rand_like randn_like fill
+bernoulli nan_to_num
+"""
+#: Ops whose result has the axes of their first operand. All overloads of a name are alike.
+SAME: dict[str, Rule] = dict.fromkeys(_SAME.split(), _same)
 
 RULES: dict[str, Rule] = {
-    **{f"aten.{kind}": _softmax for kind in ("softmax.int", "_softmax", "log_softmax.int")},
-    "aten.cumsum": _cumulative,
-    **{f"aten.{kind}": _reduce for kind in ("mean.dim", "sum.dim_IntList", "amax", "amin")},
+    "quantized_decomposed.quantize_per_tensor": _same,
+    "quantized_decomposed.dequantize_per_tensor": _same,
+    "aten.broadcast_tensors": _broadcast_tensors,
+    "aten.cosine_similarity": _similarity(_sums, last=False),
+    "aten.pairwise_distance": _similarity(_measures, last=True),
+}
+#: Name of an ATen op, without its overload -> rule.
+FAMILIES: dict[str, Rule] = {
+    **{name: _reduce(effect) for name, effect in REDUCTIONS.items()},
+    **SAME,
 }

@@ -1,12 +1,15 @@
-"""Layers: which dimensions of their tensors are which axes."""
+"""Layers, and calls in place of one: which dimensions of their tensors are which axes."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from compressc.analysis.arguments import argument
 from compressc.analysis.axes import Axis, factor_axis, freeze, mark_normalized, unify
-from compressc.analysis.coupling_rules.rule import Analysis, Rule, Values, fresh
+from compressc.analysis.coupling_rules.rule import Analysis, Axes, Rule, Values, fresh, operand
 from compressc.ir import LAYERS, Op
+
+_SLIDES = "a convolution slides along it"
 
 
 def _linear(c: Analysis, op: Op) -> Values:
@@ -17,29 +20,39 @@ def _linear(c: Analysis, op: Op) -> Values:
     return (*x[:-1], out)
 
 
-def _conv(c: Analysis, op: Op) -> Values | None:
+def _conv(c: Analysis, op: Op) -> Values:
     x = c.axes(op.args[0])
-    spatial = _conv_rank(op)
-    if len(x) != spatial + 2:  # an unbatched call
-        return None
+    channel = len(x) - int(op.kind[-2]) - 1  # 0 in an unbatched call
     layer: Any = op.layer
     out = c.produce(op, layer.out_channels)
-    inner, outer = x[1], out
+    inner, outer = x[channel], out
     if layer.groups > 1:
-        groups, inner = factor_axis(x[1], layer.groups, layer.in_channels // layer.groups)
+        per_group = layer.in_channels // layer.groups
+        groups, inner = factor_axis(x[channel], layer.groups, per_group)
         out_groups, outer = factor_axis(out, layer.groups, layer.out_channels // layer.groups)
         unify(groups, out_groups)
         c.group(op, groups)
     if op.kind.startswith("conv_transpose"):
-        c.slot(op, "weight", x[1], outer)
+        c.slot(op, "weight", x[channel], outer)
     else:
         c.slot(op, "weight", out, inner)
     c.slot(op, "bias", out)
-    return (x[0], out, *fresh(c.sizes(op)[2:]))
+    return (*x[:channel], out, *_slid(c, op, x[channel + 1 :], channel + 1))
 
 
-def _conv_rank(op: Op) -> int:
-    return int(op.kind[-2])
+def _slid(c: Analysis, op: Op, spatial: Axes, first: int) -> Axes:
+    """What becomes of the dimensions that a kernel moves along; one of size 1 leaves them alone."""
+    layer: Any = op.layer
+    sizes = c.sizes(op)[first:]
+    out = []
+    for dim, (axis, size) in enumerate(zip(spatial, sizes, strict=True)):
+        steps = (layer.kernel_size[dim], layer.stride[dim])
+        if steps == (1, 1) and axis.size == size:
+            out.append(axis)
+        else:
+            freeze(axis, _SLIDES, op.name)
+            out += fresh([size])
+    return tuple(out)
 
 
 def _batch_norm(c: Analysis, op: Op) -> Values:
@@ -65,12 +78,17 @@ def _last_axes_norm(c: Analysis, op: Op) -> Values:
 def _group_norm(c: Analysis, op: Op) -> Values:
     x = c.axes(op.args[0])
     layer: Any = op.layer
-    groups, inner = factor_axis(x[1], layer.num_groups, layer.num_channels // layer.num_groups)
-    freeze(groups, "groups of a group norm", op.name)
-    mark_normalized(inner, op.name)
+    _in_groups(x[1], layer.num_groups, op)
     c.slot(op, "weight", x[1])
     c.slot(op, "bias", x[1])
     return x
+
+
+def _in_groups(channels: Axis, count: int, op: Op) -> None:
+    """A statistic over each of some groups of channels, whose number is written down."""
+    groups, inner = factor_axis(channels, count, channels.size // count)
+    freeze(groups, "groups of a group norm", op.name)
+    mark_normalized(inner, op.name)
 
 
 def _embedding(c: Analysis, op: Op) -> Values:
@@ -87,15 +105,69 @@ def _held(c: Analysis, op: Op) -> Values:
     return axes
 
 
+# ---- calls whose tensors are operands -----------------------------------------------------------
+
+_PER_CHANNEL = ("weight", "bias", "running_mean", "running_var")
+
+
+def _unify_channels(c: Analysis, op: Op, channels: Axis) -> None:
+    for name in _PER_CHANNEL:
+        held = operand(c, op, name)
+        if held is not None and len(held) == 1:
+            unify(channels, held[0])
+
+
+def _channel_norm(c: Analysis, op: Op) -> Values:
+    """Instance norm, and batch norm with statistics of its input: means over all but channels."""
+    x = c.axes(op.args[0])
+    _unify_channels(c, op, x[1])
+    if argument(op, "training") or argument(op, "use_input_stats"):
+        first = 2 if "instance" in op.kind else 0
+        for dim, axis in enumerate(x):
+            if dim >= first and dim != 1:
+                mark_normalized(axis, op.name)
+    return x
+
+
+def _group_norm_call(c: Analysis, op: Op) -> Values:
+    x = c.axes(op.args[0])
+    _unify_channels(c, op, x[1])
+    _in_groups(x[1], argument(op, "num_groups"), op)
+    return x
+
+
+def _last_axes_norm_call(c: Analysis, op: Op) -> Values:
+    """Its width is an argument, which follows a cut as a size does."""
+    x = c.axes(op.args[0])
+    over = x[len(x) - len(argument(op, "normalized_shape")) :]
+    for axis in over:
+        mark_normalized(axis, op.name)
+    for name in ("weight", "bias"):
+        for axis, own in zip(over, operand(c, op, name) or (), strict=False):
+            unify(axis, own)
+    return x
+
+
+def _prelu(c: Analysis, op: Op) -> Values:
+    """One slope, or one for each channel."""
+    x, slope = c.axes(op.args[0]), c.axes(op.args[1])
+    if slope and slope[0].size > 1:
+        unify(x[1 if len(x) > 1 else 0], slope[0])
+    return x
+
+
+def _embedding_bag(c: Analysis, op: Op) -> Values | None:
+    """[rows, width] weights, summed by bags."""
+    weight = c.axes(op.args[0])
+    freeze(weight[0], "rows of an embedding", op.name)
+    if c.reads(op, 1) or c.reads(op, 2) or c.reads(op, 3):
+        return None
+    first = (*fresh(c.sizes(op)[:1]), weight[1])
+    return (first, *(fresh([0]) for _ in range(3)))
+
+
 def _same(c: Analysis, op: Op) -> Values:
     return c.axes(op.args[0])
-
-
-def _resampling(c: Analysis, op: Op) -> Values:
-    """Pooling and interpolation: `pool2d` and `upsample_nearest2d.vec` have two spatial sizes."""
-    x = c.axes(op.args[0])
-    spatial = int(op.kind.removesuffix(".vec")[-2])
-    return (*x[:-spatial], *fresh(c.sizes(op)[-spatial:]))
 
 
 _ACTIVATIONS = (
@@ -113,13 +185,12 @@ RULES: dict[str, Rule] = {
     "parameter": _held,
     "constant": _held,
     **dict.fromkeys(_ACTIVATIONS.split(), _same),
-    **dict.fromkeys(("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"), _resampling),
-    **{f"aten.{kind}_pool{n}d": _resampling for kind in ("max", "avg") for n in (1, 2, 3)},
-    **{f"aten.adaptive_avg_pool{n}d": _resampling for n in (1, 2, 3)},
-    **{f"aten.upsample_nearest{n}d.vec": _resampling for n in (1, 2, 3)},
-    **{f"aten.upsample_{kind}.vec": _resampling for kind in ("bilinear2d", "bicubic2d")},
-    **{f"aten.{kind}": _same for kind in ("clone", "contiguous", "detach", "to.dtype", "alias")},
-    "aten._to_copy": _same,
-    "quantized_decomposed.quantize_per_tensor": _same,
-    "quantized_decomposed.dequantize_per_tensor": _same,
+    "aten.batch_norm": _channel_norm,
+    "aten.instance_norm": _channel_norm,
+    "aten.group_norm": _group_norm_call,
+    "aten.layer_norm": _last_axes_norm_call,
+    "aten.rms_norm": _last_axes_norm_call,
+    "aten.prelu": _prelu,
+    "aten.embedding_bag.padding_idx": _embedding_bag,
+    "aten.embedding_bag": _embedding_bag,
 }
