@@ -25,6 +25,12 @@ from compressc.quiet import quiet
 
 #: A traced batch of one would be taken for a constant; more than a few cost time.
 _LEAST_BATCH, _MOST_BATCH = 3, 8
+#: What torch says where forward() does `self.weight.data *= self.mask`.
+_HIDDEN_WRITE = "fake tensor in the exported program constant"
+_WRITES_DATA = (
+    "forward() writes into the .data of a parameter: multiply where the weight is read, "
+    "F.linear(x, self.weight * self.mask)"
+)
 
 
 def export_module(
@@ -108,7 +114,9 @@ def _trace(
             "CC202",
             "the model cannot be traced by torch.export",
             got=first_line(error),
-            hint="make forward() free of Python branches on tensor values",
+            hint=_WRITES_DATA
+            if _HIDDEN_WRITE in str(error)
+            else "make forward() free of Python branches on tensor values",
         ) from error
 
 

@@ -119,7 +119,7 @@ class _Importer:
         if changed:
             raise _own_state(", ".join(changed))
         self._walk(self.program.graph_module)
-        self._erase_dead()
+        erase_dead(self.graph)
         return self.graph
 
     def _keeps(self, buffer: str, output: str) -> bool:
@@ -283,8 +283,8 @@ class _Importer:
         raised = raise_call(kind, bound)
         if raised is not None:
             kind, layer, operands = raised
-            name = self.graph.fresh_name(layer_stem(node, kind, self.held))
             args = tuple(map_arg(operand, self._operand_of(node)) for operand in operands)
+            name = self.graph.fresh_name(layer_stem(node, kind, self.held))  # operands name theirs
             type_ = self._type(node)
             first = type_.items[0] if isinstance(type_, TupleType) else type_
             op = Op(name, kind, args, layer=layer, type=first, lineage=(name,))
@@ -377,12 +377,14 @@ class _Importer:
         structured = pytree.tree_unflatten(user_outputs, spec) if spec is not None else user_outputs
         self.graph.outputs = _plain(structured)
 
-    def _erase_dead(self) -> None:
-        for op in reversed(list(self.graph)):
-            unused = not self.graph.users(op.name) and op.name not in self.graph.output_names
-            if unused and op.kind != "input":
-                self.graph.erase(op.name)
-        self.graph.edits.clear()
+
+def erase_dead(graph: Graph) -> None:
+    """Erase what nothing reads, and count no edits: no pass has run yet."""
+    for op in reversed(list(graph)):
+        unused = not graph.users(op.name) and op.name not in graph.output_names
+        if unused and op.kind != "input":
+            graph.erase(op.name)
+    graph.edits.clear()
 
 
 def _own_state(name: str) -> CompresscError:

@@ -11,6 +11,7 @@ from torch import nn
 
 from compressc.errors import CompresscError, first_line
 from compressc.frontend.export import rebatched
+from compressc.frontend.folding import fold_weights
 from compressc.frontend.formats.factory import run_factory
 from compressc.frontend.formats.pickled import read_pickle
 from compressc.frontend.formats.program import read_program
@@ -211,8 +212,8 @@ def _load_torchscript(path: Path, request: _Request) -> Loaded:
         shapes = [(symbol("b"), *tensor.shape[1:]) if tensor.dim() else () for tensor in tensors]
     program = convert(script, tensors, shapes, str(path))
     graph = import_program(program, _graph_name(path.stem), shapes)
+    notes = (*fold_weights(graph), *fixed_dimensions(graph, shapes))
     check_same(script, graph, tensors, str(path))
-    notes = tuple(fixed_dimensions(graph, shapes))
     verify(graph)
     return Loaded(graph, arguments.tensors, str(path), "TorchScript archive", notes)
 
@@ -288,7 +289,8 @@ def _from_program(
     program: torch.export.ExportedProgram, request: _Request, source: str, format_: str, name: str
 ) -> Loaded:
     graph = import_program(program, _graph_name(name))
-    loaded = _from_graph(graph, request, source, format_)
+    notes = fold_weights(graph)
+    loaded = replace(_from_graph(graph, request, source, format_), notes=notes)
     if loaded.example is None:
         return replace(loaded, example=_own_example(program))
     return loaded

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import fx
 
 from compressc.frontend.held import HeldTensors
+from compressc.frontend.raising import RULES
 from compressc.ir import LAYERS
 
 #: Modules whose whole work is one layer op; attention, say, makes several.
@@ -15,7 +16,7 @@ _SLOTS = ("weight", "running_mean", "running_var", "bias")
 def layer_stem(node: fx.Node, kind: str, held: HeldTensors) -> str:
     """Name of a layer: its module's path, or the path of the caller and the kind of layer."""
     path, class_name = _position(node)
-    if class_name.rpartition(".")[2] in _LEAVES and path:
+    if _is_leaf(class_name) and path:
         return path
     bare = ""
     sources = [source for source in map(held.origin, node.all_input_nodes) if source in held]
@@ -34,7 +35,9 @@ def layer_stem(node: fx.Node, kind: str, held: HeldTensors) -> str:
 def call_stem(node: fx.Node, kind: str) -> str:
     """Name of any other call: the caller's path and the operator as the user wrote it."""
     short = kind.split(".")[1 if "." in kind else 0].strip("_")
-    path, _ = _position(node)
+    path, class_name = _position(node)
+    if path and kind in RULES and RULES[kind].tensors and _is_leaf(class_name):
+        return path  # a layer but for its weight, which is computed
     return f"{path}.{short}" if path else short
 
 
@@ -44,3 +47,8 @@ def _position(node: fx.Node) -> tuple[str, str]:
     path, class_ = stack[-1] if stack else ("", "")
     name = class_ if isinstance(class_, str) else f"{class_.__module__}.{class_.__qualname__}"
     return str(path).replace("@", "_"), name
+
+
+def _is_leaf(class_name: str) -> bool:
+    """A layer of torch, also with `torch.nn.utils.parametrize`, which makes a class of its own."""
+    return class_name.rpartition(".")[2].removeprefix("Parametrized") in _LEAVES

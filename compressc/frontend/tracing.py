@@ -11,6 +11,7 @@ from torch import nn
 from compressc.errors import CompresscError
 from compressc.frontend.export import export_module
 from compressc.frontend.faithful import check_faithful
+from compressc.frontend.folding import fold_weights
 from compressc.frontend.guards import check_guards
 from compressc.frontend.importer import import_program
 from compressc.frontend.inputs.arguments import Example, arguments_of
@@ -61,8 +62,13 @@ def _trace(module: nn.Module, example: Example, specs: Specs, name: str) -> tupl
     letters = [spec.type.shape for spec in specs if isinstance(spec, InputSpec)]
     graph = import_program(program, name, letters)
     check_guards(module, program, graph)
+    folded = fold_weights(graph)
     verify(graph)
-    return graph, (*check_faithful(module, program, graph), *fixed_dimensions(graph, letters))
+    return graph, (
+        *check_faithful(module, program, graph),
+        *folded,
+        *fixed_dimensions(graph, letters),
+    )
 
 
 def fixed_dimensions(graph: Graph, shapes: Sequence[Sequence[Size]]) -> Iterator[str]:
