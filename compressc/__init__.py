@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+from compressc.interruption import end_at_signals, is_command
+
+if is_command():  # before anything that takes time: Ctrl-C then ends in one line, too
+    end_at_signals()
+
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-# Before any library is imported that would report its use.
 from compressc.telemetry import stop_reporting
 
-stop_reporting()
+stop_reporting()  # before any library is imported that would report its use
 
 # The function has the name of its module, so it must be here before anyone imports the module.
 from compressc.compile import compile  # noqa: E402

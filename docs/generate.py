@@ -73,7 +73,11 @@ def errors_page() -> str:
     names = ("command line and pass list", "model", "data", "graph", "pass or back end", "machine")
     for (family, code), name in zip(EXIT_CODES.items(), names, strict=True):
         lines.append(f"| {code} | CC{family}xx: {name} |")
-    lines += ["| 70 | a mistake of compressc itself |", "| 130 | interrupted |", ""]
+    lines += [
+        "| 70 | a mistake of compressc itself |",
+        "| 130, 143, 129 | ended by Ctrl-C, SIGTERM or SIGHUP |",
+        "",
+    ]
     lines += ["| code | meaning |", "|---|---|"]
     lines += [f"| {code} | {text} |" for code, text in CODES.items()]
     return "\n".join(lines) + "\n"

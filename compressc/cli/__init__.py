@@ -5,6 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from compressc.interruption import REST, end_at_signals, watch_native_code
+from compressc.scratch import scratch
+
+INTERRUPTED = 130
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -12,7 +20,8 @@ def main(argv: list[str] | None = None) -> int:
 
     0: done. 1: `diff` found a difference. 2: bad command line or pass list (CC1xx). 3: the model
     (CC2xx). 4: the data (CC3xx). 5: a graph or bundle (CC4xx). 6: a pass, back end or gate
-    (CC5xx). 7: the machine (CC6xx). 70: a mistake of compressc itself. 130: interrupted.
+    (CC5xx). 7: the machine (CC6xx). 70: a mistake of compressc itself. 130, 143, 129: ended by
+    Ctrl-C, SIGTERM, SIGHUP.
     """
     # Before torch is imported: idle OpenMP threads that spin cost more than they save as soon as
     # another process wants the core (a distillation took 15 s instead of 2 s on two busy cores).
@@ -27,10 +36,14 @@ def main(argv: list[str] | None = None) -> int:
     show = "--traceback" in arguments or "COMPRESSC_TRACEBACK" in os.environ
     try:
         arguments = with_default([a for a in arguments if a != "--traceback"])
-        result = app(arguments, prog_name="compressc", standalone_mode=False)
+        with _own_temporary_folder():
+            result = app(arguments, prog_name="compressc", standalone_mode=False)
+        if result == INTERRUPTED:  # what typer makes of KeyboardInterrupt
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
-    except (typer.Abort, KeyboardInterrupt):
-        return _interrupted()
+    except (typer.Abort, KeyboardInterrupt):  # where `main` is called, without the handler
+        print(f"interrupted; {REST}", file=sys.stderr)
+        return INTERRUPTED
     except typer.TyperException as error:
         print(f"[CC100] {error}; hint: compressc --help", file=sys.stderr)
         return 2
@@ -53,13 +66,40 @@ def main(argv: list[str] | None = None) -> int:
         return 70
 
 
-def _interrupted() -> int:
-    print(
-        "interrupted; finished passes are in the cache, nothing was half written", file=sys.stderr
-    )
-    return 130
+@contextmanager
+def _own_temporary_folder() -> Iterator[None]:
+    """Libraries put their temporary files into a folder of this process's own.
+
+    It is gone at the end, also where a signal ends the process; where the process was killed, the
+    next one removes it.
+    """
+    import tempfile
+
+    from compressc.errors import CompresscError
+
+    named = os.environ.get("TMPDIR")
+    with ExitStack() as stack:
+        try:
+            before = tempfile.gettempdir()
+            folder = stack.enter_context(scratch(Path(before), "compressc-"))
+        except OSError as error:
+            raise CompresscError(
+                "CC600",
+                "a temporary folder can be written",
+                got=error.strerror or str(error),
+                where=named or "",
+                hint="name one in TMPDIR",
+            ) from error
+        try:
+            tempfile.tempdir = os.environ["TMPDIR"] = str(folder)  # native code reads the variable
+            yield
+        finally:
+            tempfile.tempdir = before
+            os.environ.pop("TMPDIR") if named is None else os.environ.update(TMPDIR=named)
 
 
 def entry() -> None:
     """The console script."""
+    end_at_signals()
+    watch_native_code()
     sys.exit(main())
