@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import networkx as nx
 import torch
@@ -133,9 +134,11 @@ def choose_points(
 ) -> list[str]:
     """Well-spread ends of blocks among the candidates, the last one always among them.
 
-    A block ends where all paths from the inputs to the output meet (a dominator of the output) in
-    an activation, a sum, or a value that several ops read: after a residual stage, between two
-    transformer blocks, behind the activation of a plain layer.
+    A block ends where all paths of an input to the output meet (a dominator of the output) in an
+    activation, a sum, or a value that several ops read: after a residual stage, between two
+    transformer blocks, behind the activation of a plain layer. Each input is looked at by itself:
+    a mask or positions that every block reads do not hide where the tokens go through, and two
+    towers have their own ends.
     """
     ends = [name for name in _block_ends(graph, output) if name in candidates]
     count = min(count, len(ends))
@@ -143,14 +146,16 @@ def choose_points(
 
 
 def _block_ends(graph: Graph, output: str) -> list[str]:
-    chain = _dominators(graph, output)[:-1]
-    ends = []
-    for name, following in zip(chain, [*chain[1:], output], strict=True):
-        users = graph.users(name)
-        alone = len(users) == 1 and users[0].name == following
-        if _is_end(graph, name) and not (alone and _is_end(graph, following)):
-            ends.append(name)
-    return ends
+    """In the order of the graph."""
+    found: set[str] = set()
+    learned = _learned(graph)
+    for op in graph.inputs:
+        for name, following in pairwise(_dominators(graph, op.name, output)):
+            users = graph.users(name)
+            alone = len(users) == 1 and users[0].name == following
+            if _is_end(graph, name) and not (alone and _is_end(graph, following)):
+                found.add(name)
+    return [op.name for op in graph if op.name in found & learned]
 
 
 def _is_end(graph: Graph, name: str) -> bool:
@@ -160,17 +165,21 @@ def _is_end(graph: Graph, name: str) -> bool:
     return op.kind in ACTIVATIONS or op.kind in SUMS or len(graph.users(name)) > 1
 
 
-def _dominators(graph: Graph, output: str) -> list[str]:
-    """Values that every path from the inputs to `output` goes through, in order, `output` last.
+def _learned(graph: Graph) -> set[str]:
+    """Values that parameters have a part in: a mask made ready for use is none."""
+    learned: set[str] = set()
+    for op in graph:
+        own = op.layer is not None and any(True for _ in op.layer.parameters())
+        if own or any(name in learned for name in op.inputs):
+            learned.add(op.name)
+    return learned
 
-    Parameters and constants are no sources here: what flows is the data.
-    """
-    root = ""  # no op has this name
-    flow = nx.DiGraph(graph.dag.edges())
-    flow.add_edges_from((root, op.name) for op in graph.inputs)
-    above = nx.immediate_dominators(flow, root)
+
+def _dominators(graph: Graph, source: str, output: str) -> list[str]:
+    """Values that every path from an input to `output` goes through, in order, `output` last."""
+    above = nx.immediate_dominators(nx.DiGraph(graph.dag.edges()), source)
     chain, name = [], output
-    while name in above and name != root:
+    while name in above and name != source:
         chain.append(name)
         name = above[name]
     return chain[::-1]

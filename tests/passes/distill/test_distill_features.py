@@ -4,8 +4,11 @@ import pytest
 import torch
 from compressc_distill.features import Pair, choose_points, feature_loss, find_pairs
 from distill_nets import KEPT, cut, mlp
+from torch import nn
 
 from compressc.ir import lower, parse_graph
+from compressc.testing import export_graph
+from tests.passes.transformer_nets import transformer
 
 RESIDUAL = """
 graph res(%x: f32[b,4]) {
@@ -116,3 +119,82 @@ def test_no_pairs_no_points(teacher):
     for op in student:
         op.lineage = ()
     assert choose_points(student, "fc2", find_pairs(student, teacher), 4) == []
+
+
+MASKED = """
+graph masked(%ids: i64[b,s], %mask: f32[b,s]) {
+  %table = embedding(%ids) {rows=9, width=4} @table.weight : f32[b,s,4]   # from table
+  %row = aten.unsqueeze.default(%mask, 2) : f32[b,s,1]   # from row
+  %fc1 = linear(%table) {in=4, out=4, bias=false} @fc1.weight : f32[b,s,4]   # from fc1
+  %part1 = aten.mul.Tensor(%fc1, %row) : f32[b,s,4]   # from part1
+  %sum1 = aten.add.Tensor(%part1, %table) : f32[b,s,4]   # from sum1
+  %fc2 = linear(%sum1) {in=4, out=4, bias=false} @fc2.weight : f32[b,s,4]   # from fc2
+  %part2 = aten.mul.Tensor(%fc2, %row) : f32[b,s,4]   # from part2
+  %sum2 = aten.add.Tensor(%part2, %sum1) : f32[b,s,4]   # from sum2
+  %head = linear(%sum2) {in=4, out=2, bias=false} @head.weight : f32[b,s,2]   # from head
+  return %head
+}
+"""
+
+
+def test_a_mask_that_every_block_reads_hides_no_point():
+    shapes = {"table": (9, 4), "fc1": (4, 4), "fc2": (4, 4), "head": (2, 4)}
+    tensors = {f"{name}.weight": nn.Parameter(torch.ones(s)) for name, s in shapes.items()}
+    graph = parse_graph(MASKED, tensors)
+    # %row is read twice, too, but nothing is learned in it
+    assert choose_points(graph, "head", find_pairs(graph, graph), 9) == ["table", "sum1", "sum2"]
+
+
+class Towers(nn.Module):
+    """Two inputs that meet in the end, and a head that also reads the first input itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(4, 5), nn.Linear(3, 5), nn.Linear(9, 2)
+
+    def forward(self, x, y):
+        both = torch.relu(self.a(x)) * torch.relu(self.b(y))
+        return self.head(torch.cat([both, x], 1))
+
+
+def test_a_value_that_an_input_can_go_around_is_no_point():
+    graph = export_graph(Towers().eval(), torch.randn(4, 4), torch.randn(4, 3))
+    # x reaches the head beside everything that is made of it; all of y goes through its tower
+    points = choose_points(graph, graph.output_names[0], find_pairs(graph, graph), 9)
+    assert points == ["relu_1"]
+
+
+ENDS = {
+    "bert": ["bert.encoder.layer.0.output.LayerNorm", "bert.encoder.layer.1.output.add"],
+    "gpt2": ["transformer.h.0.add_1", "transformer.h.1.add_1"],
+    "llama": ["model.layers.0.add_1", "model.layers.1.add_1"],
+    "vit_hf": ["vit.layers.0.add_1", "vit.layers.1.add_1"],
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_points_of_transformers_are_the_ends_of_their_blocks(name):
+    graph = transformer(name)
+    points = choose_points(graph, graph.output_names[0], find_pairs(graph, graph), 99)
+    assert set(ENDS[name]) <= set(points)
+    inner = ("query", "qkv", "q_proj", "c_fc", "intermediate", "gate", "mlp", "mask", "attn.")
+    assert not [point for point in points if any(part in point for part in inner)]
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.stack = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x, padding):
+        return self.head(self.stack(x, src_key_padding_mask=padding).mean(1))
+
+
+def test_points_of_an_encoder_with_padding():
+    x, padding = torch.randn(4, 5, 16), torch.zeros(4, 5, dtype=torch.bool)
+    graph = export_graph(Encoder().eval(), x, padding)
+    points = choose_points(graph, graph.output_names[0], find_pairs(graph, graph), 99)
+    # post-norm: what the next sublayer and the residual sum read is the norm
+    assert {"stack.layers.0.norm1", "stack.layers.0.norm2", "stack.layers.1.norm1"} <= set(points)
