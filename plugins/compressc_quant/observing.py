@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,7 +73,25 @@ def observe(
                 "CC601",
                 "nncf could not quantize the graph",
                 got=first_line(error),
-                hint="try quant(model_type=convolutional), or leave quant out",
+                hint="leave quant out, or report the model",
             ) from error
     assert isinstance(result, fx.GraphModule)
+    _check_scales(result)
     return result
+
+
+def _check_scales(module: fx.GraphModule) -> None:
+    """A value that is infinite or NaN somewhere has no range: the calls that read it are named."""
+    for node in module.graph.nodes:
+        if node.op != "call_function" or ".quantize_per_tensor" not in str(node.target):
+            continue
+        scale = node.args[1]
+        if isinstance(scale, fx.Node):
+            scale = float(operator.attrgetter(str(scale.target))(module))
+        if not 0 < scale < math.inf:
+            readers = {user.name for dequantized in node.users for user in dequantized.users}
+            raise CompresscError(
+                "CC601",
+                "values that nncf quantizes must be finite",
+                got=f"a scale of {scale} in front of {', '.join(sorted(readers))}",
+            )

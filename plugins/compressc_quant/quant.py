@@ -13,6 +13,8 @@ from compressc.errors import CompresscError
 from compressc.ir import Graph, random_inputs, retype
 from compressc.pipeline import Context, Pass, Samples
 from compressc_quant.carry import carry_over
+from compressc_quant.hiding import computes_floats, unobservable
+from compressc_quant.narrowing import quantize_what_can
 from compressc_quant.observing import Settings, observe
 from compressc_quant.tracing import trace
 from compressc_quant.verdicts import ATTENTION, STATED, judge, why_float
@@ -103,9 +105,21 @@ class Quant(Pass):
             smooth=self.smooth,
             bias_correction=bias_correction,
         )
-        told: dict[str, str] = {}
         traced = trace(graph, batches[0])
-        carry_over(graph, traced, observe(traced.module, batches, settings), told.__setitem__)
+        module = traced.module
+        quantized, hidden = quantize_what_can(
+            module,
+            unobservable(graph, traced),
+            attempt=lambda: observe(module, batches, settings),
+            probe=lambda: observe(module, batches[:1], settings),
+        )
+        nodes = {node.name: node for node in module.graph.nodes}
+        told = {
+            traced.origin[name]: f"it stays in float: {why}"
+            for name, why in hidden.items()
+            if why and name in traced.origin and computes_floats(nodes[name], module)
+        }
+        carry_over(graph, traced, quantized, told.__setitem__)
         retype(graph)
         return told
 
@@ -128,5 +142,5 @@ def _tell(graph: Graph, ctx: Context, transformer: bool, told: Mapping[str, str]
     """Say of everything that could be int8 and is still in float why it is."""
     for op in graph:
         stays = parameters_of(op) and not op.kind.startswith("quantized_")
-        if stays or op.kind in STATED:
-            ctx.note(op.name, f"skipped: {told.get(op.name) or why_float(op, transformer)}")
+        if stays or op.kind in STATED or op.name in told:
+            ctx.note(op.name, f"skipped: {told.get(op.name) or why_float(op, transformer, graph)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from compressc.analysis.coverage import Verdict, parameters_of
@@ -25,6 +26,8 @@ _MOVES = (
     *("aten.transpose", "aten.contiguous", "aten.clone", "aten.squeeze", "aten.unsqueeze"),
     *("aten.select", "aten.slice", "aten.split", "aten.unbind", "aten.expand", "max_pool2d"),
 )
+#: ATen's recurrent layers, `aten.lstm.input` and the like.
+RECURRENT = re.compile(r"aten\.(quantized_)?(lstm|gru|rnn_tanh|rnn_relu)(_cell)?\b")
 _QUANTIZE = "quantized_decomposed.quantize_per_tensor"
 _DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor"
 
@@ -52,12 +55,12 @@ def _verdict(op: Op, after: Graph, transformer: bool, told: str) -> Verdict:
         return Verdict.does(
             "int8 weight" if op.kind == "embedding" else f"int8 weight, {inputs}", "weight"
         )
-    reason = told or why_float(op, transformer)
+    reason = told or why_float(op, transformer, after)
     moved = any(after[name].kind == _DEQUANTIZE for name in set(now.inputs) - set(op.inputs))
     if moved or rounded:
         action = "int8 inputs" if moved else "result rounded to int8"
         return Verdict.does(f"{action}; parameters stay: {reason}" if parameters_of(op) else action)
-    if parameters_of(op) or op.kind in STATED:
+    if parameters_of(op) or op.kind in STATED or told:
         return Verdict.cannot(reason)
     return Verdict.idle("no weights, and no int8 layer next to it")
 
@@ -70,11 +73,14 @@ def _is_int8(graph: Graph, name: str) -> bool:
     return op.kind == _DEQUANTIZE
 
 
-def why_float(op: Op, transformer: bool) -> str:
-    """Why an op that nncf left in float is."""
+def why_float(op: Op, transformer: bool, graph: Graph | None = None) -> str:
+    """Why an op that nncf left in float is; `graph` tells what reads a tensor."""
     rules = "transformers" if transformer else "convolutional networks"
     if op.kind in QUANTIZED:
         return f"nncf's rules for {rules} leave it in float"
     if op.kind == "parameter":
+        readers = [] if graph is None else graph.users(op.name)
+        if any(RECURRENT.match(reader.kind) for reader in readers):
+            return "weights of a recurrent layer have an int8 form in dynamic quantization alone"
         return "a tensor that no linear layer, convolution or embedding holds has no int8 form"
     return STATED.get(op.kind, f"{op.kind} has no int8 form")
