@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -23,8 +22,8 @@ from compressc.ir.running import first_tensor, logits_of
 from compressc.measure import accuracy, agreement, bytes_on_disk, measure_latency, predict
 from compressc.target import Target
 
-#: Seconds that one (runtime, batch) pair may take, and the rounds it needs at least.
-_BUDGET_S, _LEAST_ROUNDS, _MOST_ROUNDS = 4.0, 7, 31
+#: Samples of each latency; fewer where one takes long.
+_ROUNDS = 31
 #: Samples of the example that an exporter traces with.
 _EXAMPLE = 8
 
@@ -164,7 +163,7 @@ def _latencies(
         inputs = tuple(_repeated(x, batch) for x in samples.inputs)
         runs = {name: partial(run, *inputs) for name, run in runners.items()}
         with _torch_threads(target.threads):
-            spreads = measure_latency(runs, rounds=_rounds(runs))
+            spreads = measure_latency(runs, rounds=_ROUNDS, threads=target.threads)
         yield LatencyRecord.of(
             spreads["teacher"],
             spreads["result"],
@@ -178,17 +177,6 @@ def _latencies(
 def _repeated(array: torch.Tensor, batch: int) -> torch.Tensor:
     copies = -(-batch // len(array))
     return array.repeat(copies, *[1] * (array.dim() - 1))[:batch].contiguous()
-
-
-def _rounds(runs: Mapping[str, Callable[[], object]]) -> int:
-    """As many rounds as the time allows, after one that warms up."""
-    for run in runs.values():
-        run()
-    start = time.perf_counter()
-    for run in runs.values():
-        run()
-    seconds = max(time.perf_counter() - start, 0.004)  # a sample lasts 2 ms at least
-    return max(_LEAST_ROUNDS, min(_MOST_ROUNDS, int(_BUDGET_S / seconds)))
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from compressc.measure import Fidelity, Spread, speedup
+from compressc.measure import Fidelity, Spread, Verdict, speedup
 
 
 class Frozen(BaseModel):
@@ -24,10 +24,13 @@ class LatencyRecord(Frozen):
     precision: str
     teacher: Spread
     result: Spread
-    #: Median of the paired ratios teacher / result, with their 10th and 90th percentile.
+    #: Fastest sample of the teacher / fastest of the result.
     speedup: float
+    #: 10th and 90th percentile of the ratios within a round.
     speedup_low: float
     speedup_high: float
+    #: What the ratio is worth: only `faster` and `slower` are claims.
+    verdict: Verdict
 
     @classmethod
     def of(  # noqa: PLR0913 (they are the fields)
@@ -41,7 +44,7 @@ class LatencyRecord(Frozen):
         precision: str,
     ) -> LatencyRecord:
         """The record of two callables timed by one call of `measure_latency`."""
-        ratio = speedup(teacher.samples, result.samples)
+        ratio = speedup(teacher, result)
         return cls(
             runtime=runtime,
             batch=batch,
@@ -49,9 +52,10 @@ class LatencyRecord(Frozen):
             precision=precision,
             teacher=teacher,
             result=result,
-            speedup=ratio.median,
+            speedup=ratio.ratio,
             speedup_low=ratio.low,
             speedup_high=ratio.high,
+            verdict=ratio.verdict,
         )
 
 

@@ -2,7 +2,7 @@
 
 from compressc.measure.accuracy import Runner, accuracy, agreement, balanced_accuracy, predict
 from compressc.measure.fidelity import Fidelity, fidelity
-from compressc.measure.latency import Speedup, Spread, measure_latency, speedup
+from compressc.measure.latency import Speedup, Spread, Verdict, measure_latency, speedup
 from compressc.measure.memory import peak_bytes
 from compressc.measure.size import bytes_on_disk
 
@@ -11,6 +11,7 @@ __all__ = [
     "Runner",
     "Speedup",
     "Spread",
+    "Verdict",
     "accuracy",
     "agreement",
     "balanced_accuracy",

@@ -1,8 +1,10 @@
 """Latency of several callables side by side, so that their ratio means something.
 
 Clocks drift, neighbours come and go: two models timed one after the other differ by more than the
-models do. So each round times every callable once, in an order shuffled anew, and speed-ups are
-medians of the ratios within a round.
+models do. So each round times every callable once, in an order shuffled anew. CPU time beside wall
+time tells which samples were pre-empted: their rounds are taken again, up to a budget. A speed-up
+is the ratio of the fastest samples, which repeats where medians do not; it is claimed only where
+the paired ratios agree with it.
 """
 
 from __future__ import annotations
@@ -12,14 +14,35 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from time import perf_counter_ns
+from dataclasses import dataclass
+from time import perf_counter_ns, process_time_ns
 from types import TracebackType
+from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 #: Growth of the repeat count in one step of the calibration: a first call can be misleading.
 GROWTH = 8
+#: A sample that had less of the processor than this share of what the call can use was pre-empted.
+UNDISTURBED = 0.9
+#: Rounds that a ratio needs: 7 pairs of equal callables all on one side are a chance of 1 in 64.
+LEAST_ROUNDS = 7
+#: Two copies of one model differ by a few percent for as long as they live, by where their memory
+#: lies. What is not further from 1 than this is no difference.
+RESOLUTION = 1.05
+#: Where the 90th percentile of the ratios is so many times the 10th, neighbours decide the ratio.
+WIDE = 2.0
+
+#: Wall time and CPU time of the process, in nanoseconds.
+Clock = Callable[[], tuple[int, int]]
+#: What a ratio is worth: `same` is no difference measured, `busy` a machine without time for it.
+Verdict = Literal["faster", "slower", "same", "busy"]
+
+
+def system_clock() -> tuple[int, int]:
+    """Now: wall time and the CPU time of all threads of this process."""
+    return perf_counter_ns(), process_time_ns()
 
 
 class Spread(BaseModel):
@@ -34,12 +57,20 @@ class Spread(BaseModel):
     high_ms: float
     #: One for each round, in the order of the rounds: entry i of two callables forms a pair.
     samples: tuple[float, ...]
+    #: How many lie in a round with a pre-empted sample: kept where the budget brought no better.
+    disturbed: int = 0
 
     @classmethod
-    def of(cls, samples: Sequence[float]) -> Spread:
+    def of(cls, samples: Sequence[float], disturbed: int = 0) -> Spread:
         """The spread of samples in milliseconds, at least one."""
         low, median, high = _percentiles(samples)
-        return cls(median_ms=median, low_ms=low, high_ms=high, samples=tuple(samples))
+        return cls(
+            median_ms=median,
+            low_ms=low,
+            high_ms=high,
+            samples=tuple(samples),
+            disturbed=disturbed,
+        )
 
 
 class Speedup(BaseModel):
@@ -47,34 +78,41 @@ class Speedup(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    median: float
-    #: 10th percentile.
+    #: Of the fastest samples.
+    ratio: float
+    #: 10th percentile of the ratios within a round.
     low: float
     #: 90th percentile.
     high: float
+    verdict: Verdict
 
 
-def measure_latency(
+def measure_latency(  # noqa: PLR0913  (how to measure; each has a default)
     runs: Mapping[str, Callable[[], object]],
     *,
     rounds: int = 30,
     warmup: int = 3,
     min_time_s: float = 0.002,
+    budget_s: float = 4.0,
+    threads: int = 1,
     seed: int = 0,
+    clock: Clock = system_clock,
 ) -> dict[str, Spread]:
     """Time callables in interleaved rounds.
 
     A sample is the mean time of as many calls in a row as last `min_time_s` together, counted out
     beforehand; so a short call is not drowned by the clock's resolution. The garbage collector is
-    off meanwhile. The number of threads is the caller's to set and to record.
+    off meanwhile. A round with a pre-empted sample is taken again while the budget lasts.
 
     Args:
-        runs: name to callable; a callable must wait for its own result (devices are not
-            synchronised here).
-        rounds: samples of each callable, at least 1.
+        runs: name to callable; a callable must compute on the CPU and wait for its own result.
+        rounds: undisturbed samples of each callable, at least 1.
         warmup: calls of each callable before the first sample; not timed.
         min_time_s: least duration of a sample, in seconds.
+        budget_s: seconds after which no further round is begun, once `LEAST_ROUNDS` are taken.
+        threads: threads that a callable may use; the caller sets and records them.
         seed: of the order within the rounds.
+        clock: tells wall and CPU time.
 
     Returns:
         A `Spread` for each name, in the order of `runs`. What a callable raises goes through.
@@ -82,33 +120,54 @@ def measure_latency(
     if rounds < 1 or warmup < 0:
         raise ValueError(f"rounds is at least 1 and warmup at least 0, not {rounds} and {warmup}")
     shuffle = random.Random(seed).shuffle
-    samples: dict[str, list[float]] = {name: [] for name in runs}
+    least = min(rounds, LEAST_ROUNDS)
+    taken: list[_Round] = []
     with _NoGarbageCollection():
-        repeats = {}
-        for name, run in runs.items():
+        for run in runs.values():
             for _ in range(warmup):
                 run()
-            repeats[name] = _calibrate(run, min_time_s)
-        order = list(runs)
-        for _ in range(rounds):
+        repeats = {name: _calibrate(run, min_time_s, clock) for name, run in runs.items()}
+        order, end = list(runs), clock()[0] + budget_s * 1e9
+        while sum(value >= UNDISTURBED for value in _calmness(taken, threads)) < rounds:
+            if len(taken) >= least and clock()[0] > end:
+                break
             shuffle(order)
-            for name in order:
-                seconds = _time(runs[name], repeats[name])
-                samples[name].append(seconds / repeats[name] * 1e3)
-    return {name: Spread.of(values) for name, values in samples.items()}
+            taken.append({name: _sample(runs[name], repeats[name], clock) for name in order})
+    kept, disturbed = _kept(taken, threads, least)
+    return {name: Spread.of([r[name].wall * 1e3 for r in kept], disturbed) for name in runs}
 
 
-def speedup(a: Sequence[float], b: Sequence[float]) -> Speedup:
-    """How many times faster `b` is than `a`: spread of the ratios `a[i] / b[i]`.
+def speedup(a: Spread, b: Spread) -> Speedup:
+    """How many times faster `b` is than `a`.
 
     Args:
-        a: latencies of the slower one (the teacher), round by round: `Spread.samples`.
-        b: latencies of the other, of the same rounds.
+        a: latency of the slower one (the teacher).
+        b: latency of the other, of the same rounds.
     """
-    if len(a) != len(b) or not a:
-        raise ValueError(f"pairs need as many samples on both sides, not {len(a)} and {len(b)}")
-    low, median, high = _percentiles([x / y for x, y in zip(a, b, strict=True)])
-    return Speedup(median=median, low=low, high=high)
+    if len(a.samples) != len(b.samples):
+        raise ValueError(
+            f"pairs need as many samples on both sides, not {len(a.samples)} and {len(b.samples)}"
+        )
+    ratio = min(a.samples) / min(b.samples)
+    low, _, high = _percentiles([x / y for x, y in zip(a.samples, b.samples, strict=True)])
+    verdict = _verdict(ratio, low, high, max(a.disturbed, b.disturbed))
+    return Speedup(ratio=ratio, low=low, high=high, verdict=verdict)
+
+
+def _verdict(ratio: float, low: float, high: float, disturbed: int) -> Verdict:
+    """A claim needs both: the paired ratios on one side of 1, and the fastest samples among them.
+
+    Were the two callables equal, each pair would fall on either side like a coin: the chance that
+    the 10th percentile of 7 lies above 1 is below 7 %, of 30 below 1 in 10,000, and that it lies
+    above `RESOLUTION` is smaller still.
+    """
+    if disturbed or high / low > WIDE:
+        return "busy"
+    if low > RESOLUTION and ratio > RESOLUTION:
+        return "faster"
+    if high < 1 / RESOLUTION and ratio < 1 / RESOLUTION:
+        return "slower"
+    return "same"
 
 
 def _percentiles(values: Sequence[float]) -> tuple[float, float, float]:
@@ -116,19 +175,51 @@ def _percentiles(values: Sequence[float]) -> tuple[float, float, float]:
     return float(low), float(median), float(high)
 
 
-def _time(run: Callable[[], object], repeats: int) -> float:
-    start = perf_counter_ns()
+@dataclass(frozen=True)
+class _Sample:
+    """Seconds of one call, and the processors that it had: 1 where it was never pre-empted."""
+
+    wall: float
+    share: float
+
+
+#: One sample of each callable, by name.
+_Round = dict[str, _Sample]
+
+
+def _sample(run: Callable[[], object], repeats: int, clock: Clock) -> _Sample:
+    wall, cpu = clock()
     for _ in range(repeats):
         run()
+    then, cpu_then = clock()
     # never 0: a ratio is taken of it
-    return max(perf_counter_ns() - start, 1) / 1e9
+    lasted = max(then - wall, 1)
+    return _Sample(wall=lasted / 1e9 / repeats, share=(cpu_then - cpu) / lasted)
 
 
-def _calibrate(run: Callable[[], object], min_time_s: float) -> int:
+def _calibrate(run: Callable[[], object], min_time_s: float, clock: Clock) -> int:
     repeats = 1
-    while (seconds := _time(run, repeats)) < min_time_s:
+    while (seconds := _sample(run, repeats, clock).wall * repeats) < min_time_s:
         repeats = min(math.ceil(repeats * 1.2 * min_time_s / seconds), repeats * GROWTH)
     return repeats
+
+
+def _calmness(taken: Sequence[_Round], threads: int) -> list[float]:
+    """For each round the worst share of what its callable can use: one processor, more at best."""
+    if not taken:
+        return []
+    best = {n: min(max(1.0, *(r[n].share for r in taken)), threads) for n in taken[0]}
+    return [min(sample.share / best[name] for name, sample in r.items()) for r in taken]
+
+
+def _kept(taken: Sequence[_Round], threads: int, least: int) -> tuple[list[_Round], int]:
+    """The undisturbed rounds; where they are too few, the calmest, and how many were disturbed."""
+    calmness = _calmness(taken, threads)
+    calm = [r for r, value in zip(taken, calmness, strict=True) if value >= UNDISTURBED]
+    if len(calm) >= least:
+        return calm, 0
+    ranked = sorted(range(len(taken)), key=lambda index: -calmness[index])
+    return [taken[index] for index in ranked[:least]], least - len(calm)
 
 
 class _NoGarbageCollection(AbstractContextManager[None]):

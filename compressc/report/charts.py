@@ -163,5 +163,6 @@ def latency(record: Record) -> Svg | None:
 
 def _dumbbell(svg: Svg, entry: LatencyRecord, y: float, teacher: float, result: float) -> None:
     svg.line(teacher, y, result, y, "link")
-    verdict = "slower" if entry.speedup_high < 1 else "value"
-    svg.text(WIDTH - 4, y + 4, text.ratio(entry.speedup), verdict, "end")
+    style = "slower" if entry.verdict == "slower" else "value"
+    claimed = entry.verdict in ("faster", "slower")
+    svg.text(WIDTH - 4, y + 4, text.ratio(entry.speedup) if claimed else text.NONE, style, "end")

@@ -157,7 +157,7 @@ def _latency(record: Record, wide: bool) -> Table:
                 last=_verdict(entry),
             )
     machine = f"on {record.machine.get('cpu', 'an unknown processor')}"
-    table.caption = f"speed-up: median of paired rounds (10th-90th percentile), {machine}"
+    table.caption = f"speed-up: of the fastest samples (10th-90th percentile of pairs), {machine}"
     return table
 
 
@@ -167,10 +167,8 @@ def _milliseconds(spread: Spread, wide: bool) -> str:
 
 
 def _verdict(entry: LatencyRecord) -> str:
-    """Coloured only where the whole spread says so."""
-    if entry.speedup_low > 1:
-        return "green"
-    return "red" if entry.speedup_high < 1 else ""
+    """Coloured only where something is claimed."""
+    return {"faster": "green", "slower": "red"}.get(entry.verdict, "")
 
 
 def _notes(record: Record, console: Console) -> None:

@@ -10,6 +10,7 @@ from compressc.backend.file_record import FileRecord, LatencyRecord
 from compressc.report.record import PassRecord, Record
 
 NONE = "-"
+_NO_CLAIM = {"same": "no difference measured", "busy": "machine busy"}
 
 
 def count(value: float) -> str:
@@ -82,7 +83,9 @@ def smaller(file: FileRecord) -> str:
 
 
 def speedup(entry: LatencyRecord) -> str:
-    """`3.10x (2.95-3.31)`: median, 10th and 90th percentile of the paired ratios."""
+    """`3.10x (2.95-3.31)`: of the fastest, 10th and 90th percentile; or that nothing is claimed."""
+    if entry.verdict in _NO_CLAIM:
+        return _NO_CLAIM[entry.verdict]
     return f"{ratio(entry.speedup)} ({_times(entry.speedup_low)}-{_times(entry.speedup_high)})"
 
 
@@ -152,10 +155,7 @@ def headline(record: Record) -> list[Figure]:
     if sizes:
         detail = "bytes on disk, teacher / result, same format"
         found.append(Figure("smaller", _span(sizes), detail))
-    speeds = [entry.speedup for file in record.files for entry in file.latency]
-    if speeds:
-        detail = "latency, teacher / result, same runtime"
-        found.append(Figure("speed-up", _span(speeds), detail))
+    found += _speed([entry for file in record.files for entry in file.latency])
     before = record.teacher.accuracy
     after = [file.accuracy for file in record.files if file.accuracy is not None]
     after = after or [p.accuracy for p in record.passes[-1:] if p.accuracy is not None]
@@ -164,6 +164,19 @@ def headline(record: Record) -> list[Figure]:
         detail = f"{worst}{percent(before)} % to {percent(min(after))} %"
         found.append(Figure("points of accuracy", points(min(after), before), detail))
     return found
+
+
+def _speed(entries: Sequence[LatencyRecord]) -> list[Figure]:
+    """The ratios that hold; where none does, what was found instead."""
+    detail = "latency, teacher / result, same runtime"
+    claims = [entry.speedup for entry in entries if entry.verdict not in _NO_CLAIM]
+    if claims:
+        left = len(entries) - len(claims)
+        detail += f"; {left} of {len(entries)} without a claim" if left else ""
+        return [Figure("speed-up", _span(claims), detail)]
+    if any(entry.verdict == "same" for entry in entries):
+        return [Figure("in latency", "no difference measured", detail)]
+    return [Figure("to compare latency", "machine too busy", detail)] if entries else []
 
 
 def _span(values: Sequence[float]) -> str:

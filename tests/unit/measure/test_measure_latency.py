@@ -1,39 +1,42 @@
 """Latency: pairing, interleaving, repeats; with a clock of our own, so that it cannot flake."""
 
 import gc
+import random
 
 import pytest
 
-from compressc.measure import Spread, latency, measure_latency, speedup
+from compressc.measure import Spread, measure_latency, speedup
 
 
 class Clock:
-    """A clock that only moves when a callable says how long it took."""
+    """A clock that only moves when a callable says how long it took, and how long it waited."""
 
     def __init__(self) -> None:
-        self.now, self.calls = 1_000, []
+        self.wall, self.cpu, self.calls = 1_000, 500, []
 
-    def __call__(self) -> int:
-        return self.now
+    def __call__(self) -> tuple[int, int]:
+        return self.wall, self.cpu
+
+    def work(self, milliseconds: float, waited: float = 0.0) -> None:
+        self.wall += round((milliseconds + waited) * 1e6)
+        self.cpu += round(milliseconds * 1e6)
 
     def run(self, name: str, milliseconds: float):
         def call() -> None:
             self.calls.append(name)
-            self.now += round(milliseconds * 1e6)
+            self.work(milliseconds)
 
         return call
 
 
 @pytest.fixture
-def clock(monkeypatch):
-    made = Clock()
-    monkeypatch.setattr(latency, "perf_counter_ns", made)
-    return made
+def clock():
+    return Clock()
 
 
 def test_times_are_per_call_and_repeats_reach_the_least_duration(clock):
     runs = {"slow": clock.run("slow", 5), "fast": clock.run("fast", 0.125)}
-    found = measure_latency(runs, rounds=4, warmup=2, min_time_s=0.002)
+    found = measure_latency(runs, rounds=4, warmup=2, min_time_s=0.002, clock=clock)
     assert list(found) == ["slow", "fast"]
     assert found["slow"].samples == (5.0,) * 4
     assert found["fast"].median_ms == pytest.approx(0.125, rel=1e-12)
@@ -46,7 +49,8 @@ def test_rounds_are_interleaved_and_their_order_is_shuffled_by_the_seed(clock):
     def orders(seed: int) -> list[str]:
         clock.calls.clear()
         names = "abc"
-        measure_latency({n: clock.run(n, 5) for n in names}, rounds=20, warmup=0, seed=seed)
+        runs = {n: clock.run(n, 5) for n in names}
+        measure_latency(runs, rounds=20, warmup=0, seed=seed, clock=clock)
         timed = clock.calls[len(names) :]  # after the calibration
         rounds = ["".join(timed[i : i + 3]) for i in range(0, len(timed), 3)]
         assert all(sorted(r) == list(names) for r in rounds)
@@ -63,13 +67,14 @@ def test_drift_cancels_in_paired_ratios(clock):
         def call() -> None:
             clock.calls.append(name)
             done = max(0, len(clock.calls) - 3) // 2
-            clock.now += round(milliseconds * (1 + done) * 1e6)
+            clock.work(milliseconds * (1 + done))
 
         return call
 
-    found = measure_latency({"a": drifting("a", 4), "b": drifting("b", 2)}, rounds=9, warmup=0)
-    ratio = speedup(found["a"].samples, found["b"].samples)
-    assert (ratio.low, ratio.median, ratio.high) == (2, 2, 2)
+    runs = {"a": drifting("a", 4), "b": drifting("b", 2)}
+    found = measure_latency(runs, rounds=9, warmup=0, clock=clock)
+    ratio = speedup(found["a"], found["b"])
+    assert (ratio.low, ratio.ratio, ratio.high) == (2, 2, 2)
     assert found["a"].high_ms > 3 * found["a"].low_ms
 
 
@@ -77,10 +82,87 @@ def test_spread_and_speedup_by_hand():
     spread = Spread.of([float(i) for i in range(11)])  # 0..10
     assert (spread.low_ms, spread.median_ms, spread.high_ms) == (1, 5, 9)
     assert Spread.of([3.0]).high_ms == 3
-    ratio = speedup([2, 6, 20], [1, 2, 4])  # 2, 3, 5
-    assert ratio.median == 3
-    assert ratio.low == pytest.approx(2.2)
-    assert ratio.high == pytest.approx(4.6)
+    ratio = speedup(Spread.of([2.2, 6, 20]), Spread.of([1, 2, 5]))  # pairs 2.2, 3, 4
+    assert ratio.ratio == 2.2
+    assert ratio.low == pytest.approx(2.36)
+    assert ratio.high == pytest.approx(3.8)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "result", "verdict"),
+    [
+        ([3.0, 3.1, 3.2], [1.0, 1.1, 1.2], "faster"),
+        ([1.0, 1.1, 1.2], [3.0, 3.1, 3.2], "slower"),
+        ([1.0, 1.1, 0.9], [1.0, 1.1, 0.9], "same"),
+        ([1.2, 1.0, 1.1], [1.0, 1.1, 1.1], "same"),  # 1.2, 0.9, 1: on both sides of 1
+        ([1.04] * 9, [1.0] * 9, "same"),  # two copies of one model may differ by so much
+        ([1.06] * 9, [1.0] * 9, "faster"),
+        ([1.0] * 9, [1.06] * 9, "slower"),
+        ([2.0, 2.0, 9.0], [1.0, 1.0, 1.0], "busy"),  # 2 to 7.6
+        ([1.2, 1.0, 1.3], [1.0, 0.8, 1.0], "faster"),
+        ([1.0, 1.6, 1.6, 1.6, 1.6], [1.3, 1.0, 1.0, 1.0, 1.0], "same"),  # the fastest are equal
+    ],
+)
+def test_what_a_ratio_is_worth(teacher, result, verdict):
+    assert speedup(Spread.of(teacher), Spread.of(result)).verdict == verdict
+
+
+def test_a_ratio_of_disturbed_samples_claims_nothing():
+    assert speedup(Spread.of([3.0] * 7), Spread.of([1.0] * 7)).verdict == "faster"
+    assert speedup(Spread.of([3.0] * 7), Spread.of([1.0] * 7, disturbed=1)).verdict == "busy"
+
+
+def preempted(clock, milliseconds, waits):
+    """A callable that is pre-empted for the next of `waits` milliseconds at each call."""
+    left = iter(waits)
+    return lambda: clock.work(milliseconds, next(left, 0.0))
+
+
+def test_pre_empted_rounds_are_taken_again(clock):
+    waits = [0, 30, 0, 30, 30, 0, 0]  # the first is the calibration
+    runs = {"a": preempted(clock, 4, waits), "b": preempted(clock, 2, [])}
+    found = measure_latency(runs, rounds=5, warmup=0, clock=clock)
+    assert found["a"].samples == (4.0,) * 5
+    assert found["b"].samples == (2.0,) * 5
+    assert found["a"].disturbed == 0
+
+
+def test_where_no_sample_is_undisturbed_the_budget_ends_it(clock):
+    runs = {"a": lambda: clock.work(5, 5), "b": lambda: clock.work(5, 10)}
+    found = measure_latency(runs, rounds=31, warmup=0, budget_s=1, clock=clock)
+    assert (found["a"].disturbed, len(found["a"].samples)) == (7, 7)
+    assert clock.wall < 1.1e9
+    assert speedup(found["a"], found["b"]).verdict == "busy"
+
+
+def test_slow_callables_get_the_least_rounds_and_no_more(clock):
+    runs = {"a": clock.run("a", 900), "b": clock.run("b", 300)}
+    found = measure_latency(runs, rounds=31, warmup=0, budget_s=4, clock=clock)
+    assert found["a"].samples == (900.0,) * 7
+    assert speedup(found["a"], found["b"]).ratio == 3
+
+
+def test_on_two_threads_a_call_may_use_one_processor_or_two(clock):
+    def both() -> None:  # two processors for 3 ms
+        clock.wall += 3_000_000
+        clock.cpu += 6_000_000
+
+    runs = {"two": both, "one": clock.run("one", 4)}
+    found = measure_latency(runs, rounds=8, warmup=0, threads=2, clock=clock)
+    assert (len(found["two"].samples), found["two"].disturbed) == (8, 0)
+    assert (len(found["one"].samples), found["one"].disturbed) == (8, 0)
+
+
+def test_equal_callables_are_hardly_ever_told_apart():
+    """20 % of noise on every sample, 7 rounds: a false claim in 1 of 20 at most."""
+    rng = random.Random(0)
+
+    def noisy() -> Spread:
+        return Spread.of([rng.lognormvariate(0, 0.2) for _ in range(7)])
+
+    verdicts = [speedup(noisy(), noisy()).verdict for _ in range(400)]
+    assert sum(v in ("faster", "slower") for v in verdicts) <= 20
+    assert "same" in verdicts
 
 
 def test_garbage_collector_is_off_while_timing_and_back_after_an_error():
@@ -104,13 +186,11 @@ def test_real_clock():
     found = measure_latency(
         {"long": lambda: sum(range(20_000)), "short": lambda: sum(range(1_000))}, rounds=15
     )
-    assert speedup(found["long"].samples, found["short"].samples).median > 4
+    assert speedup(found["long"], found["short"]).ratio > 4
 
 
 def test_mistakes_of_the_caller():
     with pytest.raises(ValueError, match="rounds"):
         measure_latency({}, rounds=0)
     with pytest.raises(ValueError, match="pairs"):
-        speedup([1.0], [])
-    with pytest.raises(ValueError, match="pairs"):
-        speedup([], [])
+        speedup(Spread.of([1.0]), Spread.of([1.0, 2.0]))

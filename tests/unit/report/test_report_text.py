@@ -5,7 +5,8 @@ import math
 import pytest
 from report_records import digits_record, pass_record
 
-from compressc.report import Note, text
+from compressc.measure import Spread
+from compressc.report import LatencyRecord, Note, text
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,41 @@ def test_notes_are_grouped_within_a_pass():
 def test_a_record_without_notes_has_no_groups():
     quiet = pass_record("c", 1, 1, 0.9, 1.0)
     assert text.grouped_notes(digits_record().model_copy(update={"passes": [quiet]})) == []
+
+
+def entry(teacher: list[float], result: list[float], disturbed: int = 0):
+    return LatencyRecord.of(
+        Spread.of(teacher, disturbed),
+        Spread.of(result, disturbed),
+        runtime="r",
+        batch=1,
+        threads=1,
+        precision="f32",
+    )
+
+
+FASTER = entry([4.0, 4.2, 4.4], [2.0, 2.0, 2.0])
+SAME = entry([4.0, 4.2, 4.4], [4.0, 4.4, 4.0])
+BUSY = entry([4.0, 4.2, 4.4], [2.0, 2.0, 2.0], disturbed=2)
+
+
+@pytest.mark.parametrize(
+    ("entries", "headline", "cells"),
+    [
+        ([FASTER], "2.00x speed-up", ["2.00x (2.02-2.18)"]),
+        ([SAME, FASTER, BUSY], "2.00x speed-up", ["no difference measured"]),
+        ([SAME, BUSY], "no difference measured in latency", []),
+        ([BUSY], "machine too busy to compare latency", ["machine busy"]),
+        ([], None, []),
+    ],
+)
+def test_only_claims_that_hold_are_in_the_headline(entries, headline, cells):
+    record = digits_record()
+    file = record.files[0].model_copy(update={"latency": entries})
+    record = record.model_copy(update={"files": [file]})
+    figures = [f"{f.value} {f.label}" for f in text.headline(record)]
+    assert [f for f in figures if "speed" in f or "latency" in f] == [headline] * bool(headline)
+    assert [text.speedup(e) for e in entries][: len(cells)] == cells
 
 
 def test_headline_is_honest_about_the_worst():
