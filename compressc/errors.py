@@ -49,6 +49,9 @@ CODES: dict[str, str] = {
 #: Exit code of the CLI by family. 2 is what click and argparse use for a bad command line.
 EXIT_CODES: dict[str, int] = {"1": 2, "2": 3, "3": 4, "4": 5, "5": 6, "6": 7}
 
+#: Characters of one text of an error.
+LONGEST = 240
+
 
 class CompresscError(Exception):
     """An error a user can understand and mend.
@@ -59,6 +62,9 @@ class CompresscError(Exception):
         got: what was found instead.
         where: the op, file, option or character the error points at.
         hint: what to do about it.
+
+    What comes from outside may be of any length and hold any character: each text is kept to
+    `LONGEST` characters, and what a terminal would not show as text is escaped.
     """
 
     def __init__(
@@ -66,7 +72,8 @@ class CompresscError(Exception):
     ) -> None:
         if code not in CODES:
             raise KeyError(f"unknown error code {code}")
-        self.code, self.wanted, self.got, self.where, self.hint = code, wanted, got, where, hint
+        self.code = code
+        self.wanted, self.got, self.where, self.hint = map(plain, (wanted, got, where, hint))
         super().__init__(str(self))
 
     @property
@@ -90,13 +97,37 @@ class CompresscError(Exception):
             text += f" at {self.where}"
         if self.hint:
             text += f"; hint: {self.hint}"
-        return " ".join(text.split())
+        return text
+
+
+def plain(text: str) -> str:
+    """Text on one line, short enough to read, without control characters or half characters.
+
+    The middle of a long one is left out: what matters is at the ends of a path or a list.
+    """
+    if len(text) > 4 * LONGEST:  # first, because the rest takes time by the character
+        text = f"{text[: 2 * LONGEST]}\N{HORIZONTAL ELLIPSIS}{text[-2 * LONGEST :]}"
+    text = " ".join(text.split())
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else _escaped(c) for c in text)
+    if len(text) <= LONGEST:
+        return text
+    half = LONGEST // 2
+    return f"{text[:half]}\N{HORIZONTAL ELLIPSIS}{text[1 - half :]}"
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def first_line(error: BaseException) -> str:
     """An exception on one line: its class and the first line of its message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    try:
+        message = str(error)
+    except Exception as broken:  # a stranger's exception may not even have a text
+        message = f"no text, {type(broken).__name__}"
+    lines = [line.strip() for line in message[: 4 * LONGEST].splitlines() if line.strip()]
+    return f"{type(error).__name__}: {plain(lines[0][:200])}" if lines else type(error).__name__
 
 
 def _rebuild(code: str, wanted: str, got: str, where: str, hint: str) -> CompresscError:
