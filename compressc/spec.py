@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from compressc.errors import CompresscError
+from compressc.fingerprint import Fingerprint, fingerprint
 from compressc.plugins import Group, distribution, load, nearest
 
 _CALL = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*(?:\((.*)\))?\s*$", re.DOTALL)
@@ -22,7 +23,8 @@ class Configured(BaseModel):
     Class variables:
         entry_points: the group that plugins of this kind are found in.
         name: how it is called; the name of its entry point.
-        version: raise it when the result changes.
+        version: raise it when the result changes and no source does (a table that is read, say).
+        libraries: distributions whose versions count beside those that the code imports.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -30,6 +32,7 @@ class Configured(BaseModel):
     entry_points: ClassVar[Group]
     name: ClassVar[str]
     version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ()
 
     @property
     def text(self) -> str:
@@ -44,13 +47,24 @@ class Configured(BaseModel):
         """What else a user should know of it, one sentence each: its place among others."""
         return []
 
+    def uses(self) -> tuple[Any, ...]:
+        """Other plugins that this one calls, classes or functions: their code counts, too."""
+        return ()
+
+    def code(self) -> Fingerprint:
+        """The code that this runs."""
+        return fingerprint(type(self), *self.uses(), libraries=self.libraries)
+
     def cache_key(self) -> dict[str, Any]:
-        """Class, version and every option: what a result depends on beside what goes in."""
-        cls = type(self)
+        """Class, version, options, code and libraries: all that a result depends on beside what
+        goes in and the machine."""
+        cls, code = type(self), self.code()
         return {
             "class": f"{cls.__module__}.{cls.__qualname__}",
             "version": self.version,
             "options": self.model_dump(mode="json"),
+            "code": code.sha256,
+            "libraries": dict(code.libraries),
         }
 
 

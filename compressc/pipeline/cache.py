@@ -5,19 +5,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from compressc.errors import CompresscError
-from compressc.ir import Graph, graph_hash, load_bundle, save_bundle
+from compressc.ir import Graph
+from compressc.pipeline.stored import DamagedError, Facts, read_entry, read_facts, write_entry
 
-_FACTS = "facts.json"
+#: Bytes that entries may take together where nobody says otherwise.
+LIMIT = 10 * 10**9
+_LIMIT_FILE = ".limit"
+_KEY = re.compile(r"[0-9a-f]{64}")
+_PARTIAL = ".partial-"
+#: Seconds after which a partial entry is one that a killed run left.
+_ABANDONED = 24 * 3600
 
 
 def default_cache_folder() -> Path:
@@ -30,10 +39,30 @@ def default_cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class Cached:
-    """What a pass left: the graph, and facts about the run (notes, edits, seconds)."""
+    """What a pass left: the graph, and facts about the run."""
 
     graph: Graph
-    facts: dict[str, Any]
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One result in the cache.
+
+    Attributes:
+        path: its folder.
+        bytes: on disk, all files together.
+        used: when it was last stored or read, in seconds since 1970.
+    """
+
+    path: Path
+    bytes: int
+    used: float
+
+    @property
+    def facts(self) -> Facts | None:
+        """What is known of the run; None where the entry is damaged."""
+        return read_facts(self.path)
 
 
 class PassCache:
@@ -51,35 +80,116 @@ class PassCache:
         """sha256 over the parts, in canonical JSON."""
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
-    def load(self, key: str) -> Cached | None:
-        """The stored result, or None; a damaged entry is dropped, as if it had never been."""
-        if self.folder is None or not (self.folder / key).is_dir():
-            return None
-        try:
-            stored = json.loads((self.folder / key / _FACTS).read_text(encoding="utf-8"))
-            graph = load_bundle(self.folder / key)
-            if graph_hash(graph) == stored["graph"]:  # a flipped bit in a weight is damage, too
-                return Cached(graph, stored["facts"])
-        except (CompresscError, OSError, ValueError, KeyError, TypeError):
-            pass  # dropped below
-        shutil.rmtree(self.folder / key, ignore_errors=True)
-        return None
+    def load(self, key: str, note: Callable[[str], None] = lambda text: None) -> Cached | None:
+        """The stored result, or None.
 
-    def store(self, key: str, graph: Graph, facts: Mapping[str, Any]) -> None:
-        """Keep a result. Written aside and renamed, so that a crash leaves no half entry; a cache
-        that cannot be written (full disk, read-only home) costs time, not the run."""
+        Args:
+            key: of `key`.
+            note: told where an entry is not what was stored; it is dropped then.
+        """
+        if self.folder is None:
+            return None
+        path = self.folder / key
+        try:
+            graph, facts = read_entry(path, key)
+        except FileNotFoundError:
+            return None
+        except (DamagedError, OSError) as error:
+            if os.path.lexists(path):  # nobody else has dropped it meanwhile
+                note(f"an entry of the cache was not what was stored and is made again: {error}")
+                self._drop(path)
+            return None
+        with suppress(OSError):  # a cache that is for reading only still serves
+            os.utime(path)
+        return Cached(graph, facts)
+
+    def store(self, key: str, graph: Graph, facts: Facts) -> None:
+        """Keep a result, and let the oldest go where all take more than the limit.
+
+        Written aside and renamed, so that a crash leaves no half entry; a cache that cannot be
+        written (full disk, read-only home) costs time, not the run.
+        """
         if self.folder is None:
             return
         scratch = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
-            save_bundle(graph, scratch)
-            stored = {"graph": graph_hash(graph), "facts": facts}
-            (scratch / _FACTS).write_text(json.dumps(stored), encoding="utf-8")
-            os.replace(scratch, self.folder / key)
+            scratch = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=self.folder))
+            write_entry(scratch, key, graph, facts)
+            if _bytes(scratch) <= self.limit:
+                os.replace(scratch, self.folder / key)
+            self.shrink(self.limit)
         except (OSError, SafetensorError):
             return  # also where another process stored the same key first
         finally:
             if scratch is not None:  # still there unless it was renamed
                 shutil.rmtree(scratch, ignore_errors=True)
+
+    @property
+    def limit(self) -> int:
+        """Bytes that entries may take together."""
+        try:
+            return int((self.folder or Path()).joinpath(_LIMIT_FILE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return LIMIT
+
+    @limit.setter
+    def limit(self, size: int) -> None:
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / _LIMIT_FILE).write_text(f"{size}\n", encoding="utf-8")
+
+    def entries(self) -> list[Entry]:
+        """Every result that is kept, the one that was used longest ago first."""
+        found = []
+        for path in _listed(self.folder):
+            if _KEY.fullmatch(path.name):
+                with suppress(OSError):  # dropped by somebody else meanwhile
+                    found.append(Entry(path, _bytes(path), path.lstat().st_mtime))
+        return sorted(found, key=lambda entry: (entry.used, entry.path))
+
+    def shrink(self, limit: int) -> list[Entry]:
+        """Drop those used longest ago until the others take no more than `limit` bytes.
+
+        Returns:
+            What was dropped.
+        """
+        self._sweep()
+        entries = self.entries()
+        left, dropped = sum(entry.bytes for entry in entries), []
+        for entry in entries:
+            if left <= limit:
+                break
+            self._drop(entry.path)
+            dropped.append(entry)
+            left -= entry.bytes
+        return dropped
+
+    def _sweep(self) -> None:
+        """Remove what killed runs left half written."""
+        for path in _listed(self.folder):
+            if path.name.startswith(_PARTIAL):
+                with suppress(OSError):
+                    if time.time() - path.lstat().st_mtime > _ABANDONED:
+                        shutil.rmtree(path, ignore_errors=True)
+
+    def _drop(self, path: Path) -> None:
+        """Out of sight first: nobody meets half an entry."""
+        with suppress(OSError):
+            aside = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=path.parent))
+            with suppress(OSError):
+                os.replace(path, aside / path.name)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _listed(folder: Path | None) -> list[Path]:
+    try:
+        return [] if folder is None else list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _bytes(entry: Path) -> int:
+    """Of the files in an entry; links count for themselves."""
+    paths = entry.iterdir() if entry.is_dir() and not entry.is_symlink() else (entry,)
+    return sum(path.lstat().st_size for path in paths)

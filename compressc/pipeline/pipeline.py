@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +13,12 @@ import torch
 from compressc.errors import CompresscError
 from compressc.ir import Graph, check_finite, graph_hash, random_inputs, verify
 from compressc.pipeline.cache import PassCache
+from compressc.pipeline.conditions import conditions
 from compressc.pipeline.exactness import check_exact
 from compressc.pipeline.ordering import Step, plan
 from compressc.pipeline.pass_ import Context, Pass, Progress, TransferSet
 from compressc.pipeline.seeding import seeded
+from compressc.pipeline.stored import Facts
 from compressc.target import Target
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ class PassResult:
         seconds: how long it ran (when it ran first, where `cached`).
         cached: whether the result came from the cache.
         edits: editing method -> how often it was called.
-        notes: (op, text) that the pass reported.
+        notes: (op, text) that the pass reported, and what there is to say of the cache.
+        made: versions and machine that it was made with, earlier or elsewhere where `cached`.
     """
 
     step: Step
@@ -42,6 +45,7 @@ class PassResult:
     cached: bool
     edits: dict[str, int] = field(default_factory=dict)
     notes: list[tuple[str, str]] = field(default_factory=list)
+    made: dict[str, str] = field(default_factory=dict)
 
 
 #: Called after every pass; see `observers`.
@@ -93,13 +97,6 @@ class Pipeline:
         return results
 
     def _step(self, step: Step, before: Graph, teacher: Graph, origin: str) -> PassResult:
-        key = self._key(step.pass_, before, origin)
-        stored = self.cache.load(key)
-        if stored is not None:
-            facts = stored.facts
-            notes = [(op, text) for op, text in facts["notes"]]
-            return PassResult(step, stored.graph, facts["seconds"], True, facts["edits"], notes)
-        graph = before.copy()
         context = Context(
             teacher,
             self.data,
@@ -109,23 +106,45 @@ class Pipeline:
             task=self.task,
             target=self.target,
         )
+        code, made = step.pass_.code(), conditions(context.device)
+        said: list[tuple[str, str]] = []  # of this run's cache: no part of the result
+        cache = self.cache
+        if code.unknown and cache.folder is not None:
+            said.append(("", f"not kept in the cache: {code.unknown}"))
+            cache = PassCache(None)
+        key = self._key(step.pass_, before, origin, context, made)
+        stored = cache.load(key, lambda text: said.append(("", text)))
+        if stored is not None:
+            return _result(step, stored.graph, stored.facts, True, said)
+        graph = before.copy()
         start = time.perf_counter()
         self._guarded_run(step.pass_, graph, context)
         seconds = time.perf_counter() - start
         self._check(step.pass_, before, graph)
-        edits = dict(graph.edits)
-        self.cache.store(key, graph, {"seconds": seconds, "edits": edits, "notes": context.notes})
-        return PassResult(step, graph, seconds, False, edits, context.notes)
+        facts = Facts(
+            text=step.pass_.text,
+            seconds=seconds,
+            edits=dict(graph.edits),
+            notes=context.notes,
+            made=made | dict(code.libraries),
+        )
+        cache.store(key, graph, facts)
+        return _result(step, graph, facts, False, said)
 
-    def _key(self, pass_: Pass, before: Graph, origin: str) -> str:
+    def _key(
+        self, pass_: Pass, before: Graph, origin: str, context: Context, made: Mapping[str, str]
+    ) -> str:
+        """Everything that the result depends on."""
+        target = context.target
         return PassCache.key(
             {
                 "graph": graph_hash(before),
                 "teacher": origin,
                 "data": self.data.fingerprint if self.data is not None else None,
                 "task": self.task.cache_key() if self.task is not None else None,
+                "target": [target.instruction_set, target.device, target.threads],
                 "seed": self.seed,
-                "torch": torch.__version__,
+                "conditions": made,
                 "pass": pass_.cache_key(),
             }
         )
@@ -163,6 +182,13 @@ class Pipeline:
         if self.data is not None:
             return next(iter(self.data.calibration.batches(16))).inputs
         return random_inputs(graph, self.seed)
+
+
+def _result(
+    step: Step, graph: Graph, facts: Facts, cached: bool, said: Sequence[tuple[str, str]]
+) -> PassResult:
+    notes = [*facts.notes, *said]
+    return PassResult(step, graph, facts.seconds, cached, facts.edits, notes, facts.made)
 
 
 def _broken(pass_: Pass, got: str, where: str = "") -> CompresscError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 LIBRARIES = ("torch", "nncf", "torch-pruning", "onnx", "onnxruntime", "openvino", "numpy")
 
@@ -14,8 +13,10 @@ def describe_machine() -> dict[str, str | int]:
     """Processor model, cores this process may use, torch's threads, system and architecture."""
     import torch
 
+    from compressc.pipeline.conditions import processor
+
     return {
-        "cpu": _cpu(),
+        "cpu": processor(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count() or 1,
@@ -34,12 +35,3 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue  # an optional runtime that is not there measured nothing
     return found
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or "unknown"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine() or "unknown"

@@ -42,6 +42,8 @@ class PassRecord(Frozen):
     seconds: float
     #: Whether the result came from the pass cache; `seconds` is then the time of the first run.
     cached: bool
+    #: Versions and machine that the result was made with: earlier or elsewhere where `cached`.
+    made: dict[str, str] = Field(default_factory=dict)
     ops: int
     parameters: int
     #: Multiply-accumulates for one sample.

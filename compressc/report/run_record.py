@@ -68,6 +68,7 @@ def _record_pass(
         edits=result.edits,
         seconds=result.seconds,
         cached=result.cached,
+        made=result.made,
         ops=len(result.graph),
         parameters=cost.parameters,
         macs=cost.macs,

@@ -74,6 +74,10 @@ class Distill(Pass):
         distribution(OBJECTIVES, name)
         return name
 
+    def uses(self) -> tuple[Any, ...]:
+        """The objective: another one of the same name makes another result."""
+        return (load(OBJECTIVES, self.objective),)
+
     def cache_key(self) -> dict[str, Any]:
         """The options, and the release that the objective comes from."""
         return {**super().cache_key(), "objective_from": distribution(OBJECTIVES, self.objective)}

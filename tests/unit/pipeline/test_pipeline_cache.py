@@ -1,14 +1,22 @@
 from __future__ import annotations
 
+import copy
 import json
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from safetensors import SafetensorError
 
+from compressc import spec
+from compressc.fingerprint import fingerprint
 from compressc.ir import graph_hash
-from compressc.pipeline import PassCache, Pipeline, cache, default_cache_folder
+from compressc.kernels.dispatch import using
+from compressc.pipeline import Pass, PassCache, Pipeline, conditions, default_cache_folder, stored
 from tests.unit.pipeline.pipeline_passes import Noise, Scale, data, small_graph
 
 pytestmark = pytest.mark.usefixtures("passes")
@@ -93,17 +101,249 @@ def bad_text(entry: Path) -> None:
     (entry / "graph.txt").write_text("graph small(")
 
 
-@pytest.mark.parametrize(
-    "damage", [truncate, flip_a_bit, lose_facts, empty_facts, scalar_facts, bad_text]
-)
-def test_a_damaged_entry_is_ignored_and_replaced(tmp_path, damage):
-    want = graph_hash(run(tmp_path)[0].graph)
-    (entry,) = tmp_path.iterdir()
+def pipe(entry: Path) -> None:
+    (entry / "weights.safetensors").unlink()
+    os.mkfifo(entry / "weights.safetensors")
+
+
+def pipe_for_facts(entry: Path) -> None:
+    (entry / "facts.json").unlink()
+    os.mkfifo(entry / "facts.json")
+
+
+def link(entry: Path) -> None:
+    elsewhere = entry.parent.parent / "elsewhere"
+    (entry / "weights.safetensors").rename(elsewhere)
+    (entry / "weights.safetensors").symlink_to(elsewhere)
+
+
+def link_to_all_of_it(entry: Path) -> None:
+    elsewhere = entry.parent.parent / "elsewhere"
+    entry.rename(elsewhere)
+    entry.symlink_to(elsewhere)
+
+
+def a_file(entry: Path) -> None:
+    shutil.rmtree(entry)
+    entry.write_text("")
+
+
+def huge_weights(entry: Path) -> None:
+    os.truncate(entry / "weights.safetensors", 1 << 40)  # holes: no bytes on the disk
+
+
+def huge_facts(entry: Path) -> None:
+    os.truncate(entry / "facts.json", 1 << 40)
+
+
+def brackets(entry: Path) -> None:
+    (entry / "facts.json").write_text("[" * 200_000)
+
+
+def change(**facts: object):
+    def damage(entry: Path) -> None:
+        stored = json.loads((entry / "facts.json").read_text())
+        stored["facts"].update(facts)
+        (entry / "facts.json").write_text(json.dumps(stored))
+
+    return damage
+
+
+def another_text(entry: Path) -> None:
+    """Well formed, of the same length, and not what was stored."""
+    text = (entry / "graph.txt").read_text()
+    (entry / "graph.txt").write_text(text.replace("graph small(", "graph shall("))
+
+
+DAMAGES = [
+    *(truncate, flip_a_bit, lose_facts, empty_facts, scalar_facts, bad_text, another_text),
+    *(pipe, pipe_for_facts, link, link_to_all_of_it, a_file, huge_weights, huge_facts, brackets),
+    *(change(notes=None), change(seconds="x"), change(seconds=-1.0), change(seconds=86400.0)),
+    *(change(edits=[1]), change(made={}), change(more=1), change(notes=[["a", "another"]])),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_entry_that_is_not_what_was_stored_is_told_and_made_again(tmp_path, damage):
+    folder = tmp_path / "cache"
+    want = run(folder)[0]
+    (entry,) = folder.iterdir()
     damage(entry)
-    (result,) = run(tmp_path)
+    (result,) = run(folder)
     assert not result.cached
-    assert graph_hash(result.graph) == want
+    assert graph_hash(result.graph) == graph_hash(want.graph)
+    assert result.notes[:-1] == want.notes
+    assert result.notes[-1][1].startswith("an entry of the cache was not what was stored")
+    again = run(folder)[0]
+    assert again.cached
+    assert again.notes == want.notes
+
+
+def test_entries_that_changed_places_are_not_served_as_each_other(tmp_path):
+    wanted = [graph_hash(run(tmp_path, Scale(by=by))[0].graph) for by in (2.0, 3.0)]
+    one, two = tmp_path.iterdir()
+    one.rename(tmp_path / "aside")
+    two.rename(one)
+    (tmp_path / "aside").rename(two)
+    results = [run(tmp_path, Scale(by=by))[0] for by in (2.0, 3.0)]
+    assert [graph_hash(r.graph) for r in results] == wanted
+    assert [r.cached for r in results] == [False, False]
+
+
+class Forget(Pass):
+    """Teachers of one form cannot be told apart any more."""
+
+    name: ClassVar[str] = "forget"
+
+    def run(self, graph, ctx):
+        with torch.no_grad():
+            for weight in graph.tensors().values():
+                weight.fill_(0.5)
+        graph.set_layer("a", graph["a"].layer)
+
+
+class Recall(Pass):
+    """Copy the first layer of the teacher."""
+
+    name: ClassVar[str] = "recall"
+
+    def run(self, graph, ctx):
+        graph.set_layer("a", copy.deepcopy(ctx.teacher["a"].layer))
+
+
+def test_a_pass_that_reads_the_teacher_is_not_served_what_another_taught(tmp_path):
+    forgotten = set()
+    for seed in (0, 1):
+        teacher = small_graph(seed)
+        forgot, recalled = run(tmp_path, Forget(), Recall(), graph=teacher)
+        forgotten.add(graph_hash(forgot.graph))
+        assert not recalled.cached
+        assert torch.equal(recalled.graph["a"].layer.weight, teacher["a"].layer.weight)
+    assert len(forgotten) == 1
+
+
+def two_threads(monkeypatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 12)
+
+
+def another_torch(monkeypatch) -> None:
+    monkeypatch.setattr(torch, "__version__", "2.99.0")
+
+
+def another_processor(monkeypatch) -> None:
+    monkeypatch.setattr(conditions, "processor", lambda: "Another 9000")
+
+
+def another_instruction_set(monkeypatch) -> None:
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+
+
+def another_kernel(monkeypatch) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+
+
+def less_precise(monkeypatch) -> None:
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+
+
+def other_code(monkeypatch) -> None:
+    code = replace(fingerprint(Scale), sha256="0" * 64)
+    monkeypatch.setattr(spec, "fingerprint", lambda *plugins, libraries: code)
+
+
+def another_library(monkeypatch) -> None:
+    code = replace(fingerprint(Scale), libraries={"nncf": "9.0"})
+    monkeypatch.setattr(spec, "fingerprint", lambda *plugins, libraries: code)
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [
+        *(two_threads, another_torch, another_processor, another_instruction_set, another_kernel),
+        *(less_precise, other_code, another_library),
+    ],
+)
+def test_what_was_made_otherwise_is_not_served(tmp_path, monkeypatch, otherwise):
+    run(tmp_path)
+    with monkeypatch.context() as patch:
+        otherwise(patch)
+        assert not run(tmp_path)[0].cached
+        assert run(tmp_path)[0].cached
     assert run(tmp_path)[0].cached
+
+
+def test_forced_kernels_make_another_key(tmp_path):
+    run(tmp_path)
+    with using("reference"):
+        assert not run(tmp_path)[0].cached
+
+
+def test_a_result_says_what_it_was_made_with_wherever_it_comes_from(tmp_path, monkeypatch):
+    first = run(tmp_path)[0]
+    assert first.made["threads"] == str(torch.get_num_threads())
+    assert first.made["torch"] == torch.__version__
+    assert first.made["networkx"]  # by which the graph is kept
+    assert run(tmp_path)[0].made == first.made
+
+
+def test_code_that_cannot_be_told_is_neither_kept_nor_served(tmp_path):
+    prompt = type("Scale", (Scale,), {"__module__": "typed_at_a_prompt"})
+    for _ in range(2):
+        (result,) = run(tmp_path, prompt())
+        assert not result.cached
+        assert "not kept in the cache: module typed_at_a_prompt has no file" in result.notes[-1][1]
+    assert not list(tmp_path.iterdir())
+    assert run(None, prompt())[0].notes == [("a", "scaled by 2.0")]  # nobody asked
+
+
+def used(entry: Path, seconds: int) -> None:
+    os.utime(entry, (1_700_000_000 + seconds,) * 2)
+
+
+def test_those_used_longest_ago_go_where_all_take_more_than_the_limit(tmp_path):
+    cache = PassCache(tmp_path)
+    for i, by in enumerate((2.0, 3.0, 4.0)):
+        before = set(tmp_path.iterdir())
+        run(tmp_path, Scale(by=by))
+        (entry,) = set(tmp_path.iterdir()) - before
+        used(entry, i)
+    size = max(entry.bytes for entry in cache.entries())
+    assert run(tmp_path, Scale(by=2.0))[0].cached  # so it is the youngest now
+    cache.limit = 3 * size
+    run(tmp_path, Scale(by=5.0))
+    assert [run(tmp_path, Scale(by=by))[0].cached for by in (2.0, 4.0, 5.0)] == [True] * 3
+    assert not run(tmp_path, Scale(by=3.0))[0].cached
+
+
+def test_an_entry_that_is_larger_than_the_limit_drives_nothing_out(tmp_path):
+    run(tmp_path)
+    cache = PassCache(tmp_path)
+    cache.limit = cache.entries()[0].bytes + 10
+    wide = small_graph()
+    wide.name = "w" * 1000
+    assert not run(tmp_path, graph=wide)[0].cached
+    assert not run(tmp_path, graph=wide)[0].cached
+    assert run(tmp_path)[0].cached
+
+
+def test_the_limit_is_ten_gigabytes_until_somebody_says_otherwise(tmp_path):
+    assert PassCache(tmp_path).limit == 10_000_000_000
+    PassCache(tmp_path).limit = 5
+    assert PassCache(tmp_path).limit == 5
+    (tmp_path / ".limit").write_text("much")
+    assert PassCache(tmp_path).limit == 10_000_000_000
+
+
+def test_what_killed_runs_left_goes_after_a_day_and_nothing_else_does(tmp_path):
+    old, young, foreign = (tmp_path / n for n in (".partial-old", ".partial-young", "thesis"))
+    for folder in (old, young, foreign):
+        folder.mkdir()
+        (folder / "file").write_text("x")
+    for folder in (old, foreign):
+        used(folder, 0)
+    run(tmp_path)
+    PassCache(tmp_path).shrink(0)
+    assert {p.name for p in tmp_path.iterdir()} == {".partial-young", "thesis"}
 
 
 def test_a_folder_that_cannot_be_made_costs_only_time(tmp_path):
@@ -117,7 +357,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch, error):
         (folder / "half").write_text("x")
         raise error
 
-    monkeypatch.setattr(cache, "save_bundle", fail)
+    monkeypatch.setattr(stored, "save_bundle", fail)
     assert not run(tmp_path)[0].cached
     assert not list(tmp_path.iterdir())
 
@@ -126,7 +366,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path, monkeypatch):
     def interrupt(graph, folder):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache, "save_bundle", interrupt)
+    monkeypatch.setattr(stored, "save_bundle", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     assert not list(tmp_path.iterdir())
