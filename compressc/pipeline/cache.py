@@ -6,9 +6,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
-import tempfile
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,16 +14,17 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from compressc.durable import rename, sync_tree
+from compressc.interruption import held_back
 from compressc.ir import Graph
 from compressc.pipeline.stored import DamagedError, Facts, read_entry, read_facts, write_entry
+from compressc.scratch import scratch
 
 #: Bytes that entries may take together where nobody says otherwise.
 LIMIT = 10 * 10**9
 _LIMIT_FILE = ".limit"
 _KEY = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = ".partial-"
-#: Seconds after which a partial entry is one that a killed run left.
-_ABANDONED = 24 * 3600
 
 
 def default_cache_folder() -> Path:
@@ -111,19 +109,17 @@ class PassCache:
         """
         if self.folder is None:
             return
-        scratch = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            scratch = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=self.folder))
-            write_entry(scratch, key, graph, facts)
-            if _bytes(scratch) <= self.limit:
-                os.replace(scratch, self.folder / key)
+            with scratch(self.folder, _PARTIAL) as folder:
+                write_entry(folder, key, graph, facts)
+                if _bytes(folder) <= self.limit:
+                    sync_tree(folder)
+                    with held_back():
+                        rename(folder, self.folder / key)
             self.shrink(self.limit)
         except (OSError, SafetensorError):
             return  # also where another process stored the same key first
-        finally:
-            if scratch is not None:  # still there unless it was renamed
-                shutil.rmtree(scratch, ignore_errors=True)
 
     @property
     def limit(self) -> int:
@@ -154,7 +150,6 @@ class PassCache:
         Returns:
             What was dropped.
         """
-        self._sweep()
         entries = self.entries()
         left, dropped = sum(entry.bytes for entry in entries), []
         for entry in entries:
@@ -165,21 +160,10 @@ class PassCache:
             left -= entry.bytes
         return dropped
 
-    def _sweep(self) -> None:
-        """Remove what killed runs left half written."""
-        for path in _listed(self.folder):
-            if path.name.startswith(_PARTIAL):
-                with suppress(OSError):
-                    if time.time() - path.lstat().st_mtime > _ABANDONED:
-                        shutil.rmtree(path, ignore_errors=True)
-
     def _drop(self, path: Path) -> None:
         """Out of sight first: nobody meets half an entry."""
-        with suppress(OSError):
-            aside = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=path.parent))
-            with suppress(OSError):
-                os.replace(path, aside / path.name)
-            shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError), scratch(path.parent, _PARTIAL) as aside:
+            os.replace(path, aside / path.name)
 
 
 def _listed(folder: Path | None) -> list[Path]:
