@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # imports below are inside the functions: `import compressc` 
     from compressc.pipeline import Pass, PassResult
     from compressc.report import Record
     from compressc.target import Target
+    from compressc.tasks import Task
 
 #: Samples that a file is proved on, where there is no data.
 _RANDOM_SAMPLES = 8
@@ -32,6 +33,7 @@ class Compiled:
         passes: what each pass did, in order.
         report: every measurement; `save` adds the files to it.
         target: what it was made for.
+        task: what was learned and judged; None without data.
     """
 
     graph: Graph
@@ -40,6 +42,7 @@ class Compiled:
     report: Record
     target: Target
     data: Dataset | None = None
+    task: Task | None = None
     _started: float = field(default_factory=time.perf_counter, repr=False)
 
     def module(self) -> nn.Module:
@@ -86,7 +89,7 @@ class Compiled:
         )
         with (
             staged(Path(folder)) as scratch,
-            Teacher(self.teacher, self._samples(), target) as teacher,
+            Teacher(self.teacher, self._samples(), target, self.task) as teacher,
         ):
             save_bundle(self.graph, scratch / "graph")
             self._write_snapshots(scratch / "passes")
@@ -184,8 +187,10 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         wanted, dataset, seed, PassCache(folder or None), progress, task=task, target=target
     )
     results = pipeline.run(loaded.graph)
-    report = record_run(loaded, dataset, results, seed, command=_command(passes))
-    return Compiled(results[-1].graph, loaded.graph, results, report, target, dataset, started)
+    report = record_run(loaded, dataset, task, results, seed, command=_command(passes))
+    return Compiled(
+        results[-1].graph, loaded.graph, results, report, target, dataset, task, started
+    )
 
 
 def _command(passes: Any) -> str:

@@ -17,10 +17,10 @@ from compressc.backend.file_record import Failure, FileRecord, LatencyRecord
 from compressc.backend.proof import emit_proved, is_quantized
 from compressc.data import Split
 from compressc.errors import CompresscError
-from compressc.ir import Graph
-from compressc.ir.running import first_tensor, logits_of
-from compressc.measure import accuracy, agreement, bytes_on_disk, measure_latency, predict
+from compressc.ir import Graph, lower
+from compressc.measure import bytes_on_disk, measure_latency, predict
 from compressc.target import Target
+from compressc.tasks import Task, score
 
 #: Samples of each latency; fewer where one takes long.
 _ROUNDS = 31
@@ -48,11 +48,13 @@ class Teacher(AbstractContextManager["Teacher"]):
         graph: the uncompressed model.
         samples: inputs and, where there are any, labels that no pass has seen.
         target: threads that a runtime may use.
+        task: what is judged; None where nothing can be, on random inputs.
     """
 
     graph: Graph
     samples: Split
     target: Target
+    task: Task | None = None
     _files: dict[str, TeacherFile | None] = field(default_factory=dict, repr=False)
 
     def __enter__(self) -> Teacher:
@@ -68,10 +70,18 @@ class Teacher(AbstractContextManager["Teacher"]):
         self._files.clear()
         self._scratch.cleanup()
 
+    def scores(self, run: Runner) -> dict[str, float]:
+        """Every score of a file that has a meaning, computed by the file in its own runtime."""
+        if self.task is None:
+            return {}
+        output = predict(self.task.judging(run), self.samples)
+        return score(self.task, output, self.samples.labels, self._answers)
+
     @cached_property
-    def logits(self) -> torch.Tensor:
-        """The teacher's answers, f32[n, ..., classes]."""
-        return predict(logits_of(self.graph), self.samples)
+    def _answers(self) -> torch.Tensor:
+        """The judged output of the teacher, `[n, ...]`."""
+        assert self.task is not None
+        return predict(self.task.judging(lower(self.graph)), self.samples)
 
     def file(self, backend: Backend) -> TeacherFile | None:
         """The teacher in that format; None where it cannot be written."""
@@ -131,9 +141,8 @@ def _measure(
     backend: Backend, graph: Graph, target: Target, teacher: Teacher, folder: Path
 ) -> FileRecord:
     samples = teacher.samples
-    path, proof = emit_proved(backend, graph, folder, samples)
+    path, proof = emit_proved(backend, graph, folder, samples, teacher.task)
     run = backend.load(path, threads=target.threads)
-    logits = predict(lambda *inputs: first_tensor(run(*inputs)), samples)
     rival = teacher.file(backend)
     latency: list[LatencyRecord] = []
     if rival is not None:
@@ -146,8 +155,7 @@ def _measure(
         bytes=_bytes(backend, path),
         teacher_bytes=None if rival is None else rival.bytes,
         proof=proof,
-        accuracy=None if samples.labels is None else accuracy(logits, samples.labels),
-        agreement=agreement(logits, teacher.logits),
+        scores=teacher.scores(run),
         latency=latency,
     )
 

@@ -14,6 +14,23 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
+class Scored(Frozen):
+    """Something with scores, measured on samples that no pass has seen."""
+
+    #: By the name of a `compressc.tasks.Metric`. One that has no meaning here is not there.
+    scores: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of labels met, where the model puts out scores and there are labels."""
+        return self.scores.get("accuracy")
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of the teacher's answers met, where the model puts out answers."""
+        return self.scores.get("agreement")
+
+
 class LatencyRecord(Frozen):
     """Teacher and result side by side in one runtime; build it with `of`."""
 
@@ -59,8 +76,8 @@ class LatencyRecord(Frozen):
         )
 
 
-class FileRecord(Frozen):
-    """An emitted file, held against the teacher in the same format."""
+class FileRecord(Scored):
+    """An emitted file, held against the teacher in the same format; scored in its own runtime."""
 
     format: str
     #: Relative to the output folder.
@@ -70,10 +87,6 @@ class FileRecord(Frozen):
     teacher_bytes: int | None
     #: The file's outputs against the graph's; None where the file was not proved.
     proof: Fidelity | None = None
-    #: On the test part, computed by the file in its own runtime.
-    accuracy: float | None = None
-    #: With the teacher, on the test part.
-    agreement: float | None = None
     latency: list[LatencyRecord] = Field(default_factory=list)
 
 

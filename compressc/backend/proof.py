@@ -14,6 +14,7 @@ from compressc.errors import CompresscError
 from compressc.ir import Graph, lower
 from compressc.measure import Fidelity, fidelity
 from compressc.pipeline import Samples
+from compressc.tasks import Task, equal_answers
 
 #: Float graphs. A runtime adds the same products in another order and with other vector widths:
 #: each sum is off by some 1e-7 of its size, and measured models by 1e-7 to 1e-6. A wrong layout, a
@@ -26,7 +27,7 @@ FLOAT_RELATIVE_ERROR = 1e-4
 QUANTIZED_COSINE = 0.998
 #: The share of samples whose largest output may be another one (those between two classes), and at
 #: least one sample. Measured: none for trained models on their own data, 0.008 at most elsewhere.
-#: Only where samples have labels: the largest entry of an embedding decides nothing.
+#: Only where the teacher knows the labels: else the answers may all be close to a tie.
 QUANTIZED_DISAGREEMENT = 0.03
 
 #: Batches that the file runs at; none is the exported one, and the last batch is smaller again.
@@ -38,7 +39,7 @@ _EXAMPLE = 8
 
 
 def emit_proved(
-    backend: Backend, graph: Graph, folder: Path, split: Samples
+    backend: Backend, graph: Graph, folder: Path, split: Samples, task: Task | None = None
 ) -> tuple[Path, Fidelity]:
     """Write a file and prove it; a file that fails is removed again.
 
@@ -47,24 +48,28 @@ def emit_proved(
         graph: what to write.
         folder: where to.
         split: real inputs.
+        task: what is judged, where anything is.
 
     Raises:
         CompresscError: CC503 where it cannot be written, CC504 where it does not compute the graph.
     """
     path = backend.emit(graph, folder, tuple(x[:_EXAMPLE] for x in split.inputs))
     try:
-        return path, prove(backend, graph, path, split)
+        return path, prove(backend, graph, path, split, task)
     except CompresscError:
         for file in backend.files(path):
             shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
         raise
 
 
-def prove(backend: Backend, graph: Graph, path: Path, split: Samples) -> Fidelity:
+def prove(
+    backend: Backend, graph: Graph, path: Path, split: Samples, task: Task | None = None
+) -> Fidelity:
     """Run an emitted file on real inputs, at several batch sizes, and compare it with the graph.
 
     Returns:
-        The distance between file and graph: of the output that is furthest off.
+        The distance between file and graph: of the output that is furthest off; and the share of
+        equal answers of the judged output.
 
     Raises:
         CompresscError: CC504 where the runtime refuses the file or an input, or the numbers differ
@@ -78,8 +83,12 @@ def prove(backend: Backend, graph: Graph, path: Path, split: Samples) -> Fidelit
         with torch.no_grad():
             want = pytree.tree_leaves(module(*batch))
         found.append(_check_shapes(got, want, path))
-    worst = min((_compare(pairs) for pairs in zip(*found, strict=True)), key=lambda f: f.cosine)
-    _check_numbers(worst, is_quantized(graph), split.labels is not None, backend, path)
+    outputs = [_joined(pairs) for pairs in zip(*found, strict=True)]
+    worst = min((fidelity(*pair) for pair in outputs), key=lambda f: f.cosine)
+    if task is not None:
+        worst = worst.model_copy(update={"agreement": equal_answers(task, *outputs[task.index])})
+    labelled = task is not None and task.labels
+    _check_numbers(worst, is_quantized(graph), labelled, backend, path)
     return worst
 
 
@@ -125,13 +134,12 @@ def _check_shapes(
     return list(zip(got, want, strict=True))
 
 
-def _compare(pairs: tuple[tuple[torch.Tensor, torch.Tensor], ...]) -> Fidelity:
-    """One output over all batches; outputs without a batch are compared as one sample each."""
-    got, want = (
+def _joined(pairs: tuple[tuple[torch.Tensor, torch.Tensor], ...]) -> list[torch.Tensor]:
+    """One output of file and graph over all batches; those without a batch are one sample each."""
+    return [
         torch.cat([side[None] if side.dim() == 0 else side for side in sides])
         for sides in zip(*pairs, strict=True)
-    )
-    return fidelity(got, want)
+    ]
 
 
 def _check_numbers(
@@ -144,7 +152,7 @@ def _check_numbers(
         fine = found.relative_rms_error <= FLOAT_RELATIVE_ERROR
         bound = f"relative error at most {FLOAT_RELATIVE_ERROR:g}"
         got = f"{found.relative_rms_error:.2g}"
-    if quantized and labelled:
+    if quantized and labelled and found.agreement is not None:
         agreement = 1 - max(QUANTIZED_DISAGREEMENT, 1 / found.samples)
         fine = fine and found.agreement >= agreement - 1e-9
         bound, got = f"{bound}, agreement {agreement:.3f}", f"{got}, {found.agreement:.3f}"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch.utils._pytree import tree_leaves
 
-from compressc.errors import CompresscError
 from compressc.ir.graph import Graph, dimension_symbols
 from compressc.ir.lowering import lower
 from compressc.ir.types import evaluate
@@ -19,24 +18,6 @@ def run_graph(graph: Graph, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tens
     """The outputs of a graph, flattened."""
     outputs = tree_leaves(lower(graph)(*inputs))
     return [leaf for leaf in outputs if isinstance(leaf, torch.Tensor)]
-
-
-def logits_of(graph: Graph) -> Callable[..., torch.Tensor]:
-    """A graph as a callable that returns its logits."""
-    module = lower(graph)
-    return lambda *inputs: first_tensor(module(*inputs))
-
-
-def first_tensor(outputs: object) -> torch.Tensor:
-    """What quality is measured on: the first tensor of whatever a model returns.
-
-    Raises:
-        CompresscError: CC301 where it returns none.
-    """
-    for leaf in tree_leaves(outputs):
-        if isinstance(leaf, torch.Tensor):
-            return leaf
-    raise CompresscError("CC301", "a model must return a tensor", got=type(outputs).__name__)
 
 
 def largest_error(got: Sequence[torch.Tensor], want: Sequence[torch.Tensor]) -> float:

@@ -1,9 +1,9 @@
 """Measurements: quality, size and time. None of them knows the graph: they take callables."""
 
-from compressc.measure.accuracy import Runner, accuracy, agreement, balanced_accuracy, predict
 from compressc.measure.fidelity import Fidelity, fidelity
 from compressc.measure.latency import Speedup, Spread, Verdict, measure_latency, speedup
 from compressc.measure.memory import peak_bytes
+from compressc.measure.prediction import Runner, predict
 from compressc.measure.size import bytes_on_disk
 
 __all__ = [
@@ -12,9 +12,6 @@ __all__ = [
     "Speedup",
     "Spread",
     "Verdict",
-    "accuracy",
-    "agreement",
-    "balanced_accuracy",
     "bytes_on_disk",
     "fidelity",
     "measure_latency",

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from compressc.errors import CompresscError
-from compressc.measure.accuracy import agreement
 
 
 class Fidelity(BaseModel):
@@ -27,8 +26,8 @@ class Fidelity(BaseModel):
     relative_rms_error: float
     #: Cosine of the angle between the outputs, taken as two long vectors.
     cosine: float
-    #: Share of positions with the same largest entry; see `compressc.measure.agreement`.
-    agreement: float
+    #: Share of equal answers of the judged output, where the model puts out answers.
+    agreement: float | None = None
     #: Number of samples compared.
     samples: int
 
@@ -50,20 +49,18 @@ def fidelity(got: Tensor, want: Tensor) -> Fidelity:
     a, b = (x.detach().cpu().double().reshape(-1) for x in (got, want))
     masked = torch.isinf(a) & (a == b)
     a, b = a[~masked], b[~masked]
-    share, samples = agreement(got, want), int(got.shape[0])
+    samples = int(got.shape[0])
     if not bool((torch.isfinite(a) & torch.isfinite(b)).all()):
         return Fidelity(
             max_abs_error=math.inf,
             relative_rms_error=math.inf,
             cosine=0.0,
-            agreement=share,
             samples=samples,
         )
     return Fidelity(
         max_abs_error=float((a - b).abs().max()) if len(a) else 0.0,
         relative_rms_error=_ratio(float((a - b).norm()), float(b.norm())),
         cosine=_cosine(a, b),
-        agreement=share,
         samples=samples,
     )
 

@@ -3,14 +3,15 @@
 from compressc.backend.file_record import Failure, FileRecord, LatencyRecord
 from compressc.report.html import write_html
 from compressc.report.record import (
-    SCHEMA_VERSION,
     DataRecord,
     Note,
     PassRecord,
     Record,
+    TaskRecord,
     TeacherRecord,
 )
 from compressc.report.run_record import record_run
+from compressc.report.schema import SCHEMA_VERSION
 from compressc.report.staging import make_writable, staged
 from compressc.report.terminal import render
 
@@ -23,6 +24,7 @@ __all__ = [
     "Note",
     "PassRecord",
     "Record",
+    "TaskRecord",
     "TeacherRecord",
     "make_writable",
     "record_run",

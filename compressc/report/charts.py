@@ -3,53 +3,77 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from compressc.backend.file_record import LatencyRecord
 from compressc.report import text
 from compressc.report.record import Record
 from compressc.report.svg import CHARACTER, Point, Svg, shorten
+from compressc.tasks import Metric
 
 WIDTH, HEIGHT = 560.0, 260.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 14.0, 24.0, 34.0
 
 
-def quality(record: Record) -> Svg | None:
-    """Accuracy and agreement with the teacher after each pass, as lines; None without either."""
+@dataclass(frozen=True)
+class Quality:
+    """Scores along the passes: the picture, its title, and (style, name) of each line."""
+
+    svg: Svg
+    title: str
+    legend: list[tuple[str, str]]
+
+
+def quality(record: Record) -> Quality | None:
+    """The main score and the next of its unit after each pass, as lines; None without any."""
+    shown = text.shown(record, record.passes)
+    metrics = [metric for metric in shown if metric.unit == shown[0].unit][:2]
     labels = ["teacher", *(entry.name for entry in record.passes)]
-    accuracies = [record.teacher.accuracy, *(entry.accuracy for entry in record.passes)]
-    agreements = [None, *(entry.agreement for entry in record.passes)]
-    series = {"second": agreements, "result": accuracies}  # the later one is drawn on top
-    known = [v for values in series.values() for v in values if v is not None and math.isfinite(v)]
-    if not known or not record.passes:
+    lines = {
+        metric: [entry.scores.get(metric.name) for entry in (record.teacher, *record.passes)]
+        for metric in metrics
+    }
+    scale = 100 if metrics and metrics[0].unit == "%" else 1
+    values = [value for line in lines.values() for value in line if value is not None]
+    known = [value * scale for value in values if math.isfinite(value)]
+    if not known:
         return None
-    svg = Svg(WIDTH, HEIGHT, "Accuracy and agreement after each pass, in percent")
-    low, high = _bounds(min(known) * 100, max(known) * 100)
+    kinds = dict(zip(metrics, ("result", "second"), strict=False))
+    unit = ", %" if scale == 100 else ""
+    named = " and ".join(metric.title for metric in metrics)
+    svg = Svg(WIDTH, HEIGHT, f"{named} after each pass{unit}")
+    low, high = _bounds(min(known), max(known), scale)
     for tick in _ticks(low, high):
         y = _scale(tick, low, high)
         svg.line(LEFT, y, WIDTH - RIGHT, y, "grid")
         svg.text(LEFT - 6, y + 4, f"{tick:g}", "muted", "end")
     _labels(svg, labels)
-    for kind, values in series.items():
+    for metric in reversed(metrics):  # the main one is drawn on top
         points = [
-            (_center(i, len(labels)), _scale(value * 100, low, high), value)
-            for i, value in enumerate(values)
+            (_center(i, len(labels)), _scale(value * scale, low, high), value)
+            for i, value in enumerate(lines[metric])
             if value is not None and math.isfinite(value)
         ]
-        svg.path([(x, y) for x, y, _ in points], kind)
-        heights = [y for _, y, _ in points]
-        for index, (x, y, value) in enumerate(points):
-            svg.dot(x, y, kind, f"{text.percent(value)} %")
-            if kind == "result" or record.teacher.accuracy is None:
-                below = (
-                    y > max(heights[max(index - 1, 0) : index + 2]) - 1 and y > min(heights) + 40
-                )
-                svg.text(x, y + 19 if below else y - 9, text.percent(value), "value", "middle")
-    return svg
+        _line(svg, points, metric, kinds[metric])
+    return Quality(svg, f"Quality after each pass{unit}", [(kinds[m], m.title) for m in metrics])
 
 
-def _bounds(low: float, high: float) -> Point:
-    pad = max((high - low) * 0.15, 0.5)
-    return max(low - pad, 0.0), min(high + pad, 100.0)
+def _line(svg: Svg, points: list[tuple[float, float, float]], metric: Metric, kind: str) -> None:
+    """A line with dots; the main one has its values beside them."""
+    svg.path([(x, y) for x, y, _ in points], kind)
+    heights = [y for _, y, _ in points]
+    for index, (x, y, value) in enumerate(points):
+        svg.dot(x, y, kind, text.with_unit(metric, value))
+        if kind == "result":
+            around = heights[max(index - 1, 0) : index + 2]
+            below = y > max(around) - 1 and y > min(heights) + 40
+            svg.text(x, y + 19 if below else y - 9, text.score(metric, value), "value", "middle")
+
+
+def _bounds(low: float, high: float, most: float) -> Point:
+    """Some room around the values; none above a perfect score, nor below 0 unless a value is."""
+    pad = max((high - low) * 0.15, 0.005 * most)
+    return max(low - pad, min(low, 0.0)), min(high + pad, most)
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -24,6 +24,7 @@ def html(record: Record) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from compressc.report import charts, text
+    from compressc.report.warnings import warnings
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -40,5 +41,8 @@ def html(record: Record) -> str:
         files=charts.files(record),
         latency=charts.latency(record),
         figures=text.headline(record),
+        warnings=warnings(record),
+        passed=text.shown(record, record.passes),
+        filed=text.shown(record, record.files),
         groups=text.grouped_notes(record),
     )

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError
 
-from compressc.backend.file_record import Failure, FileRecord, Frozen
+from compressc.backend.file_record import Failure, FileRecord, Frozen, Scored
 from compressc.errors import CompresscError
 from compressc.report.atomic import write_text
-
-SCHEMA_VERSION = 1
+from compressc.report.schema import SCHEMA_VERSION, upgraded
+from compressc.tasks import Kind, Metric
 
 
 class Note(Frozen):
@@ -27,7 +27,30 @@ class Note(Frozen):
     text: str
 
 
-class PassRecord(Frozen):
+class TaskRecord(Frozen):
+    """What was learned and judged, settled before any pass ran; see `compressc.tasks.Task`."""
+
+    #: Of several outputs, the judged one: its key or name.
+    output: str
+    kind: Kind
+    #: Whether labels were used.
+    labels: bool
+    #: Why this output, and why these labels or none.
+    reason: str
+    #: What one should know before trusting a score.
+    warnings: list[str] = Field(default_factory=list)
+    #: The scores that mean something here, the one that matters most first.
+    metrics: list[Metric] = Field(default_factory=list)
+    #: What the best answer that is the same for every sample would score.
+    constant: dict[str, float] = Field(default_factory=dict)
+
+    @property
+    def primary(self) -> Metric | None:
+        """The score that matters most."""
+        return self.metrics[0] if self.metrics else None
+
+
+class PassRecord(Scored):
     """One pass and the graph after it."""
 
     name: str
@@ -48,21 +71,23 @@ class PassRecord(Frozen):
     parameters: int
     #: Multiply-accumulates for one sample.
     macs: int
-    accuracy: float | None = None
-    agreement: float | None = None
     notes: list[Note] = Field(default_factory=list)
     #: The pass that needs this one, where the user did not ask for it.
     inserted_for: str | None = None
 
+    @property
+    def idle(self) -> bool:
+        """Whether a pass that was asked for changed nothing."""
+        return self.inserted_for is None and not any(self.edits.values())
 
-class TeacherRecord(Frozen):
-    """The model as it came."""
+
+class TeacherRecord(Scored):
+    """The model as it came, scored against the labels alone."""
 
     source: str
     ops: int
     parameters: int
     macs: int
-    accuracy: float | None = None
     #: Of the graph and its weights.
     sha256: str
     #: What the user should know about how it was read.
@@ -97,6 +122,10 @@ class Record(Frozen):
     #: See `compressc.report.machine.describe_machine`: no host name, no paths.
     machine: dict[str, str | int]
     teacher: TeacherRecord
+    #: Open dimensions, beside the batch, that MACs are counted at.
+    sizes: dict[str, int] = Field(default_factory=dict)
+    #: None where there were no data to judge by.
+    task: TaskRecord | None = None
     data: DataRecord | None = None
     passes: list[PassRecord] = Field(default_factory=list)
     files: list[FileRecord] = Field(default_factory=list)
@@ -133,7 +162,7 @@ class Record(Frozen):
                 hint="read it with that version of compressc",
             )
         try:
-            return cls.model_validate(content)
+            return cls.model_validate(upgraded(content))
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"])) or "the file"

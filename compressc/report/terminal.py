@@ -13,6 +13,8 @@ from compressc.backend.file_record import LatencyRecord
 from compressc.measure.latency import Spread
 from compressc.report import text
 from compressc.report.record import PassRecord, Record
+from compressc.report.warnings import warnings
+from compressc.tasks import Metric
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +34,11 @@ def render(record: Record, console: Console) -> None:
     figures = (f"{figure.value} {figure.label}" for figure in text.headline(record))
     if line := "; ".join(figures):
         console.print(Text(line, style="bold"))
-        console.print()
+    for line in warnings(record):
+        console.print(Text(f"warning: {line}", style="bold yellow"))
+    if record.task is not None:
+        console.print(Text(record.task.reason, style="dim"))
+    console.print()
     console.print(_passes(record, wide), "")
     if record.files:
         console.print(_files(record, wide), "")
@@ -79,31 +85,33 @@ def _row(table: Table, *cells: str, style: str = "", last: str = "") -> None:
 
 
 def _passes(record: Record, wide: bool) -> Table:
-    labelled = record.teacher.accuracy is not None
+    metrics = text.shown(record, record.passes)
     columns = [("step", "left"), ("parameters", "right"), ("MACs", "right")]
-    columns += [("accuracy %", "right")] * labelled
-    columns += [("agreement %", "right"), ("time", "right")]
+    columns += [(text.title(metric), "right") for metric in metrics]
+    columns += [("time", "right")]
     table = _table("Passes", *columns, *([("effect", "left"), ("edits", "left")] if wide else []))
     teacher = record.teacher
     name = Path(teacher.source).name  # a row has no room for a path
     cells = [f"teacher: {name}", text.count(teacher.parameters), text.count(teacher.macs)]
-    cells += [text.percent(teacher.accuracy)] * labelled
-    _row(table, *cells, text.NONE, text.NONE, *([text.NONE] * 2 if wide else []), style="dim")
+    cells += [text.score(metric, teacher.scores.get(metric.name)) for metric in metrics]
+    _row(table, *cells, text.NONE, *([text.NONE] * 2 if wide else []), style="dim")
     for entry in record.passes:
         cells = [text.step(entry), text.count(entry.parameters), text.count(entry.macs)]
-        cells += [_accuracy(entry, record)] * labelled
-        cells += [text.percent(entry.agreement), text.time_of(entry)]
+        cells += [_score(metric, entry, record) for metric in metrics]
+        cells += [text.time_of(entry)]
         _row(table, *cells, *([entry.effect, text.edits(entry)] if wide else []))
+    table.caption = text.sizes(record)
     return table
 
 
-def _accuracy(entry: PassRecord, record: Record) -> str:
-    change = text.points(entry.accuracy, record.teacher.accuracy)
-    return text.percent(entry.accuracy) + (f" ({change})" if change else "")
+def _score(metric: Metric, entry: PassRecord, record: Record) -> str:
+    value = entry.scores.get(metric.name)
+    change = text.change(metric, value, record.teacher.scores.get(metric.name))
+    return text.score(metric, value) + (f" ({change})" if change else "")
 
 
 def _files(record: Record, wide: bool) -> Table:
-    labelled = any(file.accuracy is not None for file in record.files)
+    metrics = text.shown(record, record.files)
     table = _table(
         "Files, beside the teacher in the same format",
         ("format", "left"),
@@ -111,8 +119,7 @@ def _files(record: Record, wide: bool) -> Table:
         ("teacher", "right"),
         ("result", "right"),
         ("smaller", "right"),
-        *([("accuracy %", "right")] * labelled),
-        ("agreement %", "right"),
+        *((text.title(metric), "right") for metric in metrics),
         ("proof", "right"),
     )
     for file in record.files:
@@ -124,8 +131,7 @@ def _files(record: Record, wide: bool) -> Table:
             before,
             text.size(file.bytes),
             text.smaller(file),
-            *([text.percent(file.accuracy)] * labelled),
-            text.percent(file.agreement),
+            *(text.score(metric, file.scores.get(metric.name)) for metric in metrics),
             text.proof(file),
         )
     table.caption = "proof: largest difference of the file's outputs from the graph's"

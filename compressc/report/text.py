@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compressc.backend.file_record import FileRecord, LatencyRecord
+from compressc.backend.file_record import FileRecord, LatencyRecord, Scored
 from compressc.report.record import PassRecord, Record
+from compressc.tasks import Metric
 
 NONE = "-"
 _NO_CLAIM = {"same": "no difference measured", "busy": "machine busy"}
@@ -44,6 +45,32 @@ def percent(value: float | None) -> str:
     return NONE if value is None or math.isnan(value) else f"{value * 100:.2f}"
 
 
+def score(metric: Metric, value: float | None) -> str:
+    """A score as its metric is shown: a share in per cent, any other with four decimals."""
+    if metric.unit == "%":
+        return percent(value)
+    return NONE if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def with_unit(metric: Metric, value: float) -> str:
+    """`98.15 %`, or `0.9312`."""
+    return f"{score(metric, value)} {metric.unit}".strip()
+
+
+def change(metric: Metric, value: float | None, reference: float | None) -> str:
+    """How far a score is from another: in percentage points, or as it is; "" where unknown."""
+    if metric.unit == "%":
+        return points(value, reference)
+    if value is None or reference is None or math.isnan(value - reference):
+        return ""
+    return f"{value - reference:+.4f}"
+
+
+def title(metric: Metric) -> str:
+    """As the head of a column: `accuracy %`."""
+    return f"{metric.title} {metric.unit}".strip()
+
+
 def points(value: float | None, reference: float | None) -> str:
     """Difference of two shares in percentage points: `-0.37`; "" where one is unknown."""
     if value is None or reference is None or math.isnan(value - reference):
@@ -73,6 +100,12 @@ def seconds(value: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def sizes(record: Record) -> str:
+    """At which sizes of open dimensions MACs are counted: `MACs of one sample at s=128`; or ""."""
+    listed = ", ".join(f"{name}={size}" for name, size in record.sizes.items())
+    return f"MACs of one sample at {listed}" if listed else ""
 
 
 def smaller(file: FileRecord) -> str:
@@ -149,20 +182,16 @@ class Figure:
 
 
 def headline(record: Record) -> list[Figure]:
-    """Size, speed and accuracy in one number each; a range where the files differ."""
+    """Size, speed and the main score in one number each; a range where the files differ."""
     found = []
     sizes = [f.teacher_bytes / max(f.bytes, 1) for f in record.files if f.teacher_bytes is not None]
     if sizes:
         detail = "bytes on disk, teacher / result, same format"
         found.append(Figure("smaller", _span(sizes), detail))
     found += _speed([entry for file in record.files for entry in file.latency])
-    before = record.teacher.accuracy
-    after = [file.accuracy for file in record.files if file.accuracy is not None]
-    after = after or [p.accuracy for p in record.passes[-1:] if p.accuracy is not None]
-    if after and before is not None:
-        worst = "worst file, " if len(after) > 1 else ""
-        detail = f"{worst}{percent(before)} % to {percent(min(after))} %"
-        found.append(Figure("points of accuracy", points(min(after), before), detail))
+    metric = None if record.task is None else record.task.primary
+    if metric is not None and (results := final_scores(record, metric.name)):
+        found.append(_main_score(metric, record.teacher.scores.get(metric.name), results))
     return found
 
 
@@ -177,6 +206,30 @@ def _speed(entries: Sequence[LatencyRecord]) -> list[Figure]:
     if any(entry.verdict == "same" for entry in entries):
         return [Figure("in latency", "no difference measured", detail)]
     return [Figure("to compare latency", "machine too busy", detail)] if entries else []
+
+
+def shown(record: Record, entries: Sequence[Scored]) -> list[Metric]:
+    """The metrics that any of the entries has a score of."""
+    metrics = [] if record.task is None else record.task.metrics
+    return [metric for metric in metrics if any(metric.name in e.scores for e in entries)]
+
+
+def final_scores(record: Record, name: str) -> list[float]:
+    """A score of each file, or of the last pass where there are none."""
+    files = [file.scores[name] for file in record.files if name in file.scores]
+    return files or [entry.scores[name] for entry in record.passes[-1:] if name in entry.scores]
+
+
+def _main_score(metric: Metric, teacher: float | None, results: Sequence[float]) -> Figure:
+    """The worst of the results: against the teacher's own score where it has one."""
+    worst = max(results) if metric.better == "lower" else min(results)
+    which = "worst file, " if len(results) > 1 else ""
+    if teacher is None:
+        label = f"{metric.unit} {metric.title}".strip()
+        return Figure(label, score(metric, worst), f"{which}{metric.text}")
+    detail = f"{which}{with_unit(metric, teacher)} to {with_unit(metric, worst)}"
+    label = f"points of {metric.title}" if metric.unit else metric.title
+    return Figure(label, change(metric, worst, teacher), detail)
 
 
 def _span(values: Sequence[float]) -> str:

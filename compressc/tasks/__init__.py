@@ -2,7 +2,7 @@
 
 from compressc.data.checks import NO_LABEL
 from compressc.tasks.response import Kind, Response, find_responses
-from compressc.tasks.scores import Metric, constant_scores, metrics, score
+from compressc.tasks.scores import Metric, constant_scores, equal_answers, metrics, score
 from compressc.tasks.settling import settle, task_of
 from compressc.tasks.task import Task
 
@@ -13,6 +13,7 @@ __all__ = [
     "Response",
     "Task",
     "constant_scores",
+    "equal_answers",
     "find_responses",
     "metrics",
     "score",

@@ -168,6 +168,8 @@ def _bare(graph: Graph, op: str) -> tuple[Kind, int | None]:
     """
     type_ = graph.type_of(op)
     dim, head = _feature_dim(type_), find_head(graph, op)
+    if head.width == 1:
+        dim = None  # one number for each position, whatever the last dimension counts
     if dim is None or head.kind == "other":
         return "values", dim
     if head.kind == "hidden":

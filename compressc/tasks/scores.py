@@ -64,7 +64,7 @@ def _agreement(what: str) -> Metric:
     return Metric(name="agreement", title="agreement", unit="%", against="teacher", text=what)
 
 
-_AGREEMENT = {
+AGREEMENT: dict[str, Metric] = {
     "class_scores": _agreement("share of rows with the teacher's class"),
     "independent_scores": _agreement("share of numbers on the teacher's side of the threshold"),
     "values": _agreement("share of numbers with the teacher's sign"),
@@ -82,7 +82,7 @@ def metrics(task: Task) -> tuple[Metric, ...]:
     if kind == "embedding":
         found.append(COSINE)
     elif kind != "values" or task.signs:
-        found.append(_AGREEMENT[kind])
+        found.append(AGREEMENT[kind])
     return tuple(found)
 
 
@@ -109,6 +109,12 @@ def score(task: Task, output: Tensor, labels: Tensor | None, teacher: Tensor) ->
             where=f"output '{task.output}'",
         )
     return _scores(task, output, labels, teacher, _SCORES)
+
+
+def equal_answers(task: Task, output: Tensor, other: Tensor) -> float | None:
+    """Share of equal answers of two judged outputs; None where the model puts out no answers."""
+    answers = any(metric.name == "agreement" for metric in metrics(task))
+    return agreement(task.judged, output, other) if answers else None
 
 
 def constant_scores(task: Task, labels: Tensor | None, teacher: Tensor) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -68,6 +68,10 @@ class Task:
             "labels": self.labels,
             "per_position": self.per_position,
         }
+
+    def judging(self, run: Callable[..., object]) -> Callable[..., Tensor]:
+        """A model or a file as a callable that returns the judged output alone."""
+        return lambda *inputs: self.pick(run(*inputs))
 
     def pick(self, outputs: object) -> Tensor:
         """The judged output of what a model or a file returned.

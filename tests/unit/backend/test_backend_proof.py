@@ -1,6 +1,7 @@
 """A file is announced only if its own runtime computes the graph from it."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -10,17 +11,20 @@ from compressc.backend import Backend, emit_proved, is_quantized, prove
 from compressc.data import Split
 from compressc.errors import CompresscError
 from compressc.ir import lower
+from compressc.tasks import Response, Task
 
 
-@dataclasses.dataclass
 class Pretended(Backend):
     """Computes the graph in torch, and then changes the result."""
 
-    graph: object
-    change: object
     name = "pretended"
     runtime = "a runtime"
     suffix = "file"
+    graph: Any
+    change: Any
+
+    def __init__(self, graph, change):
+        super().__init__(graph=graph, change=change)
 
     def emit(self, graph, folder, example):
         assert all(len(x) <= 8 for x in example)
@@ -95,7 +99,7 @@ def test_a_wrong_scale_in_one_layer_is_caught(tmp_path):
         prove(Pretended(wrong, lambda y: y), graph, tmp_path, SPLIT)
 
 
-def test_other_winners_are_caught_where_samples_have_labels(tmp_path):
+def test_other_winners_are_caught_where_the_teacher_knows_the_labels(tmp_path):
     def change(y):  # close to a tie, the other one wins
         first, second = y.topk(2).values[:, :1], y.topk(2).values[:, 1:]
         tied = first - second < 0.1 * y.std()
@@ -103,10 +107,13 @@ def test_other_winners_are_caught_where_samples_have_labels(tmp_path):
 
     graph = quantized_graph()
     pretended = Pretended(graph, change)
-    assert prove(pretended, graph, tmp_path, SPLIT).agreement < 0.97
-    labelled = dataclasses.replace(SPLIT, labels=torch.zeros(len(SPLIT), dtype=torch.long))
+    judged = Response(0, "fc", "class_scores", 1, "", "class_scores", 1)
+    task = Task(judged, (judged,))
+    assert prove(pretended, graph, tmp_path, SPLIT).agreement is None
+    assert prove(pretended, graph, tmp_path, SPLIT, task).agreement < 0.97
+    known = dataclasses.replace(task, labels=True)
     with pytest.raises(CompresscError, match=r"CC504.*agreement"):
-        prove(pretended, graph, tmp_path, labelled)
+        prove(pretended, graph, tmp_path, SPLIT, known)
 
 
 def test_one_sample_is_enough(tmp_path):

@@ -29,7 +29,7 @@ def test_round_trip(tmp_path):
     record.write(tmp_path / "new" / "manifest.json")
     assert Record.read(tmp_path / "new" / "manifest.json") == record
     content = json.loads((tmp_path / "new" / "manifest.json").read_text())
-    assert content["schema_version"] == SCHEMA_VERSION == 1
+    assert content["schema_version"] == SCHEMA_VERSION == 2
     assert content["created"] == "2026-11-24T12:00:00Z"
     assert content["passes"][1]["text"] == "prune(ratio=0.5)"
 
@@ -95,9 +95,9 @@ def test_damaged_files(tmp_path):
 
 def test_a_newer_schema_is_named_even_with_unknown_fields(tmp_path):
     content = json.loads(digits_record().model_dump_json())
-    content |= {"schema_version": 2, "novelty": 1, "compressc_version": "9.9"}
+    content |= {"schema_version": 3, "novelty": 1, "compressc_version": "9.9"}
     (tmp_path / "m.json").write_text(json.dumps(content))
-    assert error_of(tmp_path / "m.json").got == "schema 2, by compressc 9.9"
+    assert error_of(tmp_path / "m.json").got == "schema 3, by compressc 9.9"
 
 
 def test_latency_record_is_of_the_fastest_samples_and_of_pairs():

@@ -9,6 +9,7 @@ from report_records import digits_record, pass_record
 from rich.console import Console
 
 from compressc.report import Failure, Note, html, render, write_html
+from compressc.tasks.scores import AGREEMENT
 
 NASTY = "<script>alert('x')</script>[bold]&\"layer\""
 
@@ -19,11 +20,21 @@ def on_terminal(record, width: int, **options) -> str:
     return console.file.getvalue()
 
 
+def scored(record, metrics, teacher, *passes, files=()):
+    """The record with other scores: of the teacher, of each pass, of each file."""
+    task = record.task.model_copy(update={"metrics": metrics})
+    given = {"teacher": record.teacher.model_copy(update={"scores": teacher}), "task": task}
+    for part, scores in (("passes", passes), ("files", files)):
+        entries = getattr(record, part)[: len(scores)]
+        pairs = zip(entries, scores, strict=True)
+        given[part] = [entry.model_copy(update={"scores": score}) for entry, score in pairs]
+    return record.model_copy(update=given)
+
+
 def without_labels(record):
-    passes = [p.model_copy(update={"accuracy": None}) for p in record.passes]
-    files = [f.model_copy(update={"accuracy": None}) for f in record.files]
-    teacher = record.teacher.model_copy(update={"accuracy": None})
-    return record.model_copy(update={"passes": passes, "files": files, "teacher": teacher})
+    passes = [{"agreement": p.scores["agreement"]} for p in record.passes]
+    files = [{"agreement": f.scores["agreement"]} for f in record.files]
+    return scored(record, [AGREEMENT["class_scores"]], {}, *passes, files=files)
 
 
 def nasty(record):
@@ -185,7 +196,7 @@ def test_charts_put_values_where_they_belong():
 def test_charts_survive_odd_numbers():
     odd = [
         pass_record("grow", 900_000, 0, 0.0, 0.0),
-        pass_record("same", 0, 0, 1.0, 0.0, agreement=float("nan")),
+        pass_record("same", 0, 0, 1.0, 0.0, scores={"agreement": float("nan")}),
     ]
     record = digits_record()
     zero = record.teacher.model_copy(update={"macs": 0})

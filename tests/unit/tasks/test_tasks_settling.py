@@ -81,6 +81,12 @@ def test_one_number_for_each_sample_is_a_value(end, out):
     assert (task.kind, task.judged.dim) == ("values", None)
 
 
+def test_one_number_for_each_position_is_no_row_of_classes():
+    positions = graph_of(lambda z: z.squeeze(-1), 1, torch.randn(4, 5, 8))  # f32[b,5]
+    task = settle(positions)
+    assert (task.kind, task.judged.dim) == ("values", None)
+
+
 def test_what_comes_out_of_a_norm_or_an_activation_is_no_class_score():
     norm = nn.LayerNorm(6)
     assert settle(graph_of(norm)).kind == "embedding"
