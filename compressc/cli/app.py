@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from compressc.cli.cache import cache
 from compressc.cli.compile import compile_command
 from compressc.cli.diff import diff
 from compressc.cli.doctor import doctor
@@ -45,6 +46,7 @@ app.command("inspect")(inspect)
 app.command("diff")(diff)
 app.command("passes")(passes)
 app.command("explain")(explain)
+app.command("cache")(cache)
 app.command("doctor")(doctor)
 
 

@@ -160,6 +160,14 @@ class PassCache:
             left -= entry.bytes
         return dropped
 
+    def clear(self) -> list[Entry]:
+        """Drop every result; files that are none of ours stay.
+
+        Returns:
+            What was dropped.
+        """
+        return self.shrink(-1)
+
     def _drop(self, path: Path) -> None:
         """Out of sight first: nobody meets half an entry."""
         with suppress(OSError), scratch(path.parent, _PARTIAL) as aside:
