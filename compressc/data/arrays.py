@@ -10,6 +10,9 @@ from torch import Tensor
 
 from compressc.errors import CompresscError
 
+#: An array of any dtype.
+Array = np.ndarray[Any, np.dtype[Any]]
+
 
 def bad(wanted: str, got: str, where: str, hint: str) -> CompresscError:
     """A CC300 error."""
@@ -30,15 +33,29 @@ def to_tensor(value: object, where: str) -> Tensor:
     if not isinstance(value, np.ndarray):
         got = type(value).__name__
         raise bad("data are tensors or numpy arrays", got, where, "use numpy.asarray")
-    if value.dtype.kind not in "biuf":
-        got = f"dtype {value.dtype}"
-        raise bad("arrays hold numbers", got, where, "encode text and objects as integers first")
-    array = value.astype(_dtype(value.dtype), copy=False)
+    check_numeric(value.dtype, where)
+    with np.errstate(over="ignore"):  # infinities are found, and named, later
+        array = value.astype(model_dtype(value.dtype), copy=False)
     # a copy where the array is read-only, because torch would warn of undefined behaviour
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
-def _dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def check_numeric(dtype: np.dtype[Any], where: str) -> None:
+    """Arrays hold numbers, not text and never Python objects.
+
+    Raises:
+        CompresscError: CC300.
+    """
+    if dtype.hasobject:
+        hint = "pickle can run code: save numeric arrays with numpy.savez"
+        raise bad("arrays hold numbers", "pickled Python objects", where, hint)
+    if dtype.kind not in "biuf" or dtype.shape:
+        hint = "encode text and objects as integers first"
+        raise bad("arrays hold numbers", f"dtype {dtype}", where, hint)
+
+
+def model_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What a numeric dtype becomes: see `to_tensor`."""
     if dtype.kind == "f":
         return np.dtype(np.float16 if dtype.itemsize == 2 else np.float32)
     if dtype.kind == "u" and dtype.itemsize > 1:

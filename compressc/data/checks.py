@@ -11,6 +11,9 @@ from compressc.errors import CompresscError
 #: Label of a row that has none, as in torch's cross entropy.
 NO_LABEL = -100
 
+#: Numbers that are looked at together.
+_BLOCK = 1 << 20
+
 
 def check_inputs(inputs: object, where: str) -> None:
     """Inputs are a non-empty tuple of tensors of one length, at least 1."""
@@ -57,8 +60,12 @@ def check_values(inputs: tuple[Tensor, ...], labels: Tensor | None, where: str) 
 
 
 def _check_finite(x: Tensor, what: str, where: str) -> None:
-    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
-        wrong = int((~torch.isfinite(x)).sum())
+    if not x.is_floating_point():
+        return
+    # by blocks: for all at once there would be a copy of all of them, and two masks
+    rows = max(1, _BLOCK // max(1, x[0].numel()))
+    wrong = sum(block.numel() - int(torch.isfinite(block).sum()) for block in torch.split(x, rows))
+    if wrong:
         got = f"{wrong} NaN or infinite values of {x.numel()}"
         raise bad(f"the {what} are finite numbers", got, where, "drop or fill these samples")
 

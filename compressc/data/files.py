@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import difflib
 import re
-import zipfile
-import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import torch
 from torch import Tensor
 
-from compressc.data.arrays import bad, to_labels, to_tensor
+from compressc.data.arrays import bad, to_labels
 from compressc.data.checks import check_inputs, check_labels
 from compressc.data.dataset import Dataset, Split, as_dataset
+from compressc.data.npz import Archive, Member, available_memory, open_archive
 from compressc.data.splitting import assemble, divide
 
 TEST_SHARE = 0.2
@@ -40,56 +40,83 @@ def read_npz(path: Path, seed: int = 0) -> Dataset:
         CompresscError: CC300 where the file is missing, damaged, holds pickled objects or keys
             that mean nothing here, or where its arrays do not fit together.
     """
-    arrays = _arrays(path)
-    _check_keys(arrays, path)
-    name, explicit = path.name, any(key.endswith(("_train", "_test")) for key in arrays)
-    if explicit:
-        train, test = (_part(arrays, part, path) for part in ("_train", "_test"))
-        return assemble(name, train, test, seed)
-    whole = _part(arrays, "", path)
-    if len(whole) < 2:
-        hint = "or give x_train and x_test"
-        raise bad("a file to be divided holds two samples or more", "1", name, hint)
-    count = max(1, round(len(whole) * TEST_SHARE))
-    chosen, rest = divide(whole.labels, len(whole), count, seed)
-    return assemble(name, whole.select(rest), whole.select(chosen), seed)
+    with open_archive(path) as archive:
+        _check_keys(archive.members, path)
+        name, explicit = (
+            path.name,
+            any(key.endswith(("_train", "_test")) for key in archive.members),
+        )
+        parts = [
+            _Part.of(archive, part, path) for part in (("_train", "_test") if explicit else ("",))
+        ]
+        _check_memory(archive, path)
+        if explicit:
+            train, test = (part.whole(archive) for part in parts)
+        else:
+            train, test = parts[0].divided(archive, seed)
+    return assemble(name, train, test, seed)
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    if not path.is_file():
-        raise bad("the data file exists", "no such file", str(path), "check the path")
-    try:
-        # allow_pickle stays False: a data file must not be able to run code
-        with np.load(path, allow_pickle=False) as loaded:
-            return {key: loaded[key] for key in loaded.files}
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise _damaged(path, error) from error
-        raise bad(
-            "arrays in a .npz file hold numbers",
-            "pickled Python objects",
-            str(path),
-            "pickle can run code: save numeric arrays with numpy.savez",
-        ) from error
-    # AttributeError, TypeError: a .npy file under the name .npz loads as an array
-    except (
-        OSError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        NotImplementedError,
-        AttributeError,
-        TypeError,
-    ) as error:
-        raise _damaged(path, error) from error
+@dataclass(frozen=True)
+class _Part:
+    """The keys of one part of a file, whose headers fit together."""
+
+    inputs: list[str]
+    labels: str | None
+    samples: int
+    where: str
+
+    @staticmethod
+    def of(archive: Archive, part: str, path: Path) -> _Part:
+        """Find the keys, and see that their headers fit together: no bytes are read before."""
+        keys = _input_keys(archive.members, part, path)
+        heads = tuple(archive.members[key].head for key in keys)
+        check_inputs(heads, f"{path}, {' and '.join(keys)}")
+        label = f"y{part}" if f"y{part}" in archive.members else None
+        if label is not None:
+            check_labels(archive.members[label].head, len(heads[0]), f"{path}, {label}")
+        return _Part(keys, label, len(heads[0]), str(path))
+
+    def whole(self, archive: Archive) -> Split:
+        """All samples, in the order of the file."""
+        inputs = tuple(torch.from_numpy(archive.read(key)) for key in self.inputs)
+        return Split(inputs, self._labels(archive))
+
+    def divided(self, archive: Archive, seed: int) -> tuple[Split, Split]:
+        """A train and a test part, each class in proportion; each sample is in memory once."""
+        if self.samples < 2:
+            hint = "or give x_train and x_test"
+            raise bad("a file to be divided holds two samples or more", "1", self.where, hint)
+        labels = self._labels(archive)
+        count = max(1, round(self.samples * TEST_SHARE))
+        chosen, rest = divide(labels, self.samples, count, seed)
+        positions = (rest.numpy(), chosen.numpy())
+        arrays = [archive.divide(key, positions) for key in self.inputs]
+        train, test = (
+            Split(
+                tuple(torch.from_numpy(array[index]) for array in arrays),
+                None if labels is None else labels[part],
+            )
+            for index, part in enumerate((rest, chosen))
+        )
+        return train, test
+
+    def _labels(self, archive: Archive) -> Tensor | None:
+        if self.labels is None:
+            return None
+        return to_labels(archive.read(self.labels), f"{self.where}, {self.labels}")
 
 
-def _damaged(path: Path, error: Exception) -> Exception:
-    got = f"{type(error).__name__}: {error}"
-    return bad("the file is a .npz archive", got, str(path), "write it with numpy.savez")
+def _check_memory(archive: Archive, path: Path) -> None:
+    """A small file may unpack to more than the machine has: say so before it is tried."""
+    wanted = sum(member.bytes_in_memory for member in archive.members.values())
+    free = available_memory()
+    if free is not None and wanted > free:
+        got = f"{wanted / 1e9:.1f} GB, where {free / 1e9:.1f} GB are free"
+        raise bad("the arrays fit in memory", got, str(path), "give fewer samples")
 
 
-def _check_keys(arrays: dict[str, np.ndarray[Any, Any]], path: Path) -> None:
+def _check_keys(arrays: Mapping[str, Member], path: Path) -> None:
     unknown = [key for key in arrays if not (_INPUT.fullmatch(key) or _LABEL.fullmatch(key))]
     if unknown:
         # an unread `label` would silently turn a labelled set into one without
@@ -107,19 +134,7 @@ def _check_keys(arrays: dict[str, np.ndarray[Any, Any]], path: Path) -> None:
         )
 
 
-def _part(arrays: dict[str, np.ndarray[Any, Any]], part: str, path: Path) -> Split:
-    keys = _input_keys(arrays, part, path)
-    inputs: tuple[Tensor, ...] = tuple(to_tensor(arrays[key], f"{path}, {key}") for key in keys)
-    check_inputs(inputs, f"{path}, {' and '.join(keys)}")
-    label_key = f"y{part}"
-    if label_key not in arrays:
-        return Split(inputs)
-    labels = to_labels(arrays[label_key], f"{path}, {label_key}")
-    check_labels(labels, len(inputs[0]), f"{path}, {label_key}")
-    return Split(inputs, labels)
-
-
-def _input_keys(arrays: dict[str, np.ndarray[Any, Any]], part: str, path: Path) -> list[str]:
+def _input_keys(arrays: Mapping[str, Member], part: str, path: Path) -> list[str]:
     names = [m[1] for key in arrays if (m := _INPUT.fullmatch(key)) and (m[2] or "") == part]
     wanted = [""] if names == [""] else [str(i) for i in range(len(names))]
     if names and sorted(names) == sorted(wanted):
