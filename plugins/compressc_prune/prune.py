@@ -13,18 +13,19 @@ from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.ir import Graph
 from compressc.pipeline import Context, Pass
 from compressc.training import reestimate_behind
-from compressc_prune.crosscheck import disagreements
 from compressc_prune.cut import cut_widths
 from compressc_prune.importance import Scorer
-from compressc_prune.verdicts import judge, what
+from compressc_prune.proof import prove
+from compressc_prune.verdicts import NORMALIZED, judge, what, with_culprit
 
 
 class Prune(Pass):
     """Remove the least important channels, neurons and attention heads, and slice every tensor.
 
     What must be cut together (residual streams, depthwise convolutions, fused qkv, heads) comes
-    from the graph's coupling analysis, so nothing has to be named. The model's inputs and outputs
-    keep their widths. Sources: Li et al. 2017 (magnitude), Molchanov et al. 2019 (taylor), Fang et
+    from the graph's coupling analysis, so nothing has to be named; before anything is cut, the
+    sliced graph must compute what the full one does with zeros. The model's inputs and outputs keep
+    their widths. Sources: Li et al. 2017 (magnitude), Molchanov et al. 2019 (taylor), Fang et
     al. 2023 (DepGraph).
 
     Legal where nothing reads single indices of a width. Cost: accuracy, until `distill` recovers
@@ -60,11 +61,12 @@ class Prune(Pass):
         return frozenset({"data"}) if self.importance == "taylor" else self.needs
 
     def run(self, graph: Graph, ctx: Context) -> None:
-        """Score, choose and cut."""
+        """Score, choose, prove and cut."""
         found = couple(graph)
-        refused = self._refused(found, graph, ctx)
+        refused = self._refused(found)
         scorer = Scorer(graph, found, self.importance, ctx)
-        kept = self._choose(scorer.score_all(_allowed(found, refused)))
+        chosen = self._choose(scorer.score_all(_allowed(found, refused)))
+        kept = prove(graph, found, chosen, refused, ctx)
         self._tell(graph, found, kept, self._spared(found, refused, kept), ctx)
         cut_widths(graph, found, {width.axis: indices for width, indices in kept.items()})
         if self.statistics:
@@ -73,23 +75,20 @@ class Prune(Pass):
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         """By the coupling of the graph; only a global ranking has to look at weights (or data)."""
         found = couple(graph)
-        refused = self._refused(found, graph, ctx)
+        refused = self._refused(found)
         allowed = _allowed(found, refused)
         if self.global_ranking:
             scores = Scorer(graph, found, self.importance, ctx).score_all(allowed)
         else:  # how many indices go depends on the size alone
             scores = {width: torch.zeros(width.size) for width in allowed}
-        kept = self._choose(scores)
+        kept = prove(graph, found, self._choose(scores), refused, ctx)
         return judge(graph, found, kept, self._spared(found, refused, kept))
 
-    def _refused(self, found: Coupling, graph: Graph, ctx: Context) -> dict[Axis, str]:
+    def _refused(self, found: Coupling) -> dict[Axis, str]:
         """Leaf axis of each width -> why it must not be cut, or nothing."""
-        disputed = disagreements(graph, found, ctx)
         stale = {leaf: f"a size of %{op} would not follow" for leaf, op in found.stale.items()}
         return {
-            width.axis: self._refusal(width)
-            or stale.get(width.axis, "")
-            or disputed.get(width.axis, "")
+            width.axis: self._refusal(width) or stale.get(width.axis, "")
             for width in found.widths()
         }
 
@@ -115,7 +114,8 @@ class Prune(Pass):
         told: set[str] = set()
         for width in found.widths():
             if width.producers:
-                text = f"skipped {what(width)}: {spared.get(width.axis, '')}"
+                reason = with_culprit(spared.get(width.axis, ""), width.axis, width.producers)
+                text = f"skipped {what(width)}: {reason}"
                 if width in kept:
                     text = f"kept {len(kept[width])} of {width.size} {what(width)}"
                 ctx.note(", ".join(width.producers), text)
@@ -131,7 +131,7 @@ class Prune(Pass):
         if axis.frozen:
             return axis.frozen
         if axis.normalized and not self.normalized:
-            return "a norm or mean runs over it (normalized=True cuts it)"
+            return NORMALIZED
         if axis.role == "heads" and self.attention not in ("heads", "both"):
             return f"attention={self.attention} keeps heads"
         if axis.role == "queries per head":

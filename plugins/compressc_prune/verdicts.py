@@ -11,6 +11,8 @@ from compressc.analysis.axes import leaves
 from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.ir import Graph, Op
 
+#: Why a width is kept that a statistic runs over.
+NORMALIZED = "a norm or mean runs over it (normalized=True cuts it)"
 #: Producers named for one cut; the others are counted.
 _NAMED = 1
 
@@ -85,11 +87,14 @@ class _Judgement:
         """Why none of the widths is cut; positions count only where there is no other width."""
         refused = [leaf for leaf in dict.fromkeys(seen) if leaf in self.refused]
         made = [leaf for leaf in refused if leaf in self.made]
-        return "; ".join(dict.fromkeys(self._with_culprit(op, leaf) for leaf in made or refused))
+        texts = (with_culprit(self.refused[leaf], leaf, (op.name,)) for leaf in made or refused)
+        return "; ".join(dict.fromkeys(texts))
 
-    def _with_culprit(self, op: Op, leaf: Axis) -> str:
-        stated = leaf.by not in ("", op.name) and (leaf.frozen or leaf.normalized)
-        return self.refused[leaf] + (f" at %{leaf.by}" if stated else "")
+
+def with_culprit(reason: str, leaf: Axis, known: Sequence[str]) -> str:
+    """A reason not to cut an axis, with the op it goes back to, unless that is spoken of anyway."""
+    stated = reason in (leaf.frozen, NORMALIZED) and leaf.by not in ("", *known)
+    return f"{reason} at %{leaf.by}" if stated else reason
 
 
 def what(width: Width) -> str:

@@ -65,6 +65,20 @@ def _linear(c: Analysis, op: Op) -> Values:
     return (*x[:-1], *out)
 
 
+def _bilinear(c: Analysis, op: Op) -> Values:
+    """`x[.., i] w[o, i, j] y[.., j]`."""
+    x, y, weight, bias = (operand(c, op, name) for name in ("input1", "input2", "weight", "bias"))
+    assert x is not None
+    assert y is not None
+    assert weight is not None
+    unify(x[-1], weight[1])
+    unify(y[-1], weight[2])
+    if bias:
+        unify(weight[0], bias[0])
+    lead = broadcast([x[:-1], y[:-1]], [axis.size for axis in x[:-1]])
+    return (*lead, weight[0])
+
+
 def _outer(c: Analysis, op: Op) -> Values:
     return (*c.axes(op.args[0]), *c.axes(op.args[1]))
 
@@ -154,6 +168,7 @@ FAMILIES: dict[str, Rule] = {
     **dict.fromkeys(("outer", "ger"), _outer),
     "linear": _linear,
     "inner": _linear,
+    "bilinear": _bilinear,
     "tensordot": _tensordot,
     "einsum": _einsum,
     "cdist": _distances,

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from compressc_prune import Prune, crosscheck
+from compressc_prune import Prune
 
 from compressc.analysis import couple
 from compressc.errors import CompresscError
 from compressc.ir import lower
 from compressc.spec import make
 from tests.passes.prune.prune_nets import digit_data, digit_images, kept_of, pruned, relative
+from tests.passes.prune.torch_pruning_groups import dependency_groups, side
 from tests.unit.analysis.analysis_nets import symbolized
 
 
@@ -126,7 +127,7 @@ def test_where_nothing_may_be_cut_the_graph_stays():
     graph = symbolized("padded")
     after, context = pruned(graph, ratio=0.5)
     assert str(after) == str(graph)
-    assert notes(context, "stem") == "skipped channels: padded"
+    assert notes(context, "stem") == "skipped channels: padded at %pad"
 
 
 @torch.no_grad()
@@ -152,45 +153,16 @@ def test_a_second_pruning_of_heads():
     assert lower(twice)(digit_images(2)).shape == (2, 10)
 
 
-def test_a_second_opinion_that_disagrees_stops_the_cut(monkeypatch):
-    """torch-pruning couples a layer that the IR does not: nobody cuts before that is settled."""
-    graph = symbolized("digits_cnn")
-    assert crosscheck.disagreements(graph, couple(graph), _Notes()) == {}
-    groups = crosscheck._dependency_groups(graph)
-    wrong = [
-        group | {("head", "out")} if ("pointwise", "out") in group else group for group in groups
-    ]
-    monkeypatch.setattr(crosscheck, "_dependency_groups", lambda graph: wrong)
-    after, context = pruned(graph, ratio=0.5)
-    assert widths(after, "conv1", "pointwise") == [8, 32]
-    assert "torch-pruning couples it with head, the IR does not" in notes(context, "pointwise")
-
-
-def test_a_trace_that_fails_is_noted(monkeypatch):
-    def fail(graph):
-        raise AssertionError("cannot trace\nat all")
-
-    monkeypatch.setattr(crosscheck, "_dependency_groups", fail)
-    after, context = pruned(symbolized("digits_cnn"), ratio=0.5)
-    assert widths(after, "conv1") == [8]
-    text = notes(context, "digits_cnn")
-    assert text == "no second opinion: torch-pruning cannot trace it (cannot trace)"
-
-
 def test_torch_prunings_groups_are_ours_on_the_cnn():
     """An oracle by autograd: which layers torch-pruning's own dependency graph couples."""
     graph = symbolized("digits_cnn")
-    theirs = {frozenset(group) for group in crosscheck._dependency_groups(graph)}
+    theirs = {frozenset(group) for group in dependency_groups(graph)}
     ours = {
-        frozenset(crosscheck._side(graph, slot) for slot in width.slots)
+        frozenset(side(graph, slot) for slot in width.slots)
         for width in couple(graph).widths()
         if width.producers
     }
     assert theirs == ours
-
-
-class _Notes:
-    def note(self, op: str, text: str) -> None: ...
 
 
 def test_the_text_says_what_is_left():

@@ -1,8 +1,7 @@
-"""A second opinion: torch-pruning's dependency graph on the lowered graph.
+"""An oracle: torch-pruning's dependency graph on the lowered graph.
 
-Two analyses that know nothing of each other, ours over op semantics and torch-pruning's over
-autograd, must couple the same layers before anything is cut. (Inside attention torch-pruning maps
-indices wrongly, so only *which* layers are coupled is compared, not the indices.)
+It follows autograd functions and knows nothing of our rules. (Inside attention it maps indices
+wrongly, so only *which* layers are coupled is compared, not the indices.)
 """
 
 from __future__ import annotations
@@ -16,57 +15,14 @@ from torch import nn
 from torch_pruning._helpers import _HybridIndex
 from torch_pruning.dependency import index_mapping
 
-from compressc.analysis import Axis, Coupling, Slot
+from compressc.analysis import Slot
 from compressc.ir import Graph, lower, module_names, random_inputs
-from compressc.pipeline import Context
-
-#: torch-pruning's tracing is far from linear: larger graphs rely on the IR's coupling alone.
-MOST_OPS = 1500
-#: What it raises on graphs that it cannot trace.
-_THEIR_FAILURES = (
-    RuntimeError,
-    IndexError,
-    KeyError,
-    ValueError,
-    AttributeError,
-    TypeError,
-    AssertionError,
-)
-
-
-def disagreements(graph: Graph, found: Coupling, ctx: Context) -> dict[Axis, str]:
-    """Widths that torch-pruning would cut differently -> what it couples.
-
-    Returns:
-        Representative leaf -> reason not to cut it. Empty where torch-pruning cannot trace the
-        graph; a note then says that only the IR's analysis was used.
-    """
-    if len(graph) > MOST_OPS:
-        ctx.note(graph.name, f"no second opinion: more than {MOST_OPS} ops")
-        return {}
-    try:
-        theirs = _dependency_groups(graph)
-    except _THEIR_FAILURES as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        ctx.note(graph.name, f"no second opinion: torch-pruning cannot trace it ({reason})")
-        return {}
-    refused = {}
-    for width in found.widths():
-        ours = {_side(graph, slot) for slot in width.slots}
-        made = {(name, "out") for name in width.producers}
-        for group in theirs:
-            extra = {name for name, _ in group - ours}
-            if group & made and extra and not width.axis.frozen:
-                names = ", ".join(sorted(extra)[:3])
-                refused[width.axis] = f"torch-pruning couples it with {names}, the IR does not"
-    return refused
-
 
 #: (op name, "in" or "out"): which side of a layer a width is.
 Member = tuple[str, str]
 
 
-def _side(graph: Graph, slot: Slot) -> Member:
+def side(graph: Graph, slot: Slot) -> Member:
     layer = graph[slot.op].layer
     if slot.tensor == "weight" and isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
         dim = 1 - slot.dim if getattr(layer, "transposed", False) else slot.dim
@@ -74,9 +30,9 @@ def _side(graph: Graph, slot: Slot) -> Member:
     return slot.op, "out"
 
 
-def _dependency_groups(graph: Graph) -> list[set[Member]]:
+def dependency_groups(graph: Graph) -> list[set[Member]]:
     """torch-pruning's groups."""
-    module = lower(graph)
+    module = lower(graph.copy())  # it leaves hooks on layers
     owner: dict[int, str] = {}
     for path, name in module_names(module).items():
         layer = module.get_submodule(path)
