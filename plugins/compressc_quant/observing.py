@@ -26,6 +26,7 @@ class Settings:
     transformer: bool
     smooth: bool
     bias_correction: bool
+    half_range: bool = False
 
 
 def observe(
@@ -43,7 +44,7 @@ def observe(
     """
     with quiet():
         import nncf
-        from nncf.quantization.advanced_parameters import QuantizationParameters
+        from nncf.quantization.advanced_parameters import OverflowFix, QuantizationParameters
 
         preset = nncf.QuantizationPreset
         # a scale per channel on a depthwise convolution's input has no kernel in ONNX Runtime
@@ -63,6 +64,7 @@ def observe(
                 model_type=nncf.ModelType.TRANSFORMER if settings.transformer else None,
                 ignored_scope=nncf.IgnoredScope(types=list(_NORMS), validate=False),
                 advanced_parameters=nncf.AdvancedQuantizationParameters(
+                    overflow_fix=OverflowFix.ENABLE if settings.half_range else OverflowFix.DISABLE,
                     disable_bias_correction=not settings.bias_correction,
                     activations_quantization_params=per_tensor,
                     **advanced,

@@ -21,6 +21,11 @@ from compressc_quant.verdicts import ATTENTION, STATED, judge, why_float
 
 #: Samples that coverage is asked with: nncf's decisions do not depend on them, ranges would.
 _FEW = 4
+#: Whether weights have half their range -> what the report says of it.
+_RANGES = {
+    True: "weights within -64..64 (half range): int8 sums cannot overflow on any processor",
+    False: "weights within -127..127 (full range): x86 needs VNNI to compute the files rightly",
+}
 
 
 class Quant(Pass):
@@ -68,6 +73,12 @@ class Quant(Pass):
     bias_correction: bool = True
     """Add the mean error of each layer's rounding back through its bias."""
 
+    range: Literal["auto", "full", "half"] = "auto"
+    """Which of the 255 values weights may take. Processors of x86 without VNNI add products of u8
+    and s8 in pairs in 16 bits, which overflow: `half` keeps weights within -64..64, where they
+    cannot. `full` is more exact on all others. `auto` takes `half` where the target's instruction
+    set is one of those."""
+
     def run(self, graph: Graph, ctx: Context) -> None:
         """Quantize in place.
 
@@ -76,8 +87,10 @@ class Quant(Pass):
         """
         batches = self._batches(ctx.require_data(self.name).calibration)
         ctx.progress("calibrating", 0, len(batches))
-        told = self._quantize(graph, batches, self.bias_correction)
+        half_range = self._half_range(ctx)
+        told = self._quantize(graph, batches, self.bias_correction, half_range)
         ctx.progress("calibrating", len(batches), len(batches))
+        ctx.note("", _RANGES[half_range])
         _tell(graph, ctx, self._transformer(graph), told)
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
@@ -90,13 +103,21 @@ class Quant(Pass):
         if ctx.data is not None:
             inputs = ctx.data.calibration.inputs
         try:
-            told = self._quantize(after, [tuple(x[:_FEW] for x in inputs)], bias_correction=False)
+            few = [tuple(x[:_FEW] for x in inputs)]
+            told = self._quantize(after, few, False, self._half_range(ctx))
         except CompresscError as error:
             return {op.name: Verdict.cannot(f"quant would fail: {error}") for op in graph}
         return judge(graph, after, self._transformer(graph), told)
 
+    def _half_range(self, ctx: Context) -> bool:
+        return ctx.target.saturates_int8 if self.range == "auto" else self.range == "half"
+
     def _quantize(
-        self, graph: Graph, batches: Sequence[tuple[torch.Tensor, ...]], bias_correction: bool
+        self,
+        graph: Graph,
+        batches: Sequence[tuple[torch.Tensor, ...]],
+        bias_correction: bool,
+        half_range: bool,
     ) -> dict[str, str]:
         """Quantize in place; op -> why a decision of nncf found no place."""
         settings = Settings(
@@ -104,6 +125,7 @@ class Quant(Pass):
             transformer=self._transformer(graph),
             smooth=self.smooth,
             bias_correction=bias_correction,
+            half_range=half_range,
         )
         traced = trace(graph, batches[0])
         module = traced.module
