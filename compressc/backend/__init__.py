@@ -3,7 +3,8 @@
 from compressc.backend.backend import Backend, Runner, load_backend
 from compressc.backend.bench import Teacher, bench
 from compressc.backend.file_record import Failure, FileRecord, LatencyRecord
-from compressc.backend.proof import emit_proved, is_quantized, prove
+from compressc.backend.integers import is_quantized
+from compressc.backend.proof import emit_proved, prove
 
 __all__ = [
     "Backend",

@@ -27,11 +27,13 @@ class Backend(Configured, ABC):
         name: as in `--emit`, the entry point and the report.
         runtime: what runs the file, for the report.
         suffix: what the file is called inside the output folder.
+        integers: whether the runtime computes quantized layers in integers.
     """
 
     entry_points: ClassVar[Group] = BACKENDS
     runtime: ClassVar[str]
     suffix: ClassVar[str]
+    integers: ClassVar[bool] = False
 
     @abstractmethod
     def emit(self, graph: Graph, folder: Path, example: tuple[torch.Tensor, ...]) -> Path:

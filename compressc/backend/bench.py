@@ -14,7 +14,8 @@ import torch
 
 from compressc.backend.backend import Backend, Runner, load_backend
 from compressc.backend.file_record import Failure, FileRecord, LatencyRecord
-from compressc.backend.proof import emit_proved, is_quantized
+from compressc.backend.integers import VNNI, full_range_layers, is_quantized
+from compressc.backend.proof import emit_proved
 from compressc.data import Split
 from compressc.errors import CompresscError
 from compressc.ir import Graph, lower
@@ -154,6 +155,7 @@ def _measure(
         path=str(path.relative_to(folder)),
         bytes=_bytes(backend, path),
         teacher_bytes=None if rival is None else rival.bytes,
+        needs=VNNI if backend.integers and full_range_layers(graph) else "",
         proof=proof,
         scores=teacher.scores(run),
         latency=latency,

@@ -85,6 +85,8 @@ class FileRecord(Scored):
     bytes: int
     #: Size of the uncompressed teacher in this format; None where it could not be written.
     teacher_bytes: int | None
+    #: What the processor must have for the file to compute what was proved; "" where any does.
+    needs: str = ""
     #: The file's outputs against the graph's; None where the file was not proved.
     proof: Fidelity | None = None
     latency: list[LatencyRecord] = Field(default_factory=list)

@@ -134,7 +134,9 @@ def _files(record: Record, wide: bool) -> Table:
             *(text.score(metric, file.scores.get(metric.name)) for metric in metrics),
             text.proof(file),
         )
-    table.caption = "proof: largest difference of the file's outputs from the graph's"
+    lines = ["proof: largest difference of the file's outputs from the graph's"]
+    lines += [f"{file.format}: needs {file.needs}" for file in record.files if file.needs]
+    table.caption = "\n".join(lines)
     return table
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from compressc.errors import CompresscError
 from compressc.ir import graph_hash, load_bundle, lower, parse_graph, save_bundle, verify
 from compressc.pipeline import Context
+from compressc.target import Target
 
 SNAPSHOT = Path(__file__).parent / "residual.ir"
 
@@ -66,7 +67,7 @@ def test_the_weights_are_int8_rounded_to_the_nearest(quantized, teacher):
         if op.kind.startswith("quantized_") and not op.kind.startswith("quantized_decomposed")
     ]
     assert layers == ["stem", "a", "b", "head"]
-    for name in ("a", "b", "head"):
+    for name in layers:
         new = quantized[name].layer
         assert new.weight.dtype is torch.int8
         assert new.scale.shape == (len(new.weight),)
@@ -123,7 +124,7 @@ def test_floats_that_stay_are_reported(run):
     x = torch.randn(64, 8)
     graph, context = run(imported(Net().eval(), (x[:4],)), random_data(x))
     assert graph["a"].kind == graph["b"].kind == "quantized_linear"
-    (note,) = context.notes
+    _, note = context.notes  # the first is of the range
     assert note[0] == "norm"
     assert note[1].startswith("skipped: it has no int8 kernel")
 
@@ -133,7 +134,7 @@ def test_where_nothing_can_be_quantized_nothing_happens(run):
     graph = imported(nn.Sequential(nn.LayerNorm(8), nn.GELU()).eval(), (x[:4],))
     after, context = run(graph, random_data(x))
     assert str(after) == str(graph)
-    assert len(context.notes) == 2
+    assert len(context.notes) == 3
 
 
 def test_tied_weights_stay_tied(run):
@@ -165,6 +166,39 @@ def test_options_do_what_they_say(teacher, run, digits):
     assert torch.equal(bias, teacher["stem"].layer.bias)
     few, _ = run(teacher, samples=3)  # fewer than a batch
     assert few["stem"].kind == "quantized_conv2d"
+
+
+@pytest.mark.parametrize(
+    ("range_", "processor", "largest"),
+    [
+        *(("half", "avx512_vnni", 64), ("full", "avx2", 127)),
+        *(("auto", "avx2", 64), ("auto", "avx512", 64), ("auto", "avx512_vnni", 127)),
+        ("auto", "neon", 127),
+    ],
+)
+def test_range_of_the_weights(range_, processor, largest, teacher, digits):
+    target = Target(instruction_set=processor)
+    context = Context(teacher=teacher, data=digits, target=target)
+    graph = teacher.copy()
+    Quant(range=range_, samples=32).run(graph, context)
+    weights = [op.layer.weight for op in graph if op.kind.startswith("quantized_conv")]
+    assert {int(weight.int().abs().max()) for weight in weights} == {largest}
+    assert ("half range" in dict(context.notes)[""]) == (largest == 64)
+
+
+def test_only_as_many_samples_as_asked_for_are_observed(teacher, digits, run):
+    """Behind the first 64 samples lie ones a thousand times as large."""
+    x = digits.calibration.inputs[0]
+    data = random_data(torch.cat([x[:64], 1000 * x[:64]]))
+
+    def largest_input(graph):
+        (op,) = (op for op in graph if op.name == "x.q")
+        return op.args[1] * (255 - op.args[2])
+
+    few, _ = run(teacher, data, samples=64)
+    more, _ = run(teacher, data, samples=128)
+    assert largest_input(few) <= 1.01 * x[:64].max()
+    assert largest_input(more) > 100 * x[:64].max()
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ import torch
 from backend_graphs import float_graph, quantized_graph, samples
 
 from compressc.backend import Backend, emit_proved, is_quantized, prove
+from compressc.backend.integers import full_range_layers
 from compressc.data import Split
 from compressc.errors import CompresscError
-from compressc.ir import lower
+from compressc.ir import Ref, lower
 from compressc.tasks import Response, Task
 
 
@@ -19,6 +20,7 @@ class Pretended(Backend):
 
     name = "pretended"
     runtime = "a runtime"
+    integers = True
     suffix = "file"
     graph: Any
     change: Any
@@ -114,6 +116,65 @@ def test_other_winners_are_caught_where_the_teacher_knows_the_labels(tmp_path):
     known = dataclasses.replace(task, labels=True)
     with pytest.raises(CompresscError, match=r"CC504.*agreement"):
         prove(pretended, graph, tmp_path, SPLIT, known)
+
+
+@pytest.mark.parametrize(("error", "fine"), [(0.5e-4, True), (2e-4, False)])
+def test_float_files_are_off_by_less_than_a_ten_thousandth(error, fine, tmp_path):
+    def change(y):
+        return y + error * y.square().mean().sqrt()
+
+    if fine:
+        assert run(tmp_path, float_graph(), change)[1].relative_rms_error > 0
+        return
+    with pytest.raises(CompresscError, match="CC504"):
+        run(tmp_path, float_graph(), change)
+
+
+@pytest.mark.parametrize("change", [lambda y: y * 1.05, lambda y: y + 0.05 * y.std()])
+def test_a_factor_that_the_cosine_does_not_see_is_caught(change, tmp_path):
+    with pytest.raises(CompresscError, match=r"relative error at most 0.03"):
+        run(tmp_path, quantized_graph(), change)
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_the_worst_output_decides(wrong, tmp_path):
+    graph = float_graph()
+    graph.outputs = [graph.outputs, Ref("relu")]
+
+    class Two(Pretended):
+        def load(self, path, threads=1):
+            module = lower(self.graph)
+
+            def both(*inputs):
+                outputs = [y.detach() for y in module(*inputs)]
+                outputs[wrong] = outputs[wrong] * 1.01
+                return tuple(outputs)
+
+            return both
+
+    with pytest.raises(CompresscError, match=r"CC504.*got 0.01"):
+        prove(Two(graph, None), graph, tmp_path, SPLIT)
+
+
+@pytest.mark.parametrize(
+    ("largest", "processor", "cause"),
+    [(127, "avx2", True), (127, "avx512_vnni", False), (64, "avx2", False)],
+)
+def test_overflow_is_named_where_it_can_be_the_cause(
+    largest, processor, cause, tmp_path, monkeypatch
+):
+    for module in ("compressc.target", "compressc.backend.proof"):
+        monkeypatch.setattr(f"{module}.instruction_set", lambda: processor)
+    with pytest.raises(CompresscError) as caught:
+        run(tmp_path, quantized_graph(largest), lambda y: y * 1.1)
+    assert ("(avx2) has no VNNI" in caught.value.got) == cause
+    assert (caught.value.hint == "quant(range=half)") == cause
+
+
+def test_which_weights_need_vnni():
+    assert full_range_layers(quantized_graph(64)) == []
+    assert full_range_layers(quantized_graph(65)) == ["conv", "fc"]
+    assert full_range_layers(float_graph()) == []
 
 
 def test_one_sample_is_enough(tmp_path):

@@ -1,0 +1,48 @@
+"""What a graph's integers ask of the processor that a file of it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from compressc.ir import Graph, Op
+from compressc.ir.quantized import QUANTIZED
+
+#: u8 * s8 in pairs: 2 * 255 * 64 is below 2^15; with a weight of 65 it is not.
+HALF_RANGE = 64
+#: What weights beyond it need on x86; processors of ARM add in 32 bits.
+VNNI = "VNNI where the processor is x86"
+
+_DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor"
+
+
+def is_quantized(graph: Graph) -> bool:
+    """Whether any value or weight of the graph is int8."""
+    return any(op.kind.startswith(("quantized_", "quantized_decomposed")) for op in graph)
+
+
+def integer_layers(graph: Graph) -> Iterator[Op]:
+    """Layers with an int8 weight that read int8 values: what a runtime may compute in integers."""
+    for op in graph:
+        kind = op.kind.removeprefix("quantized_")
+        if kind == op.kind or kind not in QUANTIZED or kind == "embedding":
+            continue
+        if any(_is_integer(graph, name) for name in op.inputs):
+            yield op
+
+
+def _is_integer(graph: Graph, name: str) -> bool:
+    """Whether a value is a dequantized one, maybe moved about since (reshaped, pooled)."""
+    op = graph[name]
+    while not op.kind.startswith(_DEQUANTIZE) and len(op.inputs) == 1:
+        op = graph[op.inputs[0]]
+    return op.kind.startswith(_DEQUANTIZE)
+
+
+def full_range_layers(graph: Graph) -> list[str]:
+    """Names of the layers whose sums overflow 16 bits for some input: see `HALF_RANGE`."""
+    return [
+        op.name
+        for op in integer_layers(graph)
+        if op.layer is not None and op.layer.weight.numel()  # type: ignore[operator]
+        if int(op.layer.weight.int().abs().max()) > HALF_RANGE  # type: ignore[operator]
+    ]
