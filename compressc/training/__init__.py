@@ -2,20 +2,20 @@
 
 from compressc.training.batches import Batches, TensorBatches, batched
 from compressc.training.best import BestState, Score
+from compressc.training.lesson import Lesson, Recipe
 from compressc.training.loop import train
 from compressc.training.result import Epoch, Moment, TrainingResult
 from compressc.training.schedule import cosine_with_warmup
 from compressc.training.statistics import batch_norms, reestimate, reestimate_behind
-from compressc.training.task import Settings, Task
 
 __all__ = [
     "Batches",
     "BestState",
     "Epoch",
+    "Lesson",
     "Moment",
+    "Recipe",
     "Score",
-    "Settings",
-    "Task",
     "TensorBatches",
     "TrainingResult",
     "batch_norms",

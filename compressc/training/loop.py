@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from compressc.errors import CompresscError
 from compressc.training.best import BestState
+from compressc.training.lesson import Batch, Lesson, Recipe
 from compressc.training.result import Epoch, Moment, TrainingResult
 from compressc.training.schedule import cosine_with_warmup
 from compressc.training.statistics import reestimate
-from compressc.training.task import Batch, Settings, Task
 
 
 def train(
     module: nn.Module,
-    task: Task[Batch],
-    settings: Settings,
+    lesson: Lesson[Batch],
+    recipe: Recipe,
     *,
     parameters: Iterable[nn.Parameter] | None = None,
     progress: Callable[[Moment], None] = lambda moment: None,
@@ -33,8 +33,8 @@ def train(
 
     Args:
         module: what to train; dropout and batch norm are active in steps, not in validation.
-        task: what to learn.
-        settings: how.
+        lesson: what to learn.
+        recipe: how.
         parameters: what to train, at least one; all of the module's where it is not given.
         progress: told after every step and every validation.
 
@@ -42,14 +42,14 @@ def train(
         CompresscError: CC502 where no state had a finite score, not even the first.
     """
     trained = list(module.parameters() if parameters is None else parameters)
-    run = _Run(module, trained, settings, len(task.batches), progress)
-    with _seeded(settings.seed, trained), _trainable(trained):
+    run = _Run(module, trained, recipe, len(lesson.batches), progress)
+    with _seeded(recipe.seed, trained), _trainable(trained):
         try:
-            run.validate(task, 0)
-            for number in range(1, settings.epochs + 1):
-                if not run.epoch(task, number):
+            run.validate(lesson, 0)
+            for number in range(1, recipe.epochs + 1):
+                if not run.epoch(lesson, number):
                     break
-                run.validate(task, number)
+                run.validate(lesson, number)
         finally:
             run.best.restore()
             module.eval()
@@ -62,7 +62,7 @@ class _Run:
 
     module: nn.Module
     parameters: list[nn.Parameter]
-    settings: Settings
+    recipe: Recipe
     per_epoch: int
     progress: Callable[[Moment], None]
     history: list[Epoch] = field(default_factory=list)
@@ -74,19 +74,19 @@ class _Run:
 
     def __post_init__(self) -> None:
         self.best = BestState(self.module)
-        self.generator = torch.Generator().manual_seed(self.settings.seed)
-        self.optimizer = _adamw(self.parameters, self.settings)
+        self.generator = torch.Generator().manual_seed(self.recipe.seed)
+        self.optimizer = _adamw(self.parameters, self.recipe)
 
     @property
     def steps(self) -> int:
-        return self.settings.epochs * self.per_epoch
+        return self.recipe.epochs * self.per_epoch
 
-    def epoch(self, task: Task[Batch], number: int) -> bool:
+    def epoch(self, lesson: Lesson[Batch], number: int) -> bool:
         """One pass over the data; False where it diverged."""
         self.module.train()
         total = 0.0
-        for count, batch in enumerate(task.batches.epoch(self.generator), 1):
-            value = self._step(task.loss(self.module, batch))
+        for count, batch in enumerate(lesson.batches.epoch(self.generator), 1):
+            value = self._step(lesson.loss(self.module, batch))
             if value is None:
                 self.diverged = number
                 return False
@@ -100,25 +100,25 @@ class _Run:
         value = float(loss.detach())
         if not math.isfinite(value):
             return None
-        factor = cosine_with_warmup(self.step, self.steps, self.settings.warmup)
+        factor = cosine_with_warmup(self.step, self.steps, self.recipe.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * factor
+            group["lr"] = self.recipe.learning_rate * factor
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.clip or math.inf)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip or math.inf)
         if not math.isfinite(float(norm)):
             return None
         self.optimizer.step()
         self.step += 1
         return value
 
-    def validate(self, task: Task[Batch], number: int) -> None:
+    def validate(self, lesson: Lesson[Batch], number: int) -> None:
         """Score the module and offer its state as the best."""
         self.module.eval()
-        if number and task.seen:  # running averages trail behind the weights
-            reestimate(self.module, task.seen)
+        if number and lesson.seen:  # running averages trail behind the weights
+            reestimate(self.module, lesson.seen)
         with torch.no_grad():
-            score = task.validate(self.module)
+            score = lesson.validate(self.module)
         self.best.offer(score, number)
         self.score = score if isinstance(score, tuple) else (score,)
         if number == 0:
@@ -129,7 +129,7 @@ class _Run:
 
     def _tell(self, epoch: int) -> None:
         self.progress(
-            Moment(self.step, self.steps, epoch, self.settings.epochs, self.mean, self.score)
+            Moment(self.step, self.steps, epoch, self.recipe.epochs, self.mean, self.score)
         )
 
     def result(self) -> TrainingResult:
@@ -145,15 +145,15 @@ class _Run:
         )
 
 
-def _adamw(parameters: list[nn.Parameter], settings: Settings) -> torch.optim.Optimizer:
+def _adamw(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
     matrices = [p for p in parameters if p.ndim > 1]
     vectors = [p for p in parameters if p.ndim <= 1]
     groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": matrices, "weight_decay": recipe.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=settings.learning_rate
+        [group for group in groups if group["params"]], lr=recipe.learning_rate
     )
 
 

@@ -12,14 +12,14 @@ from compressc.data import Split
 from compressc.ir import Graph
 from compressc.pipeline import Context, Pass
 from compressc.plugins import OBJECTIVES, distribution, load
-from compressc.training import Moment, Settings, Task, TrainingResult, train
+from compressc.training import Lesson, Moment, Recipe, TrainingResult, train
 from compressc_distill.features import Pair, choose_points, find_pairs
 from compressc_distill.holdout import hold_out
-from compressc_distill.lesson import Lesson, Mixture
 from compressc_distill.objectives import Objective
 from compressc_distill.outputs import Rows, logits_name
 from compressc_distill.reach import judge
 from compressc_distill.teacher import Reader, Teacher
+from compressc_distill.teaching import Mixture, Teaching
 
 
 class Distill(Pass):
@@ -96,14 +96,14 @@ class Distill(Pass):
             ctx.note(output, "skipped: the graph has no parameters to train")
             return
         seed = ctx.seed + self.seed
-        lesson, exam = self._lessons(graph, ctx, hold_out(data.train, self.holdout, seed))
-        settings = Settings(self.epochs, self.lr, self.weight_decay, self.warmup, self.clip, seed)
-        batches = lesson.batches(self.batch_size)
-        task = Task(batches, lesson.loss, exam.examine, lesson.seen())
+        teaching, exam = self._lessons(graph, ctx, hold_out(data.train, self.holdout, seed))
+        recipe = Recipe(self.epochs, self.lr, self.weight_decay, self.warmup, self.clip, seed)
+        batches = teaching.batches(self.batch_size)
+        lesson = Lesson(batches, teaching.loss, exam.examine, teaching.seen())
         try:
-            result = train(lesson.student.module, task, settings, progress=report(ctx))
+            result = train(teaching.student.module, lesson, recipe, progress=report(ctx))
         finally:
-            lesson.student.module.to("cpu")
+            teaching.student.module.to("cpu")
         ctx.note(output, summary(result, len(exam.samples)))
         if result.best_epoch:
             for name, layer in trained.items():
@@ -111,7 +111,7 @@ class Distill(Pass):
 
     def _lessons(
         self, graph: Graph, ctx: Context, splits: tuple[Split, Split]
-    ) -> tuple[Lesson, Lesson]:
+    ) -> tuple[Teaching, Teaching]:
         """What is taught, and what is examined."""
         pairs = self._pairs(graph, ctx)
         taught, examined = logits_name(ctx.teacher), logits_name(graph)
@@ -125,7 +125,7 @@ class Distill(Pass):
             samples = Split(tuple(x.to(ctx.device) for x in part.inputs), labels)
             answers = Teacher(teacher, pairs, samples.inputs)
             rows = Rows.fit(answers.ask(samples.take(1).inputs).logits, samples.take(1).labels)
-            lessons.append(Lesson(samples, answers, student, rows, mixture))
+            lessons.append(Teaching(samples, answers, student, rows, mixture))
         self._say(graph, ctx, splits[0])
         for name, verdict in judge(graph, examined, {p.student: p for p in pairs}).items():
             if verdict.outcome == "cannot":

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from compressc_distill.lesson import Mixture
 from compressc_distill.objectives import DKD_BETA, dkd, kd, mse_logits
+from compressc_distill.teaching import Mixture
 from torch.nn import functional as F
 
 from compressc.errors import CompresscError

@@ -134,15 +134,15 @@ def test_other_outputs_are_named_in_a_note(teacher, student, data):
 
 
 def test_divergence_is_noted_and_leaves_finite_weights(teacher, student, data, monkeypatch):
-    from compressc_distill import lesson
+    from compressc_distill import teaching
 
-    original, calls = lesson.Mixture.of, []
+    original, calls = teaching.Mixture.of, []
 
     def of(self, student, teacher, labels):
         calls.append(student.requires_grad)
         return original(self, student, teacher, labels) * (float("nan") if sum(calls) > 8 else 1.0)
 
-    monkeypatch.setattr(lesson.Mixture, "of", of)
+    monkeypatch.setattr(teaching.Mixture, "of", of)
     ctx = Context(teacher, data)
     Distill(epochs=5).run(student, ctx)  # 336 samples are 5 steps an epoch
     assert [text for text in notes_of(ctx) if text.endswith("training diverged in epoch 2")]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError
-from compressc.training import BestState, Settings, Task, TensorBatches, train
+from compressc.training import BestState, Lesson, Recipe, TensorBatches, train
 
 
 def linear_problem(rows=64):
@@ -24,7 +24,7 @@ def linear_problem(rows=64):
     def validate(module):
         return -float((module(x) - y).pow(2).mean())
 
-    return model, Task(TensorBatches([x, y], 16), loss, validate)
+    return model, Lesson(TensorBatches([x, y], 16), loss, validate)
 
 
 def state_bytes(module):
@@ -37,8 +37,8 @@ def dropout_model():
 
 
 def test_it_learns_a_line():
-    model, task = linear_problem()
-    result = train(model, task, Settings(epochs=40, learning_rate=0.3, weight_decay=0.0))
+    model, lesson = linear_problem()
+    result = train(model, lesson, Recipe(epochs=40, learning_rate=0.3, weight_decay=0.0))
     assert model.weight.item() == pytest.approx(3, abs=0.02)
     assert model.bias.item() == pytest.approx(-1, abs=0.02)
     assert result.best > result.start
@@ -48,30 +48,30 @@ def test_it_learns_a_line():
 
 def test_the_first_step_is_adamw_by_hand():
     # Adam's first step is lr * sign(gradient): up for w, down for b
-    model, task = linear_problem()
-    task = Task(TensorBatches(task.batches.tensors, 64), task.loss, task.validate)
-    train(model, task, Settings(epochs=1, learning_rate=0.25, weight_decay=0.0, warmup=0.0))
+    model, lesson = linear_problem()
+    lesson = Lesson(TensorBatches(lesson.batches.tensors, 64), lesson.loss, lesson.validate)
+    train(model, lesson, Recipe(epochs=1, learning_rate=0.25, weight_decay=0.0, warmup=0.0))
     assert model.weight.item() == pytest.approx(0.25, abs=1e-6)
     assert model.bias.item() == pytest.approx(-0.25, abs=1e-6)
 
 
 def test_weight_decay_is_for_matrices_only():
     # loss without gradient: w <- w * (1 - lr * decay) at the peak of a one-step run; b untouched
-    model, task = linear_problem()
+    model, lesson = linear_problem()
     nn.init.ones_(model.weight)
     nn.init.ones_(model.bias)
-    flat = Task(
-        TensorBatches(task.batches.tensors, 64),
+    flat = Lesson(
+        TensorBatches(lesson.batches.tensors, 64),
         lambda m, b: 0.0 * m(b[0]).sum(),
         lambda m: -m.weight.item(),
     )
-    train(model, flat, Settings(epochs=1, learning_rate=0.1, weight_decay=0.5, warmup=0.0))
+    train(model, flat, Recipe(epochs=1, learning_rate=0.1, weight_decay=0.5, warmup=0.0))
     assert model.weight.item() == pytest.approx(1 - 0.1 * 0.5)
     assert model.bias.item() == 1.0
 
 
 def test_clipping_bounds_the_gradient_norm():
-    model, task = linear_problem()
+    model, lesson = linear_problem()
     seen = []
     model.weight.register_post_accumulate_grad_hook(lambda p: seen.append(p.grad.clone()))
     norms = []
@@ -84,10 +84,10 @@ def test_clipping_bounds_the_gradient_norm():
 
     torch.optim.AdamW.step = step
     try:
-        train(model, task, Settings(epochs=1, learning_rate=1e-6, clip=0.01))
+        train(model, lesson, Recipe(epochs=1, learning_rate=1e-6, clip=0.01))
         clipped = list(norms)
         norms.clear()
-        train(model, task, Settings(epochs=1, learning_rate=1e-6, clip=0.0))
+        train(model, lesson, Recipe(epochs=1, learning_rate=1e-6, clip=0.0))
     finally:
         torch.optim.AdamW.step = original
     assert max(clipped) <= 0.01 + 1e-6
@@ -96,7 +96,7 @@ def test_clipping_bounds_the_gradient_norm():
 
 def test_the_best_state_is_kept_and_buffers_with_it():
     model = dropout_model()
-    _, task = linear_problem()
+    _, lesson = linear_problem()
     scores = iter([0.0, 5.0, 1.0, 2.0])
     states = []
 
@@ -104,7 +104,7 @@ def test_the_best_state_is_kept_and_buffers_with_it():
         states.append(state_bytes(module))
         return next(scores)
 
-    result = train(model, Task(task.batches, task.loss, validate), Settings(3, 0.1))
+    result = train(model, Lesson(lesson.batches, lesson.loss, validate), Recipe(3, 0.1))
     assert (result.best, result.best_epoch) == ((5.0,), 1)
     assert state_bytes(model) == states[1]
     assert states[3] != states[1]
@@ -112,10 +112,12 @@ def test_the_best_state_is_kept_and_buffers_with_it():
 
 
 def test_the_start_is_kept_where_training_makes_it_worse():
-    model, task = linear_problem()
+    model, lesson = linear_problem()
     before = state_bytes(model)
     scores = iter([1.0, 0.5, 1.0])  # equal is not better
-    result = train(model, Task(task.batches, task.loss, lambda m: next(scores)), Settings(2, 0.1))
+    result = train(
+        model, Lesson(lesson.batches, lesson.loss, lambda m: next(scores)), Recipe(2, 0.1)
+    )
     assert result.best_epoch == 0
     assert state_bytes(model) == before
 
@@ -130,54 +132,58 @@ def test_scores_are_compared_from_the_first_number_on():
 
 
 def test_divergence_stops_and_restores_the_best():
-    model, task = linear_problem()
+    model, lesson = linear_problem()
     calls = 0
 
     def loss(module, batch):
         nonlocal calls
         calls += 1
-        return task.loss(module, batch) * (math.nan if calls > 6 else 1.0)  # in epoch 2 of 4 steps
+        return lesson.loss(module, batch) * (
+            math.nan if calls > 6 else 1.0
+        )  # in epoch 2 of 4 steps
 
-    result = train(model, Task(task.batches, loss, task.validate), Settings(5, 0.1))
+    result = train(model, Lesson(lesson.batches, loss, lesson.validate), Recipe(5, 0.1))
     assert result.diverged == 2
     assert calls == 7
     assert len(result.history) == 1
     with torch.no_grad():
-        assert task.validate(model) == result.best[0]
+        assert lesson.validate(model) == result.best[0]
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights():
-    model, task = linear_problem()
+    model, lesson = linear_problem()
 
     def loss(module, batch):
         return module.weight.sum().sqrt()  # 0 at weight 0, with gradient inf
 
-    result = train(model, Task(task.batches, loss, task.validate), Settings(2, 0.1))
+    result = train(model, Lesson(lesson.batches, loss, lesson.validate), Recipe(2, 0.1))
     assert (result.diverged, result.best_epoch) == (1, 0)
     assert model.weight.item() == 0.0
 
 
 def test_nothing_finite_is_an_error():
-    model, task = linear_problem()
-    bad = Task(task.batches, lambda m, b: task.loss(m, b) * math.nan, lambda m: math.nan)
+    model, lesson = linear_problem()
+    bad = Lesson(lesson.batches, lambda m, b: lesson.loss(m, b) * math.nan, lambda m: math.nan)
     with pytest.raises(CompresscError, match="CC502"):
-        train(model, bad, Settings(1, 0.1))
+        train(model, bad, Recipe(1, 0.1))
 
 
 def test_a_bad_start_is_no_error_where_training_mends_it():
-    model, task = linear_problem()
+    model, lesson = linear_problem()
     scores = iter([math.nan, 1.0])
-    result = train(model, Task(task.batches, task.loss, lambda m: next(scores)), Settings(1, 0.1))
+    result = train(
+        model, Lesson(lesson.batches, lesson.loss, lambda m: next(scores)), Recipe(1, 0.1)
+    )
     assert result.best_epoch == 1
 
 
 def test_same_seed_same_bytes_whatever_the_global_generator():
     def run(seed, disturb):
         model = dropout_model()
-        _, task = linear_problem()
+        _, lesson = linear_problem()
         torch.manual_seed(disturb)
-        train(model, task, Settings(3, 0.05, seed=seed))
+        train(model, lesson, Recipe(3, 0.05, seed=seed))
         return state_bytes(model)
 
     assert run(1, disturb=0) == run(1, disturb=99)
@@ -185,22 +191,22 @@ def test_same_seed_same_bytes_whatever_the_global_generator():
 
 
 def test_the_global_generator_is_left_alone():
-    model, task = linear_problem()
+    model, lesson = linear_problem()
     torch.manual_seed(3)
     want = torch.rand(4)
     torch.manual_seed(3)
-    train(model, task, Settings(1, 0.1))
+    train(model, lesson, Recipe(1, 0.1))
     assert torch.equal(torch.rand(4), want)
 
 
 def test_dropout_and_batch_norm_work_in_steps_and_rest_in_validation():
     model = dropout_model()
-    _, task = linear_problem()
+    _, lesson = linear_problem()
     seen = []
 
     def loss(module, batch):
         seen.append(("step", module.training, torch.is_grad_enabled()))
-        return task.loss(module, batch)
+        return lesson.loss(module, batch)
 
     def validate(module):
         seen.append(("validate", module.training, torch.is_grad_enabled()))
@@ -208,16 +214,16 @@ def test_dropout_and_batch_norm_work_in_steps_and_rest_in_validation():
 
     before = model[1].running_mean.clone()
     with torch.no_grad():  # a caller's no_grad must not stop the training
-        train(model, Task(task.batches, loss, validate), Settings(1, 0.1))
+        train(model, Lesson(lesson.batches, loss, validate), Recipe(1, 0.1))
     assert set(seen) == {("step", True, True), ("validate", False, False)}
     assert torch.equal(model[1].running_mean, before)  # epoch 1 was no better than the start
 
 
 def test_only_the_given_parameters_train_and_flags_come_back():
-    model, task = linear_problem()
+    model, lesson = linear_problem()
     model.bias.requires_grad_(False)
     model.weight.requires_grad_(False)
-    train(model, task, Settings(3, 0.3), parameters=[model.weight])
+    train(model, lesson, Recipe(3, 0.3), parameters=[model.weight])
     assert model.weight.item() != 0.0
     assert model.bias.item() == 0.0
     assert not model.weight.requires_grad
@@ -225,7 +231,7 @@ def test_only_the_given_parameters_train_and_flags_come_back():
 
 
 def test_ctrl_c_passes_through_with_the_best_state_in_place():
-    model, task = linear_problem()
+    model, lesson = linear_problem()
     calls = 0
 
     def loss(module, batch):
@@ -233,24 +239,24 @@ def test_ctrl_c_passes_through_with_the_best_state_in_place():
         calls += 1
         if calls == 7:
             raise KeyboardInterrupt
-        return task.loss(module, batch)
+        return lesson.loss(module, batch)
 
     states = []
 
     def validate(module):
         states.append(state_bytes(module))
-        return task.validate(module)
+        return lesson.validate(module)
 
     with pytest.raises(KeyboardInterrupt):
-        train(model, Task(task.batches, loss, validate), Settings(9, 0.1))
+        train(model, Lesson(lesson.batches, loss, validate), Recipe(9, 0.1))
     assert state_bytes(model) == states[1]
     assert not model.training
 
 
 def test_progress_counts_every_step():
-    model, task = linear_problem()
+    model, lesson = linear_problem()
     moments = []
-    train(model, task, Settings(2, 0.1), progress=moments.append)
+    train(model, lesson, Recipe(2, 0.1), progress=moments.append)
     steps = [moment.step for moment in moments]
     assert steps == sorted(steps)
     assert (moments[-1].step, moments[-1].steps, moments[-1].epoch) == (8, 8, 2)

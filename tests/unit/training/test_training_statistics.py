@@ -9,7 +9,7 @@ from torch import nn
 from compressc.data import Dataset, Split
 from compressc.pipeline import Context
 from compressc.testing import export_graph
-from compressc.training import Settings, Task, TensorBatches, reestimate, reestimate_behind, train
+from compressc.training import Lesson, Recipe, TensorBatches, reestimate, reestimate_behind, train
 from compressc.training import statistics as module_under_test
 
 
@@ -132,13 +132,13 @@ def test_the_best_state_of_a_training_has_statistics_of_its_own_weights():
     torch.manual_seed(3)
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
     x = torch.randn(96, 4)
-    task = Task(
+    lesson = Lesson(
         TensorBatches([x, x.sum(1, keepdim=True)], 8),
         lambda m, b: (m(b[0]) - b[1]).pow(2).mean(),
         lambda m: -float((m(x) - x.sum(1, keepdim=True)).pow(2).mean()),
         (x,),
     )
-    result = train(model, task, Settings(3, 0.05))
+    result = train(model, lesson, Recipe(3, 0.05))
     assert result.best_epoch
     seen = model[0](x).detach()
     assert torch.allclose(model[1].running_mean, seen.mean(0), atol=1e-5)

@@ -50,7 +50,7 @@ class Mixture:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Teaching:
     """Samples, the teacher's answers to them, and the loss.
 
     Attributes:

@@ -15,7 +15,7 @@ Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Recipe:
     """How to train.
 
     Attributes:
@@ -36,7 +36,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Task(Generic[Batch]):
+class Lesson(Generic[Batch]):
     """What to learn.
 
     Attributes:
