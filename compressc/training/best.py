@@ -36,7 +36,11 @@ class BestState:
             return False
         self.score, self.epoch = numbers, epoch
         with torch.no_grad():
-            self._state = {name: t.detach().clone() for name, t in self._tensors().items()}
+            for name, tensor in self._tensors().items():
+                if name in self._state:  # in place: two copies would be held at a time
+                    self._state[name].copy_(tensor)
+                else:
+                    self._state[name] = tensor.detach().clone()
         return True
 
     def restore(self) -> None:

@@ -20,7 +20,7 @@ class Recipe:
 
     Attributes:
         epochs: passes over the data, at least 1.
-        learning_rate: peak of the schedule.
+        learning_rate: peak of the schedule; None for one that `find_rate` takes from the data.
         weight_decay: of AdamW; on matrices and filters, not on biases and norms.
         warmup: share of the steps over which the learning rate rises.
         clip: largest norm of the gradient of all parameters together; 0 for any.
@@ -28,7 +28,7 @@ class Recipe:
     """
 
     epochs: int
-    learning_rate: float
+    learning_rate: float | None
     weight_decay: float = 0.01
     warmup: float = 0.1
     clip: float = 1.0

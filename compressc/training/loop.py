@@ -1,4 +1,4 @@
-"""The training loop: AdamW, cosine schedule, best state kept, stops where it diverges."""
+"""The training loop: AdamW, cosine schedule, best state kept, a step back where the loss rises."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ from torch import Tensor, nn
 from compressc.errors import CompresscError
 from compressc.training.best import BestState
 from compressc.training.lesson import Batch, Lesson, Recipe
+from compressc.training.rate import DEFAULT, find_rate
 from compressc.training.result import Epoch, Moment, TrainingResult
 from compressc.training.schedule import cosine_with_warmup
 from compressc.training.statistics import reestimate
+
+#: Setbacks in a row after which a run is given up.
+PATIENCE = 4
 
 
 def train(
@@ -30,6 +34,10 @@ def train(
 
     The same arguments give the same bytes on the same machine; the global generators are left as
     they were. Ctrl-C passes through: the module then holds the best state so far.
+
+    An epoch with a loss or gradient that is not finite, or after which more than half of what was
+    gained since the start is lost, is a setback: the best state comes back, the learning rate is
+    halved, the optimizer forgets. After four in a row the run is given up.
 
     Args:
         module: what to train; dropout and batch norm are active in steps, not in validation.
@@ -46,10 +54,11 @@ def train(
     with _seeded(recipe.seed, trained), _trainable(trained):
         try:
             run.validate(lesson, 0)
+            run.start_optimizer(lesson)
             for number in range(1, recipe.epochs + 1):
-                if not run.epoch(lesson, number):
+                went_well = run.epoch(lesson, number) and run.validate(lesson, number)
+                if not went_well and not run.step_back(number):
                     break
-                run.validate(lesson, number)
         finally:
             run.best.restore()
             module.eval()
@@ -70,25 +79,40 @@ class _Run:
     score: tuple[float, ...] = ()
     mean: float = math.nan
     step: int = 0
+    rate: float = math.nan
+    factor: float = 1.0
+    setbacks: list[int] = field(default_factory=list)
     diverged: int | None = None
 
     def __post_init__(self) -> None:
         self.best = BestState(self.module)
         self.generator = torch.Generator().manual_seed(self.recipe.seed)
-        self.optimizer = _adamw(self.parameters, self.recipe)
+
+    def start_optimizer(self, lesson: Lesson[Batch]) -> None:
+        """Settle the rate; what a search for it changes is undone: the best state is the start."""
+        given = self.recipe.learning_rate
+        if given is not None:
+            self.rate = given
+        elif self.best.score is not None:
+            seed = self.recipe.seed
+            with _seeded(seed, self.parameters):
+                self.rate = find_rate(self.module, lesson, self.parameters, seed)
+            self.best.restore()
+        else:
+            self.rate = DEFAULT
+        self.optimizer = _adamw(self.parameters, self.recipe.weight_decay)
 
     @property
     def steps(self) -> int:
         return self.recipe.epochs * self.per_epoch
 
     def epoch(self, lesson: Lesson[Batch], number: int) -> bool:
-        """One pass over the data; False where it diverged."""
+        """One pass over the data; False where a loss or gradient was not finite."""
         self.module.train()
         total = 0.0
         for count, batch in enumerate(lesson.batches.epoch(self.generator), 1):
             value = self._step(lesson.loss(self.module, batch))
             if value is None:
-                self.diverged = number
                 return False
             total += value
             self.mean = total / count
@@ -100,9 +124,9 @@ class _Run:
         value = float(loss.detach())
         if not math.isfinite(value):
             return None
-        factor = cosine_with_warmup(self.step, self.steps, self.recipe.warmup)
+        factor = self.factor * cosine_with_warmup(self.step, self.steps, self.recipe.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.recipe.learning_rate * factor
+            group["lr"] = self.rate * factor
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip or math.inf)
@@ -112,8 +136,20 @@ class _Run:
         self.step += 1
         return value
 
-    def validate(self, lesson: Lesson[Batch], number: int) -> None:
-        """Score the module and offer its state as the best."""
+    def step_back(self, number: int) -> bool:
+        """To the best state, at half the rate; False where that was tried often enough."""
+        self.setbacks.append(number)
+        self.best.restore()
+        self.factor /= 2
+        self.step = number * self.per_epoch  # the schedule goes on behind the epoch
+        self.optimizer = _adamw(self.parameters, self.recipe.weight_decay)
+        if self.setbacks[-PATIENCE:] == list(range(number - PATIENCE + 1, number + 1)):
+            self.diverged = number
+        return self.diverged is None
+
+    def validate(self, lesson: Lesson[Batch], number: int) -> bool:
+        """Score the module and offer its state as the best; False where it is a setback."""
+        self.module.zero_grad(set_to_none=True)
         self.module.eval()
         if number and lesson.seen:  # running averages trail behind the weights
             reestimate(self.module, lesson.seen)
@@ -126,6 +162,14 @@ class _Run:
         else:
             self.history.append(Epoch(number, self.mean, self.score))
         self._tell(max(number, 1))
+        return not self._is_setback()
+
+    def _is_setback(self) -> bool:
+        """Whether the score is not finite, or below the middle between start and best."""
+        if not all(map(math.isfinite, self.score)):
+            return True
+        first, best = self.start[0], self.best.score
+        return best is not None and math.isfinite(first) and self.score[0] < (first + best[0]) / 2
 
     def _tell(self, epoch: int) -> None:
         self.progress(
@@ -141,20 +185,24 @@ class _Run:
                 hint="lower the learning rate, and check the model and the data",
             )
         return TrainingResult(
-            self.start, self.best.score, self.best.epoch, tuple(self.history), self.diverged
+            start=self.start,
+            best=self.best.score,
+            best_epoch=self.best.epoch,
+            history=tuple(self.history),
+            rate=self.rate,
+            setbacks=tuple(self.setbacks),
+            diverged=self.diverged,
         )
 
 
-def _adamw(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+def _adamw(parameters: list[nn.Parameter], weight_decay: float) -> torch.optim.Optimizer:
     matrices = [p for p in parameters if p.ndim > 1]
     vectors = [p for p in parameters if p.ndim <= 1]
     groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": matrices, "weight_decay": weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=recipe.learning_rate
-    )
+    return torch.optim.AdamW([group for group in groups if group["params"]])
 
 
 @contextmanager

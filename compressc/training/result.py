@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -42,11 +43,15 @@ class TrainingResult:
         best: score of the state that was kept.
         best_epoch: the epoch that state was reached in; 0 means that training made nothing better.
         history: one entry for each epoch that was finished.
-        diverged: the epoch in which a loss or gradient stopped being finite, or None.
+        rate: peak learning rate that the run began with.
+        setbacks: epochs after which it went back to the best state and halved the rate.
+        diverged: the epoch in which it was given up, after setbacks in a row; or None.
     """
 
     start: tuple[float, ...]
     best: tuple[float, ...]
     best_epoch: int
     history: tuple[Epoch, ...]
+    rate: float = math.nan
+    setbacks: tuple[int, ...] = ()
     diverged: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -12,22 +12,29 @@ from compressc.data import Split
 from compressc.ir import Graph
 from compressc.pipeline import Context, Pass
 from compressc.plugins import OBJECTIVES, distribution, load
+from compressc.tasks import Response, Task, task_of
 from compressc.training import Lesson, Moment, Recipe, TrainingResult, train
 from compressc_distill.features import Pair, choose_points, find_pairs
 from compressc_distill.holdout import hold_out
 from compressc_distill.objectives import Objective
-from compressc_distill.outputs import Rows, logits_name
 from compressc_distill.reach import judge
 from compressc_distill.teacher import Reader, Teacher
 from compressc_distill.teaching import Mixture, Teaching
+
+#: A recovery takes hundreds of steps, however small the data are.
+STEPS = 400
 
 
 class Distill(Pass):
     """Train the model as it stands to answer as the model the run started with.
 
-    Loss = alpha * cross entropy + (1 - alpha) * T^2 * KL(teacher/T || student/T) (Hinton, Vinyals
-    and Dean 2015), without labels the second term alone; plus, by `features`, the normalized
-    squared error of inner values, paired with the teacher's through the lineage of the graph.
+    Loss = alpha * loss by labels + (1 - alpha) * objective, without labels the second term alone;
+    plus, by `features`, the normalized squared error of inner values, paired with the teacher's
+    through the lineage of the graph. The objective follows from what the model puts out: T^2 *
+    KL(teacher/T || student/T) for class scores (Hinton, Vinyals and Dean 2015), the same number by
+    number for independent scores, squared error over variance for values, cosine for embeddings.
+    What is compared is the value before a final softmax, sigmoid or norm. Several outputs are all
+    matched, each by its kind.
 
     A tenth of the training data is held out; the state that does best on it is kept, and that may
     be the one before training. The test data is not looked at.
@@ -42,16 +49,18 @@ class Distill(Pass):
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
     """How often to go through the training data."""
-    lr: Annotated[float, Field(gt=0, le=1)] = 2e-3
-    """Peak learning rate of AdamW; it warms up, then falls by a cosine."""
-    batch_size: Annotated[int, Field(ge=1)] = 64
-    """Samples in a step."""
+    lr: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
+    """Peak learning rate of AdamW; it warms up, then falls by a cosine. `auto` looks how far the
+    first step may go on this model and data. It is halved where the loss rises."""
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Samples in a step; `auto` is 64, and down to 16 where that gives fewer than 400 steps."""
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Weight of the labels against the teacher's answers; 0 without labels."""
     temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
     """T of the distillation loss: a higher one makes more of the unlikely classes."""
-    objective: str = "kd"
-    """The distillation loss: `kd`, `mse_logits`, `dkd` or one that a plugin brings."""
+    objective: str = "auto"
+    """The distillation loss of the judged output: `kd`, `dkd`, `mse_logits`, `bernoulli`,
+    `scaled_mse`, `cosine`, `vectors` or one that a plugin brings; `auto` goes by the output."""
     features: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the feature loss; 0 for none."""
     feature_points: Annotated[int, Field(ge=1)] = 4
@@ -71,7 +80,8 @@ class Distill(Pass):
     @classmethod
     def _known(cls, name: str) -> str:
         """A misspelt objective is an error before any work starts."""
-        distribution(OBJECTIVES, name)
+        if name != "auto":
+            distribution(OBJECTIVES, name)
         return name
 
     def uses(self) -> tuple[Any, ...]:
@@ -80,7 +90,8 @@ class Distill(Pass):
 
     def cache_key(self) -> dict[str, Any]:
         """The options, and the release that the objective comes from."""
-        return {**super().cache_key(), "objective_from": distribution(OBJECTIVES, self.objective)}
+        name = "kd" if self.objective == "auto" else self.objective
+        return {**super().cache_key(), "objective_from": distribution(OBJECTIVES, name)}
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Train the layers of the graph in place.
@@ -89,59 +100,74 @@ class Distill(Pass):
             CompresscError: CC105 without data, CC107 for an unknown objective, CC301 where data and
                 model do not fit, CC502 where not even the start scores a finite number.
         """
-        data = ctx.require_data(self.name)
-        output = logits_name(graph)
+        data, task = ctx.require_data(self.name), task_of(ctx)
+        output = task.value_in(graph)
         trained = {op.name: op.layer for op in graph if op.layer and list(op.layer.parameters())}
         if not trained:
             ctx.note(output, "skipped: the graph has no parameters to train")
             return
         seed = ctx.seed + self.seed
-        teaching, exam = self._lessons(graph, ctx, hold_out(data.train, self.holdout, seed))
-        recipe = Recipe(self.epochs, self.lr, self.weight_decay, self.warmup, self.clip, seed)
-        batches = teaching.batches(self.batch_size)
-        lesson = Lesson(batches, teaching.loss, exam.examine, teaching.seen())
-        try:
-            result = train(teaching.student.module, lesson, recipe, progress=report(ctx))
-        finally:
-            teaching.student.module.to("cpu")
-        ctx.note(output, summary(result, len(exam.samples)))
+        teaching, exam = self._teachings(graph, ctx, hold_out(data.train, self.holdout, seed))
+        result = self._train(teaching, exam, ctx, seed)
+        for text in summary(result, exam):
+            ctx.note(output, text)
         if result.best_epoch:
             for name, layer in trained.items():
                 graph.set_layer(name, layer)
 
-    def _lessons(
+    def _train(self, teaching: Teaching, exam: Teaching, ctx: Context, seed: int) -> TrainingResult:
+        size = batch_size(len(teaching.samples), self.epochs)
+        batches = teaching.batches(size if self.batch_size == "auto" else self.batch_size)
+        rate = None if self.lr == "auto" else self.lr
+        recipe = Recipe(self.epochs, rate, self.weight_decay, self.warmup, self.clip, seed)
+        lesson = Lesson(batches, teaching.loss, exam.examine, teaching.seen())
+        try:
+            result = train(
+                teaching.student.module, lesson, recipe, progress=report(ctx, exam.metric.title)
+            )
+        finally:
+            teaching.student.module.to("cpu")
+        steps = f"{self.epochs} epochs of {len(batches)} steps with {batches.batch_size} samples"
+        chosen = "chosen by a first step: " if rate is None else ""
+        ctx.note(task_of(ctx).output, f"peak learning rate {chosen}{result.rate:.2g}; {steps}")
+        return result
+
+    def _teachings(
         self, graph: Graph, ctx: Context, splits: tuple[Split, Split]
     ) -> tuple[Teaching, Teaching]:
         """What is taught, and what is examined."""
-        pairs = self._pairs(graph, ctx)
-        taught, examined = logits_name(ctx.teacher), logits_name(graph)
-        teacher = Reader(_on(ctx.teacher, ctx), taught, [p.teacher for p in pairs], ctx.device)
-        student = Reader(graph, examined, [p.student for p in pairs], ctx.device)
-        objective: Objective = load(OBJECTIVES, self.objective)
-        mixture = Mixture(objective, self.alpha, self.temperature, self.features)
-        lessons = []
+        task, pairs = task_of(ctx), self._pairs(graph, ctx)
+        responses = learned(task)
+        teacher, student = (
+            Reader(g, [r.value_in(g) for r in responses], points, ctx.device)
+            for g, points in (
+                (_on(ctx.teacher, ctx), [p.teacher for p in pairs]),
+                (graph, [p.student for p in pairs]),
+            )
+        )
+        objective = objective_of(task.judged) if self.objective == "auto" else self.objective
+        mixture = Mixture(_load(objective), self.alpha, self.temperature, task)
+        others = tuple((r, _load(objective_of(r))) for r in responses[1:])
+        found = []
         for part in splits:
             labels = None if part.labels is None else part.labels.to(ctx.device)
             samples = Split(tuple(x.to(ctx.device) for x in part.inputs), labels)
             answers = Teacher(teacher, pairs, samples.inputs)
-            rows = Rows.fit(answers.ask(samples.take(1).inputs).logits, samples.take(1).labels)
-            lessons.append(Teaching(samples, answers, student, rows, mixture))
-        self._say(graph, ctx, splits[0])
-        for name, verdict in judge(graph, examined, {p.student: p for p in pairs}).items():
-            if verdict.outcome == "cannot":
-                ctx.note(name, f"skipped: {verdict.text}")
-        return lessons[0], lessons[1]
+            found.append(Teaching(samples, answers, student, mixture, others, self.features))
+        self._say(graph, ctx, objective, {p.student: p for p in pairs})
+        return found[0], found[1]
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         """By what a gradient gets to. Whether an epoch beats the start is not foretold."""
-        return judge(graph, logits_name(graph), self._points(graph, ctx))
+        return judge(graph, _values(graph, task_of(ctx)), self._points(graph, ctx))
 
     def _points(self, graph: Graph, ctx: Context) -> dict[str, Pair]:
         """The feature points: student value -> pair."""
         if not self.features:
             return {}
         found = find_pairs(graph, ctx.teacher)
-        points = choose_points(graph, logits_name(graph), found, self.feature_points)
+        output = task_of(ctx).value_in(graph)
+        points = choose_points(graph, output, found, self.feature_points)
         return {name: found[name] for name in points}
 
     def _pairs(self, graph: Graph, ctx: Context) -> list[Pair]:
@@ -151,17 +177,54 @@ class Distill(Pass):
             ctx.note(name, str(pair))
         if self.features and not points:
             text = "no inner value still stands for one of the teacher: features are off"
-            ctx.note(logits_name(graph), text)
+            ctx.note(task_of(ctx).value_in(graph), text)
         return list(points.values())
 
-    def _say(self, graph: Graph, ctx: Context, split: Split) -> None:
-        """Notes on what is left out."""
-        output = logits_name(graph)
-        others = [f"%{name}" for name in graph.output_names if name != output]
-        if others:
-            ctx.note(output, f"the output that is distilled; {', '.join(others)} only follow")
-        if split.labels is None:
-            ctx.note(output, "no labels: distilled by the teacher's answers alone")
+    def _say(self, graph: Graph, ctx: Context, objective: str, points: Mapping[str, Pair]) -> None:
+        """Notes on what is learned, and on what is left out."""
+        task = task_of(ctx)
+        judged = task.judged
+        before = f", taken before its {judged.ending}" if judged.ending else ""
+        others = [f"{r.name} by {objective_of(r)}" for r in learned(task)[1:]]
+        more = f"; also {', '.join(others)}" if others else ""
+        text = f"learned by {objective}{before}{more}"
+        ctx.note(task.value_in(graph), text)
+        if self.alpha and not task.labels:
+            why = "; ".join(task.warnings) or "no labels"
+            ctx.note(task.value_in(graph), f"{why}: distilled by the teacher's answers alone")
+        for name, verdict in judge(graph, _values(graph, task), points).items():
+            if verdict.outcome == "cannot":
+                ctx.note(name, f"skipped: {verdict.text}")
+
+
+def learned(task: Task) -> list[Response]:
+    """The outputs that have a value to learn from, the judged one first."""
+    return [task.judged, *(r for r in task.others if r.learned != "ids")]
+
+
+def objective_of(response: Response) -> str:
+    """The objective that goes with what an output is."""
+    if response.learned == "embedding" and response.ending != "normalize":
+        return "vectors"
+    return {
+        "class_scores": "kd",
+        "independent_scores": "bernoulli",
+        "embedding": "cosine",
+    }.get(response.learned, "scaled_mse")
+
+
+def batch_size(samples: int, epochs: int) -> int:
+    """Samples in a step: a small data set gives more, smaller steps. A multiple of 8, 16 to 64."""
+    return min(64, max(16, samples * epochs // STEPS // 8 * 8))
+
+
+def _load(name: str) -> Objective:
+    objective: Objective = load(OBJECTIVES, name)
+    return objective
+
+
+def _values(graph: Graph, task: Task) -> list[str]:
+    return [response.value_in(graph) for response in learned(task)]
 
 
 def _on(graph: Graph, ctx: Context) -> Graph:
@@ -169,22 +232,23 @@ def _on(graph: Graph, ctx: Context) -> Graph:
     return graph if ctx.device.type == "cpu" else graph.copy()
 
 
-def report(ctx: Context) -> Callable[[Moment], None]:
+def report(ctx: Context, name: str) -> Callable[[Moment], None]:
     """A listener that passes training progress on to the run."""
 
     def tell(moment: Moment) -> None:
         loss, right = -moment.score[0], moment.score[1]
         text = f"distill epoch {moment.epoch}/{moment.epochs} loss {moment.loss:.4f}"
-        text += f" held-out loss {loss:.4f} acc {right:.4f}"
+        text += f" held-out loss {loss:.4f} {name} {right:.4f}"
         ctx.progress(text, moment.step, moment.steps)
 
     return tell
 
 
-def summary(result: TrainingResult, samples: int) -> str:
-    """One line for the report: what was kept, and how it does on the samples held out."""
-    before, after = (f"loss {-s[0]:.4f}, accuracy {s[1]:.4f}" for s in (result.start, result.best))
-    epochs = len(result.history)
+def summary(result: TrainingResult, exam: Teaching) -> list[str]:
+    """Lines for the report: what was kept, how it does on the samples held out, and setbacks."""
+    name = exam.metric.title
+    before, after = (f"loss {-s[0]:.4f}, {name} {s[1]:.4f}" for s in (result.start, result.best))
+    epochs, samples = len(result.history), len(exam.samples)
     if result.best_epoch:
         text = f"kept epoch {result.best_epoch} of {epochs}: {after} on {samples} held-out samples"
         text += f", before training {before}"
@@ -192,6 +256,12 @@ def summary(result: TrainingResult, samples: int) -> str:
         text = (
             f"no epoch of {epochs} was better than the start ({before}): weights left as they were"
         )
+    lines = [text]
+    if result.setbacks:
+        places = ", ".join(map(str, result.setbacks))
+        lines.append(f"went back to the best state and halved the rate after epoch {places}")
     if result.diverged:
-        text += f"; training diverged in epoch {result.diverged}"
-    return text
+        lines[-1] += f"; training diverged in epoch {result.diverged}"
+    if result.best[1] <= exam.constant:
+        lines.append(f"not recovered: a constant answer has {name} {exam.constant:.4f}, too")
+    return lines

@@ -2,8 +2,9 @@
 
 An objective is a function `(student, teacher, labels, temperature) -> loss`:
 
-- student, teacher: logits `[n, v]`; the student's carry the gradient.
-- labels: class indices i64[n], -100 where a row has none, or None where there are no labels at all.
+- student, teacher: answers `[n, v]`, as they are before a final softmax, sigmoid or norm; the
+  student's carry the gradient.
+- labels: class indices i64[n], -100 where a row has none, or None where there are no class labels.
 - temperature: T > 0.
 - loss: a scalar, the mean over rows.
 """
@@ -22,6 +23,8 @@ from compressc.kernels import softmax_kl
 #: Weight of what the teacher says about the other classes in `dkd`. The paper takes up to 10, more
 #: for a more confident teacher.
 DKD_BETA = 8.0
+#: Answers that vary by less are constant, and dividing by their variance would blow up noise.
+LEAST_SPREAD = 1e-6
 
 
 class Objective(Protocol):
@@ -46,7 +49,7 @@ def kd(student: Tensor, teacher: Tensor, labels: Tensor | None, temperature: flo
             "CC301",
             "objective 'kd' needs 2 classes or more",
             got=str(student.shape[-1]),
-            hint="distill(objective=mse_logits, alpha=0)",
+            hint="distill(objective=scaled_mse)",
         )
     return softmax_kl(student, teacher, temperature, reduction="mean")
 
@@ -60,6 +63,51 @@ def mse_logits(
     2015, eq. 4). Works for outputs that are no class scores, too.
     """
     return F.mse_loss(student, teacher)
+
+
+def scaled_mse(
+    student: Tensor, teacher: Tensor, labels: Tensor | None, temperature: float
+) -> Tensor:
+    """Mean squared difference over the teacher's variance: 1 for a constant guess.
+
+    For values, whatever their unit is. The temperature has no part.
+    """
+    return F.mse_loss(student.float(), teacher.float()) / variance(teacher)
+
+
+def bernoulli(
+    student: Tensor, teacher: Tensor, labels: Tensor | None, temperature: float
+) -> Tensor:
+    """T^2 * KL of yes and no, each number by itself, the mean over all numbers.
+
+    For independent scores before their sigmoid: a number z is the two classes z and 0.
+    """
+    pairs = (torch.stack([x, torch.zeros_like(x)], -1).flatten(0, -2) for x in (student, teacher))
+    ours, theirs = pairs
+    return softmax_kl(ours, theirs, temperature, reduction="mean")
+
+
+def cosine(student: Tensor, teacher: Tensor, labels: Tensor | None, temperature: float) -> Tensor:
+    """Mean of 1 - cos(student, teacher), over that of the teacher's mean direction.
+
+    For embeddings, whose length says nothing; 1 for a constant guess. The temperature has no part.
+    """
+    mean = F.normalize(teacher.float(), dim=-1).mean(0)
+    constant = (1 - F.cosine_similarity(teacher.float(), mean[None], dim=-1)).mean()
+    missed = (1 - F.cosine_similarity(student.float(), teacher.float(), dim=-1)).mean()
+    return missed / constant.clamp_min(LEAST_SPREAD)
+
+
+def vectors(student: Tensor, teacher: Tensor, labels: Tensor | None, temperature: float) -> Tensor:
+    """`cosine` + `scaled_mse`: for vectors whose direction counts, and whose length may."""
+    return cosine(student, teacher, labels, temperature) + scaled_mse(
+        student, teacher, labels, temperature
+    )
+
+
+def variance(values: Tensor) -> Tensor:
+    """Variance around the mean of each column, the mean over columns; never 0."""
+    return values.float().var(0, correction=0).mean().clamp_min(LEAST_SPREAD)
 
 
 def dkd(student: Tensor, teacher: Tensor, labels: Tensor | None, temperature: float) -> Tensor:

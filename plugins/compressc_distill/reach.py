@@ -11,18 +11,18 @@ from compressc.ir import Graph, Op, TensorType, TupleType
 from compressc_distill.features import Pair
 
 #: Why a layer that no loss depends on is not trained.
-UNREACHED = "no gradient: the distilled output does not depend on it, or not by floats alone"
+UNREACHED = "no gradient: what is distilled does not depend on it, or not by floats alone"
 
 
-def judge(graph: Graph, output: str, points: Mapping[str, Pair]) -> dict[str, Verdict]:
+def judge(graph: Graph, outputs: Iterable[str], points: Mapping[str, Pair]) -> dict[str, Verdict]:
     """A verdict for each op.
 
     Args:
         graph: the student.
-        output: the value that is distilled.
+        outputs: the values that are distilled.
         points: feature points of the student, with the teacher's values they are held against.
     """
-    reached = reached_ops(graph, [output, *points])
+    reached = reached_ops(graph, [*outputs, *points])
     trained = {
         id(tensor)
         for op in graph
@@ -48,8 +48,9 @@ def reached_ops(graph: Graph, values: Iterable[str]) -> set[str]:
 def _differentiable(op: Op) -> bool:
     """Whether a gradient passes: integers and booleans stop it, and so does a detach."""
     types = op.type.items if isinstance(op.type, TupleType) else (op.type,)
-    floats = any(isinstance(t, TensorType) and t.dtype.is_floating_point for t in types)
-    return floats and op.kind != "aten.detach"
+    dtypes = [t.dtype for t in types if isinstance(t, TensorType)]
+    numbers = any(dtype.is_floating_point or dtype.is_complex for dtype in dtypes)
+    return numbers and op.kind not in ("aten.detach", "aten.detach.default")
 
 
 def _verdict(op: Op, trained: set[int], pair: Pair | None) -> Verdict:

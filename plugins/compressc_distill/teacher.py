@@ -21,14 +21,19 @@ ASK = 128
 
 @dataclass(frozen=True)
 class Answers:
-    """Logits `[b, ...]` and one value `[b, ...]` for each feature point."""
+    """What is learned `[b, ...]`, the judged one first, and a value for each feature point."""
 
-    logits: Tensor
+    learned: tuple[Tensor, ...]
     features: tuple[Tensor, ...] = ()
 
     def parts(self) -> tuple[Tensor, ...]:
-        """All tensors, the logits first."""
-        return (self.logits, *self.features)
+        """All tensors, in order."""
+        return (*self.learned, *self.features)
+
+    def like(self, parts: Sequence[Tensor]) -> Answers:
+        """Other tensors in the same order."""
+        count = len(self.learned)
+        return Answers(tuple(parts[:count]), tuple(parts[count:]))
 
 
 class Reader:
@@ -36,19 +41,20 @@ class Reader:
 
     Args:
         graph: the graph; its own layers run, and are moved to the device.
-        output: name of the value to take for logits.
+        learned: names of the values that are learned.
         points: names of the values to take for features.
     """
 
     def __init__(
-        self, graph: Graph, output: str, points: Sequence[str], device: torch.device
+        self, graph: Graph, learned: Sequence[str], points: Sequence[str], device: torch.device
     ) -> None:
-        self.module = lower(graph, also=[output, *points]).to(device)
+        self.count = len(learned)
+        self.module = lower(graph, also=[*learned, *points]).to(device)
 
     def __call__(self, module: nn.Module, inputs: Sequence[Tensor]) -> Answers:
         """Run `module`, which is `self.module` or a wrapper of it, on a batch."""
         values: list[Any] = module(*inputs)[1]
-        return Answers(values[0], tuple(values[1:]))
+        return Answers(tuple(values[: self.count]), tuple(values[self.count :]))
 
 
 class Teacher:
@@ -80,17 +86,16 @@ class Teacher:
         with torch.no_grad():
             answers = self.reader(self.reader.module, inputs)
             pairs = zip(self.pairs, answers.features, strict=True)
-            return Answers(answers.logits, tuple(pair.select(value) for pair, value in pairs))
+            return Answers(answers.learned, tuple(pair.select(value) for pair, value in pairs))
 
     def answers(self, index: Tensor) -> Answers:
         """Answers to the samples at the positions `index` i64[b]."""
         if self.kept is None:
             return self.ask(tuple(tensor[index] for tensor in self.inputs))
-        parts = [part[index] for part in self.kept.parts()]
-        return Answers(parts[0], tuple(parts[1:]))
+        return self.kept.like([part[index] for part in self.kept.parts()])
 
 
 def _joined(answers: Iterable[Answers]) -> Answers:
-    columns = zip(*(answer.parts() for answer in answers), strict=True)
-    logits, *features = (torch.cat(column) for column in columns)
-    return Answers(logits, tuple(features))
+    first, *more = answers
+    columns = zip(*(answer.parts() for answer in (first, *more)), strict=True)
+    return first.like([torch.cat(column) for column in columns])

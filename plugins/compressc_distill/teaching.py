@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from compressc.data import Split
+from compressc.kernels import softmax_kl_ce
+from compressc.tasks import NO_LABEL, Response, Task
+from compressc.tasks.scores import Metric, constant_scores, metrics, score
 from compressc.training import TensorBatches, batch_norms, batched
 from compressc_distill.features import feature_loss
-from compressc_distill.objectives import Objective
-from compressc_distill.outputs import NO_LABEL, Rows
+from compressc_distill.objectives import Objective, kd, variance
 from compressc_distill.teacher import Reader, Teacher
 
 #: Samples validated at a time.
@@ -23,30 +27,44 @@ SEEN = 1024
 
 @dataclass(frozen=True)
 class Mixture:
-    """Loss = alpha * cross entropy + (1 - alpha) * objective + features * feature loss.
+    """Loss = alpha * loss by labels + (1 - alpha) * objective.
 
     Attributes:
         objective: the distillation loss.
         alpha: weight of the labels; without labels it counts as 0.
         temperature: T of the objective.
-        features: weight of the feature loss.
+        task: knows the loss by labels.
     """
 
     objective: Objective
     alpha: float
     temperature: float
-    features: float
+    task: Task
 
     def of(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
-        """Loss of rows of logits `[n, v]` and labels `[n]`, features aside."""
+        """Loss of answers `[n, v]` and what labels say of each, both as `Task.split` has them."""
         alpha = 0.0 if labels is None else self.alpha
+        classes = self.task.judged.learned == "class_scores"
+        if labels is not None and self._in_one_pass(labels):
+            return softmax_kl_ce(
+                student, teacher, labels, self.temperature, alpha=1 - alpha, reduction="mean"
+            )
         total = student.new_zeros(())
         if alpha < 1:
-            total = (1 - alpha) * self.objective(student, teacher, labels, self.temperature)
-        # where no row has a label, cross entropy is 0/0
-        if alpha > 0 and labels is not None and bool((labels != NO_LABEL).any()):
-            total = total + alpha * F.cross_entropy(student, labels, ignore_index=NO_LABEL)
+            known = labels if classes else None
+            total = (1 - alpha) * self.objective(student, teacher, known, self.temperature)
+        if alpha > 0 and labels is not None:
+            supervised = self.task.supervised_loss(student, labels)
+            if self.task.judged.learned == "values":  # of the objective's scale
+                supervised = supervised / variance(teacher)
+            total = total + alpha * supervised
         return total
+
+    def _in_one_pass(self, labels: Tensor) -> bool:
+        """Whether both terms are the fused kernel's: the means of all rows are its means."""
+        classes = self.task.judged.learned == "class_scores"
+        mixed = classes and self.objective is kd and 0 < self.alpha < 1
+        return mixed and not bool((labels == NO_LABEL).any())
 
 
 @dataclass(frozen=True)
@@ -56,16 +74,18 @@ class Teaching:
     Attributes:
         samples: what is taught or examined, on the device of the models.
         teacher: answers to these samples.
-        student: reads logits and features off the student.
-        rows: how logits become rows.
-        mixture: the loss.
+        student: reads the same off the student.
+        mixture: the loss of the judged output.
+        others: the other outputs in the order of the answers, each with its objective.
+        features: weight of the feature loss.
     """
 
     samples: Split
     teacher: Teacher
     student: Reader
-    rows: Rows
     mixture: Mixture
+    others: tuple[tuple[Response, Objective], ...] = ()
+    features: float = 0.0
 
     def batches(self, size: int) -> TensorBatches:
         """Positions of samples, shuffled each epoch."""
@@ -85,26 +105,62 @@ class Teaching:
         part = self.samples.select(batch[0])
         theirs = self.teacher.answers(batch[0])
         ours = self.student(module, part.inputs)
-        total = self.mixture.of(*self.rows.split(ours.logits, theirs.logits, part.labels))
+        total = self._answers_loss(ours.learned, theirs.learned, part.labels)
         if theirs.features:
-            total = total + self.mixture.features * feature_loss(ours.features, theirs.features)
+            total = total + self.features * feature_loss(ours.features, theirs.features)
+        return total
+
+    def _answers_loss(
+        self, ours: Sequence[Tensor], theirs: Sequence[Tensor], labels: Tensor | None
+    ) -> Tensor:
+        """The mixture for the judged output, and the mean over the others, each by its kind."""
+        (student, teacher), known = self.mixture.task.split([ours[0], theirs[0]], labels)
+        total = self.mixture.of(student, teacher, known)
+        for (response, objective), mine, its in zip(self.others, ours[1:], theirs[1:], strict=True):
+            rows = response.rows(mine), response.rows(its)
+            total = total + objective(*rows, None, self.mixture.temperature) / len(self.others)
         return total
 
     def examine(self, module: nn.Module) -> tuple[float, float]:
-        """(minus the loss without features, share of right answers) over all samples.
+        """(minus the loss without features, the task's first score) over all samples.
 
-        Right is what the label says; without labels, what the teacher says.
+        The score is held against the labels; without labels, against the teacher.
         """
-        total = right = known = 0.0
+        total = scored = counted = 0.0
         for (index,) in batched([torch.arange(len(self.samples))], VALIDATE):
             part = self.samples.select(index)
-            ours, theirs, labels = self.rows.split(
-                self.student(module, part.inputs).logits,
-                self.teacher.answers(index).logits,
-                part.labels,
-            )
-            total += float(self.mixture.of(ours, theirs, labels)) * len(index)
-            truth = theirs.argmax(-1) if labels is None else labels
-            right += float((ours.argmax(-1) == truth).sum())
-            known += float((truth != NO_LABEL).sum())
-        return -total / len(self.samples), right / max(known, 1.0)
+            theirs = self.teacher.answers(index).learned
+            ours = self.student(module, part.inputs).learned
+            total += float(self._answers_loss(ours, theirs, part.labels)) * len(index)
+            found = score(self._plain, ours[0], self._labels(part), theirs[0])
+            if self.metric.name in found:
+                scored += found[self.metric.name] * len(index)
+                counted += len(index)
+        return -total / len(self.samples), scored / max(counted, 1.0)
+
+    @cached_property
+    def constant(self) -> float:
+        """The score of the best answer that is the same for all samples; NaN where it has none."""
+        index = torch.arange(min(len(self.samples), VALIDATE))
+        part, theirs = self.samples.select(index), self.teacher.answers(index).learned
+        found = constant_scores(self._plain, self._labels(part), theirs[0])
+        return found.get(self.metric.name, math.nan)
+
+    @cached_property
+    def metric(self) -> Metric:
+        """What the exam scores."""
+        return metrics(self._plain)[0]
+
+    @cached_property
+    def _plain(self) -> Task:
+        """The task as if what is learned were the output."""
+        task = self.mixture.task
+        judged = task.judged
+        # chances are no labels of yes and no
+        labels = task.labels and judged.kind in (judged.learned, "ids")
+        kind, dim = judged.learned, judged.value_dim
+        plain = replace(judged, kind=kind, dim=dim, ending="", threshold=0.0)
+        return replace(task, judged=plain, labels=labels)
+
+    def _labels(self, part: Split) -> Tensor | None:
+        return part.labels if self._plain.labels else None

@@ -1,15 +1,20 @@
 """The distillation losses against numbers worked out by hand or by their formula in float64."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from compressc_distill.objectives import DKD_BETA, dkd, kd, mse_logits
 from compressc_distill.teaching import Mixture
+from distill_nets import mlp
 from torch.nn import functional as F
 
 from compressc.errors import CompresscError
+from compressc.tasks import settle
 
+#: A task of class scores with a label for each sample.
+CLASSES = replace(settle(mlp()), labels=True)
 UNIFORM = torch.zeros(1, 2)
 THREE_TO_ONE = torch.tensor([[math.log(3.0), 0.0]])  # softmax (3/4, 1/4)
 
@@ -95,7 +100,7 @@ def test_a_perfect_student_has_no_loss_and_no_gradient(objective):
 
 def test_the_mixture_weighs_labels_and_teacher():
     # cross entropy of a uniform student over two classes is ln 2
-    mixture = Mixture(kd, alpha=0.25, temperature=1.0, features=0.0)
+    mixture = Mixture(kd, 0.25, 1.0, CLASSES)
     kl = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     labels = torch.tensor([1])
     assert mixture.of(UNIFORM, THREE_TO_ONE, labels).item() == pytest.approx(
@@ -104,7 +109,7 @@ def test_the_mixture_weighs_labels_and_teacher():
 
 
 def test_without_labels_the_mixture_is_the_teacher_alone():
-    mixture = Mixture(kd, alpha=0.25, temperature=1.0, features=0.0)
+    mixture = Mixture(kd, 0.25, 1.0, CLASSES)
     kl = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
     assert mixture.of(UNIFORM, THREE_TO_ONE, None).item() == pytest.approx(kl)
     nobody = torch.tensor([-100])

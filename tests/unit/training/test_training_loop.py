@@ -131,24 +131,53 @@ def test_scores_are_compared_from_the_first_number_on():
     assert best.epoch == 3
 
 
-def test_divergence_stops_and_restores_the_best():
+def test_divergence_goes_back_halves_the_rate_and_gives_up_after_four():
     model, lesson = linear_problem()
     calls = 0
 
     def loss(module, batch):
         nonlocal calls
         calls += 1
-        return lesson.loss(module, batch) * (
-            math.nan if calls > 6 else 1.0
-        )  # in epoch 2 of 4 steps
+        return lesson.loss(module, batch) * (math.nan if calls > 6 else 1.0)  # 4 steps an epoch
 
-    result = train(model, Lesson(lesson.batches, loss, lesson.validate), Recipe(5, 0.1))
-    assert result.diverged == 2
-    assert calls == 7
+    result = train(model, Lesson(lesson.batches, loss, lesson.validate), Recipe(9, 0.1))
+    assert result.setbacks == (2, 3, 4, 5)
+    assert result.diverged == 5
+    assert calls == 6 + 4
     assert len(result.history) == 1
     with torch.no_grad():
         assert lesson.validate(model) == result.best[0]
     assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_a_rate_that_is_too_high_is_halved_until_it_learns():
+    # at rate 8 the weights overshoot what is wanted, 3 and -1, by far
+    model, lesson = linear_problem()
+    nn.init.constant_(model.weight, 2.0)
+    rates = []
+    model.weight.register_post_accumulate_grad_hook(lambda p: rates.append(float(p.detach())))
+    result = train(model, lesson, Recipe(12, 8.0, weight_decay=0.0, warmup=0.0, clip=0.0))
+    assert result.setbacks[0] == 1
+    assert result.diverged is None
+    assert result.best > result.start
+    # behind the first setback the second epoch starts where the first one started
+    assert rates[4] == rates[0] == 2.0
+
+
+def test_one_bad_epoch_of_many_is_no_end():
+    model, lesson = linear_problem()
+    scores = iter([0.0, 10.0, 4.0, 11.0, 12.0])  # 4 is below the middle of 0 and 10
+    states = []
+
+    def validate(module):
+        states.append(state_bytes(module))
+        return next(scores)
+
+    seen = []
+    model.weight.register_post_accumulate_grad_hook(lambda p: seen.append(state_bytes(model)))
+    result = train(model, Lesson(lesson.batches, lesson.loss, validate), Recipe(4, 0.1))
+    assert (result.setbacks, result.best_epoch, result.diverged) == ((2,), 4, None)
+    assert seen[8] == states[1]  # the third epoch began with the state of the first
 
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights():
@@ -158,8 +187,44 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights():
         return module.weight.sum().sqrt()  # 0 at weight 0, with gradient inf
 
     result = train(model, Lesson(lesson.batches, loss, lesson.validate), Recipe(2, 0.1))
-    assert (result.diverged, result.best_epoch) == (1, 0)
+    assert (result.setbacks, result.best_epoch) == ((1, 2), 0)
     assert model.weight.item() == 0.0
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_rate_of_its_own_learns_and_is_the_same_for_one_seed(seed):
+    def run():
+        model, lesson = linear_problem()
+        result = train(model, lesson, Recipe(60, None, weight_decay=0.0, seed=seed))
+        return result, state_bytes(model)
+
+    (one, first), (two, second) = run(), run()
+    assert (one.rate, first) == (two.rate, second)
+    assert one.best[0] > 0.5 * one.start[0]
+
+
+def test_the_rate_is_half_the_way_that_the_first_step_should_go():
+    # 1 - w and 1 - b are equally far: of 1e-5 * 2^k the best step is the one nearest to 0.003
+    model, _ = linear_problem()
+    x = torch.ones(32, 1)
+    lesson = Lesson(
+        TensorBatches([x], 8),
+        lambda m, b: (m(b[0]) - 0.006).pow(2).mean(),  # w + b = 0.006
+        lambda m: -float((m(x) - 0.006).pow(2).mean()),
+    )
+    result = train(model, lesson, Recipe(1, None, weight_decay=0.0))
+    assert result.rate == pytest.approx(0.5 * 1e-5 * 2**8)  # 0.00256; 0.00512 overshoots
+
+
+def test_the_search_for_a_rate_leaves_no_trace():
+    def run(rate):
+        model = dropout_model()
+        _, lesson = linear_problem()
+        result = train(model, lesson, Recipe(2, rate))
+        return result.rate, state_bytes(model)
+
+    rate, searched = run(None)
+    assert run(rate) == (rate, searched)
 
 
 def test_nothing_finite_is_an_error():
