@@ -156,6 +156,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     from compressc.backend import load_backend
     from compressc.data import open_dataset
     from compressc.frontend import check_inputs, load_model, require_open_batch
+    from compressc.measure import require_memory
     from compressc.pipeline import (
         PassCache,
         Pipeline,
@@ -178,6 +179,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         model, example=example, input_spec=inputs, trust_pickle=trust_pickle, factory=factory
     )
     require_open_batch(loaded)
+    require_memory(loaded.graph, target.batches)
     if dataset is not None:
         check_inputs(loaded.graph, dataset.test.inputs)
     symbolize_widths(loaded.graph)

@@ -27,7 +27,9 @@ class Configured(BaseModel):
         libraries: distributions whose versions count beside those that the code imports.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
     entry_points: ClassVar[Group]
     name: ClassVar[str]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import traceback
@@ -13,6 +15,8 @@ from compressc.interruption import REST, end_at_signals, watch_native_code
 from compressc.scratch import scratch
 
 INTERRUPTED = 130
+#: What a system answers where there is no room, or no way, to write.
+_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     import typer
 
     from compressc.cli.app import app, with_default
-    from compressc.errors import CompresscError
+    from compressc.errors import CompresscError, first_line
 
     arguments = sys.argv[1:] if argv is None else argv
     show = "--traceback" in arguments or "COMPRESSC_TRACEBACK" in os.environ
@@ -38,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments = with_default([a for a in arguments if a != "--traceback"])
         with _own_temporary_folder():
             result = app(arguments, prog_name="compressc", standalone_mode=False)
+        sys.stdout.flush()  # a full disk says so only now
         if result == INTERRUPTED:  # what typer makes of KeyboardInterrupt
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
@@ -53,17 +58,29 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # `compressc inspect ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 0
-    except Exception as error:
+    except BaseException as error:  # SystemExit, too: no library ends a command without a word
         if show:
             traceback.print_exc()
+        if isinstance(error, OSError) and error.errno in _MACHINE:
+            _discard_output()
+            print(
+                f"[CC600] files and output can be written (got {first_line(error)})",
+                file=sys.stderr,
+            )
+            return 7
         print(
-            f"[internal] {type(error).__name__}: {error}; hint: this is a mistake in compressc, "
+            f"[internal] {first_line(error)}; hint: this is a mistake in compressc, "
             "please report it with the output of the same command and --traceback",
             file=sys.stderr,
         )
         return 70
+
+
+def _discard_output() -> None:
+    """What is still in the buffer has nowhere to go: Python would complain of it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -102,4 +119,22 @@ def entry() -> None:
     """The console script."""
     end_at_signals()
     watch_native_code()
+    _open_streams()
     sys.exit(main())
+
+
+def _open_streams() -> None:
+    """Standard streams that are open and take any text.
+
+    The first file that is opened would take the place of a closed one, and what libraries print
+    would be written into it. Names of files may hold what no encoding can show.
+    """
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(opened)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  (stays open)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -21,12 +21,21 @@ if TYPE_CHECKING:
     from compressc.report import Record
 
 
+def _folder(text: str) -> Path:
+    """An empty text would be the current folder, which nobody means."""
+    if not text:
+        raise typer.BadParameter("a folder has a name; the current one is .")
+    return Path(text)
+
+
 def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     model: ModelArgument,
     passes: Annotated[
         str, typer.Option("--passes", "-p", help="prune(ratio=0.5),distill,quant")
     ] = "",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("out"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", parser=_folder, help="Folder to write.")
+    ] = Path("out"),
     data: DataOption = None,
     inputs: InputsOption = None,
     emit: Annotated[str, typer.Option(help="Formats to write.")] = "pt2,onnx,openvino",
@@ -40,13 +49,17 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     instruction_set: Annotated[
         str, typer.Option(help="Of the processor that will run the files; default: this one's.")
     ] = "",
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Seed of every random choice.")
+    ] = 0,
     max_drop: Annotated[
         float | None, typer.Option(min=0, max=1, help="Fail where accuracy drops by more.")
     ] = None,
     trust_pickle: TrustPickleOption = False,
     factory: FactoryOption = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder for results of passes.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(parser=_folder, help="Folder for results of passes.")
+    ] = None,
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Keep no results of passes.")
     ] = False,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from compressc.ir import Graph
 
 BatchOption = Annotated[
-    int, typer.Option("--batch", min=1, help="Batch size that costs are given for.")
+    int, typer.Option("--batch", min=1, max=10**9, help="Batch size that costs are given for.")
 ]
 SizeOption = Annotated[
     list[str] | None,

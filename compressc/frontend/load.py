@@ -30,6 +30,7 @@ from compressc.frontend.inputs.specs import (
     ConstantSpec,
     InputSpec,
     check_inputs,
+    check_specs,
     make_example,
     parse_input,
     place_inputs,
@@ -82,6 +83,10 @@ def require_open_batch(loaded: Loaded) -> None:
         )
 
 
+#: Formats that were traced before: they have inputs of their own.
+_TRACED = ("exported program", "bundle", "graph")
+
+
 @dataclass(frozen=True)
 class _Request:
     """The arguments of `load_model` that the formats need."""
@@ -120,10 +125,10 @@ def load_model(
     """
     request = _Request(example, tuple(map(parse_input, input_spec)), trust_pickle, factory)
     if not isinstance(source, str | Path):
-        return _checked(_load_object(source, request), example)
+        return _checked(_load_object(source, request), request)
     path = Path(source)
     try:
-        return _checked(_READERS[recognise(path)](path, request), example)
+        return _checked(_READERS[recognise(path)](path, request), request)
     except (OSError, MemoryError) as error:  # other exceptions are mistakes of ours, and say so
         raise _unreadable(path, error) from error
 
@@ -134,9 +139,19 @@ def _unreadable(path: Path, error: Exception) -> CompresscError:
     )
 
 
-def _checked(loaded: Loaded, example: Example | None) -> Loaded:
+def _checked(loaded: Loaded, request: _Request) -> Loaded:
+    if request.factory is not None and loaded.format != "state dict":
+        raise CompresscError(
+            "CC100",
+            "--factory builds the module of a state dict",
+            got=f"{loaded.format}",
+            where=loaded.source,
+            hint="leave it out",
+        )
+    if request.specs and loaded.format in _TRACED:
+        check_specs(loaded.graph, request.specs)
     check_finite(loaded.graph)
-    if example is not None and loaded.example is not None:
+    if request.example is not None and loaded.example is not None:
         check_inputs(loaded.graph, loaded.example)
     return loaded
 

@@ -2,7 +2,7 @@
 
 from compressc.measure.fidelity import Fidelity, fidelity
 from compressc.measure.latency import Speedup, Spread, Verdict, measure_latency, speedup
-from compressc.measure.memory import peak_bytes
+from compressc.measure.memory import peak_bytes, require_memory
 from compressc.measure.prediction import Runner, predict
 from compressc.measure.size import bytes_on_disk
 
@@ -17,5 +17,6 @@ __all__ = [
     "measure_latency",
     "peak_bytes",
     "predict",
+    "require_memory",
     "speedup",
 ]

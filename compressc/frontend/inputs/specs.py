@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from compressc.ir.types import evaluate
 #: Sizes stand-ins for open dimensions: distinct primes, so that none is taken for another or for a
 #: real width. The first is the batch.
 _SIZES = (5, 11, 13, 17, 19, 23)
+#: Numbers of one example input.
+_MOST_NUMBERS = 1 << 30
 _PATH = re.compile(r"[^\W\d]\w*(\.[\w-]+)*")
 _CONSTANT = re.compile(r"True|False|None|-?\d+(\.\d*)?(e-?\d+)?|'[^'\\]*'|\"[^\"\\]*\"")
 
@@ -109,6 +112,33 @@ def check_inputs(graph: Graph, tensors: Sequence[torch.Tensor]) -> None:
             raise CompresscError("CC204", text, got=f"{name} = {size}", where=graph.name)
 
 
+def check_specs(graph: Graph, specs: Sequence[InputSpec | ConstantSpec]) -> None:
+    """Inputs in words do not contradict those of a model that was traced before.
+
+    Raises:
+        CompresscError: CC204 naming the input at fault.
+    """
+    types = [spec.type for spec in specs if isinstance(spec, InputSpec)]
+    wanted = [graph.type_of(op.name) for op in graph.inputs]
+    fits = len(types) == len(wanted) and all(
+        ours.dtype == theirs.dtype
+        and len(ours.shape) == len(theirs.shape)
+        and all(
+            size == said or not isinstance(size, int)
+            for size, said in zip(ours.shape, theirs.shape, strict=True)
+        )
+        for ours, theirs in zip(wanted, types, strict=True)
+    )
+    if not fits:
+        raise CompresscError(
+            "CC204",
+            f"the model was exported with the inputs {', '.join(map(str, wanted))}",
+            got=", ".join(map(str, types)) or "no tensor",
+            where="--input",
+            hint="leave --input out, or export the model with these inputs",
+        )
+
+
 def open_sizes(graph: Graph, tensors: Sequence[torch.Tensor]) -> dict[str, int]:
     """The size that inputs, which fit the graph, give each open dimension."""
     given = {op.name: tensor for op, tensor in zip(graph.inputs, tensors, strict=True)}
@@ -148,6 +178,11 @@ def _tensor(
     type_: TensorType, sizes: Mapping[str, int], generator: torch.Generator
 ) -> torch.Tensor:
     shape = [evaluate(size, sizes) for size in type_.shape]
+    if math.prod(shape) > _MOST_NUMBERS:
+        got = f"{math.prod(shape):,}"
+        raise CompresscError(
+            "CC204", f"an example input of at most {_MOST_NUMBERS:,} numbers", got=got
+        )
     if type_.dtype.is_floating_point or type_.dtype.is_complex:
         return torch.randn(shape, generator=generator).to(type_.dtype)
     return torch.randint(0, 2, shape, generator=generator).to(type_.dtype)
