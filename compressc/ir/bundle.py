@@ -10,7 +10,9 @@ from pathlib import Path
 import safetensors
 import torch
 
+from compressc.durable import sync
 from compressc.errors import CompresscError
+from compressc.interruption import held_back
 from compressc.ir.aligned import is_aligned, write_aligned
 from compressc.ir.graph import Graph
 from compressc.ir.parser import parse_graph
@@ -23,7 +25,7 @@ def save_bundle(graph: Graph, folder: Path) -> None:
     """Write a graph into a folder, which is made where missing.
 
     Files are written aside and renamed: a graph that was loaded from the same folder keeps the old
-    file mapped, and no crash leaves half a file.
+    file mapped, and no crash leaves half a file. On return, both are on the disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach() for name, tensor in graph.tensors().items()}
@@ -34,8 +36,12 @@ def save_bundle(graph: Graph, folder: Path) -> None:
     try:
         aside[TEXT].write_text(str(graph), encoding="utf-8")
         write_aligned(stored, aside[WEIGHTS], {_ORDERS: json.dumps(orders)} if orders else {})
-        for name, path in aside.items():
-            os.replace(path, folder / name)
+        for path in aside.values():
+            sync(path)
+        with held_back():  # text and weights of one graph
+            for name, path in aside.items():
+                os.replace(path, folder / name)
+        sync(folder)
     finally:
         for path in aside.values():
             path.unlink(missing_ok=True)

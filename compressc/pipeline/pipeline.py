@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -120,6 +121,9 @@ class Pipeline:
         start = time.perf_counter()
         self._guarded_run(step.pass_, graph, context)
         seconds = time.perf_counter() - start
+        # Libraries leave cycles that hold tensors, several times the model, until Python happens
+        # to look for them: it counts objects, not bytes.
+        gc.collect()
         self._check(step.pass_, before, graph)
         facts = Facts(
             text=step.pass_.text,
@@ -156,7 +160,7 @@ class Pipeline:
                 pass_.run(graph, context)
         except CompresscError:
             raise
-        except Exception as error:  # a stranger's pass may raise anything
+        except (Exception, SystemExit) as error:  # a stranger's pass may raise anything
             raise CompresscError(
                 "CC601",
                 f"pass '{pass_.name}' failed",

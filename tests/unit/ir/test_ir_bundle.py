@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -249,3 +250,27 @@ def test_a_loaded_bundle_computes_the_same_bits(tmp_path):
     for batch in (1, 2, 5):
         x = torch.randn(batch, 13)
         assert torch.equal(lower(loaded)(x), module(x))
+
+
+def test_both_files_are_on_the_disk_before_they_have_their_names(tmp_path, monkeypatch) -> None:
+    """A power cut may undo what was not synced: bytes first, then names, then their folder."""
+    events: list[tuple[str, str]] = []
+    real_sync, real_replace = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        events.append(("sync", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+        real_sync(descriptor)
+
+    def replace(source: Path, target: Path) -> None:
+        events.append(("name", Path(target).name))
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    module = torch.nn.Linear(4, 3)
+    save_bundle(export_graph(module, torch.randn(3, 4)), tmp_path / "bundle")
+    kinds = [kind for kind, _ in events]
+    assert kinds == ["sync", "sync", "name", "name", "sync"]
+    assert {name for _, name in events[2:4]} == {"graph.txt", "weights.safetensors"}
+    assert all(name.endswith(".partial") for _, name in events[:2])
+    assert events[-1] == ("sync", "bundle")
