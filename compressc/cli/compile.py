@@ -55,6 +55,9 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     max_drop: Annotated[
         float | None, typer.Option(min=0, max=1, help="Fail where accuracy drops by more.")
     ] = None,
+    judged: Annotated[
+        str | None, typer.Option(help="Output to learn and judge, of several: its key or name.")
+    ] = None,
     trust_pickle: TrustPickleOption = False,
     factory: FactoryOption = None,
     cache: Annotated[
@@ -89,6 +92,7 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
                 seed=seed,
                 trust_pickle=trust_pickle,
                 factory=factory,
+                judged=judged,
                 target=target,
                 cache=None if no_cache else cache or "default",
                 progress=progress,

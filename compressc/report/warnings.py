@@ -12,13 +12,12 @@ _NOTHING = 0.1
 
 def warnings(record: Record) -> list[str]:
     """What one should know before any figure, one sentence each."""
-    found = [] if record.task is None else list(record.task.warnings)
-    for entry in record.passes:
-        if entry.idle:
-            found.append(f"{entry.text} changed nothing")
-    metric = None if record.task is None else record.task.primary
-    if record.task is not None and metric is not None:
-        found += _worthless(record, metric, record.task.constant.get(metric.name))
+    found = []
+    if record.task is not None:
+        if (metric := record.task.primary) is not None:
+            found += _worthless(record, metric, record.task.constant.get(metric.name))
+        found += record.task.warnings
+    found += [f"{entry.text} changed nothing" for entry in record.passes if entry.idle]
     return found
 
 

@@ -49,7 +49,8 @@ def settle(graph: Graph, data: TransferSet | None = None, output: str | None = N
 
     Args:
         graph: the teacher.
-        data: the transfer set. Its training part is looked at; the test part is not.
+        data: the transfer set. The teacher is asked about samples of its training part; of the test
+            part where no other has labels.
         output: the output to judge, by its key or name; chosen where it is not given.
 
     Raises:
@@ -65,12 +66,12 @@ def settle(graph: Graph, data: TransferSet | None = None, output: str | None = N
             hint="compress a module whose forward returns logits [n, ...]",
         )
     if data is None:
-        return _without_labels(_wanted(responses, output), responses, output, "no data")
-    probe = _Probe(graph, data.train)
+        return _without_labels(_wanted(responses, output), responses, output)
+    probe = _Probe(graph, data)
     responses = [_measured(r, x) for r, x in zip(responses, probe.outputs(responses), strict=True)]
     candidates = _wanted(responses, output)
-    if data.train.labels is None:
-        task = _without_labels(candidates, responses, output, "no labels")
+    if probe.samples.labels is None:
+        task = _without_labels(candidates, responses, output)
         return replace(task, signs=_two_sided(task, probe))
     return _with_labels(candidates, responses, output, probe)
 
@@ -92,12 +93,15 @@ def _wanted(responses: Sequence[Response], output: str | None) -> list[Response]
 
 
 class _Probe:
-    """The teacher's outputs for a few samples of the training part, drawn at random."""
+    """The teacher's outputs for a few samples, drawn at random."""
 
-    def __init__(self, graph: Graph, samples: Samples) -> None:
-        self.graph, self.samples = graph, samples
+    def __init__(self, graph: Graph, data: TransferSet) -> None:
+        self.graph, self.data = graph, data
+        self.samples: Samples = data.train
+        if data.train.labels is None and data.test.labels is not None:
+            self.samples = data.test
         # at random, because labels may be sorted
-        order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0))
+        order = torch.randperm(len(self.samples), generator=torch.Generator().manual_seed(0))
         self._order, self.index = order[:MANY], order[:FEW]
         self._known: dict[int, Tensor] = {}
 
@@ -113,6 +117,12 @@ class _Probe:
         """Of the samples, `[k, ...]`."""
         assert self.samples.labels is not None
         return self.samples.labels[self.index.to(self.samples.labels.device)]
+
+    @property
+    def highest(self) -> int:
+        """The highest label of all parts: one out of range anywhere is found before any work."""
+        parts = (self.data.train, self.data.calibration, self.data.test)
+        return max(int(part.labels.max()) for part in parts if part.labels is not None)
 
     def outputs(self, responses: Sequence[Response]) -> list[Tensor]:
         """What the teacher puts out for the samples, `[k, ...]` each."""
@@ -178,7 +188,7 @@ def _all_near(numbers: Tensor, wanted: float) -> bool:
 
 
 def _without_labels(
-    candidates: Sequence[Response], responses: Sequence[Response], output: str | None, why: str
+    candidates: Sequence[Response], responses: Sequence[Response], output: str | None
 ) -> Task:
     """Choose by kind: what says most about a model comes first."""
     best = min(candidates, key=lambda r: (_RANK[r.kind], r.name != "logits"))
@@ -186,8 +196,8 @@ def _without_labels(
     warnings = []
     if equal and best.name != "logits":
         names = ", ".join(f"'{r.name}'" for r in equal)
-        warnings.append(f"output '{best.name}' is judged; {names} may be meant as well: name it")
-    chosen = "as you said" if output is not None else f"{why} to tell by"
+        warnings.append(f"output '{best.name}' is judged; {names} may be meant as well (--judged)")
+    chosen = "the one that was named" if output is not None else "no labels say otherwise"
     reason = f"output '{best.name}' is judged as {_TITLES[best.kind]}: {chosen}"
     return Task(best, tuple(responses), reason=reason, warnings=tuple(warnings))
 
@@ -217,12 +227,14 @@ def _with_labels(
     named = f"output '{best.name}' is judged as {_TITLES[best.kind]}"
     figures = _figures(best, how_well)
     if how_well.at_chance:
-        return _dropped(task, candidates, f"the teacher does not know the labels: {figures}")
+        return _dropped(task, candidates, f"the labels are not known to the teacher: {figures}")
     others = {f"'{r.name}'" for r, s in ranked[1:] if r.index != best.index and not s.at_chance}
     warnings = []
     if others and output is None:
         names = ", ".join(sorted(others))
-        warnings.append(f"{named}, whose labels the teacher knows best; they fit {names}, too")
+        warnings.append(
+            f"{named}, whose labels the teacher knows best; they fit {names}, too (--judged)"
+        )
     return replace(task, reason=f"{named}: {figures}", warnings=tuple(warnings))
 
 
@@ -263,12 +275,11 @@ def _finite(sigmas: float) -> float:
 
 
 def _in_range(response: Response, probe: _Probe) -> bool:
-    """Whether every label of the part is one of the classes."""
+    """Whether every label is one of the classes."""
     if response.kind != "class_scores" or response.dim is None:
         return True
     (output,) = probe.outputs([response])
-    assert probe.samples.labels is not None
-    return int(probe.samples.labels.max()) < output.shape[response.dim]
+    return probe.highest < output.shape[response.dim]
 
 
 def _unusable(
@@ -285,9 +296,7 @@ def _unusable(
     """
     labels = probe.labels
     if any(r.kind == "embedding" for r in candidates) and labels[0].numel() == 1:
-        task = _without_labels(
-            [r for r in candidates if r.kind == "embedding"], responses, output, "no class scores"
-        )
+        task = _without_labels([r for r in candidates if r.kind == "embedding"], responses, output)
         text = "the labels are not used: an embedding has no scores of classes"
         return replace(task, warnings=(*task.warnings, text))
     hint = "leave the labels out to follow the teacher alone"
@@ -295,11 +304,10 @@ def _unusable(
         hint = f"give class indices as integers, y.astype('int64'); or {hint}"
     if found and found[0].dim is not None:
         (value,) = probe.outputs(found[:1])
-        assert probe.samples.labels is not None
         raise CompresscError(
             "CC301",
             f"labels are below the model's {value.shape[found[0].dim]} classes",
-            got=str(int(probe.samples.labels.max())),
+            got=str(probe.highest),
             where=f"output '{found[0].name}'",
             hint=f"number the classes as the model does, or {hint}",
         )
@@ -326,4 +334,4 @@ def _figures(response: Response, how_well: Skill) -> str:
     if response.kind == "values":
         return f"R^2 of the teacher {how_well.score:.2f} on {how_well.count} labels"
     right = f"{how_well.score * 100:.1f} % of {how_well.count} labels"
-    return f"it is right on {right}, where chance is {how_well.chance * 100:.1f} %"
+    return f"the teacher is right on {right}, where chance is {how_well.chance * 100:.1f} %"

@@ -212,7 +212,7 @@ def test_labels_that_the_teacher_does_not_know_are_dropped_and_it_is_said():
     x, labels = torch.randn(400, 8), torch.randint(0, 6, (400,))
     task = settle(graph_of(lambda z: z), dataset(x, labels))
     assert not task.labels
-    assert "does not know the labels" in task.warnings[0]
+    assert "not known to the teacher" in task.warnings[0]
     few = dataset(x[:20], labels[:20])  # twenty samples cannot show that
     assert settle(graph_of(lambda z: z), few).labels
 
@@ -236,6 +236,25 @@ def test_labels_that_fit_no_output_are_an_error(labels, text):
         settle(graph_of(lambda z: z), dataset(torch.randn(40, 8), labels))
     assert error.value.code == "CC301"
     assert "leave the labels out" in error.value.hint
+
+
+def test_a_label_out_of_range_in_any_part_is_found():
+    x, labels = torch.randn(40, 8), torch.arange(40) % 6
+    good, bad = Split((x,), labels), Split((x,), labels + 1)
+    for parts in ((bad, good, good), (good, bad, good), (good, good, bad)):
+        with pytest.raises(CompresscError, match="below the model's 6 classes") as error:
+            settle(graph_of(lambda z: z), Dataset("made", *parts))
+        assert error.value.got == "6"
+
+
+def test_labels_of_the_test_part_alone_judge():
+    torch.manual_seed(0)
+    x = torch.randn(64, 8)
+    net = Ends(lambda z: z).eval()
+    bare, labelled = Split((x,)), Split((x,), net(x).argmax(1))
+    task = settle(export_graph(net, x[:4]), Dataset("made", bare, bare, labelled))
+    assert task.labels
+    assert task.split([net(x)], None)[1] is None
 
 
 def test_a_model_without_a_row_for_each_sample_cannot_be_judged():
