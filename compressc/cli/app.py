@@ -10,6 +10,7 @@ from compressc.cli.diff import diff
 from compressc.cli.doctor import doctor
 from compressc.cli.explain import explain
 from compressc.cli.inspect import inspect
+from compressc.cli.opt import opt
 from compressc.cli.passes import passes
 
 DEFAULT = "compile"
@@ -44,6 +45,7 @@ def _root(
 app.command(DEFAULT)(compile_command)
 app.command("inspect")(inspect)
 app.command("diff")(diff)
+app.command("opt")(opt)
 app.command("passes")(passes)
 app.command("explain")(explain)
 app.command("cache")(cache)

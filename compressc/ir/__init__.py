@@ -18,7 +18,7 @@ from compressc.ir.ops import (
 from compressc.ir.parser import parse_graph
 from compressc.ir.printer import op_text, print_graph
 from compressc.ir.quantized import QUANTIZED
-from compressc.ir.running import largest_error, random_inputs, run_graph
+from compressc.ir.running import largest_error, random_inputs, random_weights, run_graph
 from compressc.ir.types import TensorType, TupleType, evaluate, parse_type, symbol
 from compressc.ir.verify import check_finite, check_structure, verify
 
@@ -51,6 +51,7 @@ __all__ = [
     "parse_type",
     "print_graph",
     "random_inputs",
+    "random_weights",
     "register_layer",
     "retype",
     "run_graph",
