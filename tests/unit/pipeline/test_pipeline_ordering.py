@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 
 from compressc.errors import CompresscError
@@ -52,3 +54,17 @@ def test_missing_labels():
     assert Pipeline(parse_passes("needs_labels"), data()).run(small_graph())[0].notes == [
         ("a", "8")
     ]
+
+
+def test_after_counts_as_before_does():
+    class Late(Scale):
+        """Wants `noise` in front of it."""
+
+        name = "late"
+        after: ClassVar = {"noise": "noise would blur it"}
+
+    noise = parse_passes("noise")
+    with pytest.raises(CompresscError, match="'noise' must come before 'late'") as caught:
+        plan([Late(), *noise], None)
+    assert (caught.value.code, caught.value.hint) == ("CC104", "noise would blur it")
+    assert [step.pass_.name for step in plan([*noise, Late()], None)] == ["noise", "late"]
