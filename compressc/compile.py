@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # imports below are inside the functions: `import compressc` 
     from torch import nn
 
     from compressc.data import Dataset, Split
+    from compressc.gate import Gate
     from compressc.ir import Graph
     from compressc.pipeline import Pass, PassResult
     from compressc.report import Record
@@ -131,6 +132,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     factory: str | None = None,
     judged: str | None = None,
     target: Target | None = None,
+    gate: Gate | None = None,
     cache: str | Path | None = "default",
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Compiled:
@@ -146,6 +148,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         factory: `pkg.mod:function` that builds the module of a state dict.
         judged: key or name of the output that is learned and judged, where the model has several.
         target: where the result will run: formats, batch sizes, threads, device, instruction set.
+        gate: what the run will be held against; refused here where it could never be judged.
         cache: folder for the results of passes; None keeps none.
         progress: told (what is going on, steps done, steps in all).
 
@@ -174,6 +177,8 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         load_backend(name)  # an unknown format is refused before any work
     dataset = None if data is None else open_dataset(data)
     example = None if dataset is None else dataset.calibration.take(8).inputs
+    if gate is not None and dataset is None:
+        gate.require_score(None)
     plan(wanted, dataset)  # a list that cannot work is refused before the model is read
     loaded = load_model(
         model, example=example, input_spec=inputs, trust_pickle=trust_pickle, factory=factory
@@ -184,6 +189,8 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         check_inputs(loaded.graph, dataset.test.inputs)
     symbolize_widths(loaded.graph)
     task = None if dataset is None else settle(loaded.graph, dataset, judged)
+    if gate is not None:
+        gate.require_score(task, dataset is not None and dataset.test.labels is not None)
     folder = default_cache_folder() if cache == "default" else cache and Path(cache)
     pipeline = Pipeline(
         wanted, dataset, seed, PassCache(folder or None), progress, task=task, target=target

@@ -44,10 +44,12 @@ CODES: dict[str, str] = {
     "CC601": "a pass failed inside a library",
     "CC602": "a kernel did not start on the device",
     "CC603": "the device asked for is not there",
+    # CC7xx: the run is done, and the files are written, but not all that was asked for
+    "CC700": "some of what was asked for did not come about",
 }
 
 #: Exit code of the CLI by family. 2 is what click and argparse use for a bad command line.
-EXIT_CODES: dict[str, int] = {"1": 2, "2": 3, "3": 4, "4": 5, "5": 6, "6": 7}
+EXIT_CODES: dict[str, int] = {"1": 2, "2": 3, "3": 4, "4": 5, "5": 6, "6": 7, "7": 8}
 
 #: Characters of one text of an error.
 LONGEST = 240

@@ -70,7 +70,15 @@ def errors_page() -> str:
         "|---|---|",
         "| 0 | done |",
     ]
-    names = ("command line and pass list", "model", "data", "graph", "pass or back end", "machine")
+    names = (
+        "command line and pass list",
+        "model",
+        "data",
+        "graph",
+        "pass or back end",
+        "machine",
+        "files are written, but not all that was asked for",
+    )
     for (family, code), name in zip(EXIT_CODES.items(), names, strict=True):
         lines.append(f"| {code} | CC{family}xx: {name} |")
     lines += [

@@ -17,7 +17,7 @@ from compressc.backend.file_record import Failure, FileRecord, LatencyRecord
 from compressc.backend.integers import VNNI, full_range_layers, is_quantized
 from compressc.backend.proof import emit_proved
 from compressc.data import Split
-from compressc.errors import CompresscError
+from compressc.errors import CompresscError, first_line
 from compressc.ir import Graph, lower
 from compressc.measure import bytes_on_disk, measure_latency, predict
 from compressc.target import Target
@@ -56,7 +56,7 @@ class Teacher(AbstractContextManager["Teacher"]):
     samples: Split
     target: Target
     task: Task | None = None
-    _files: dict[str, TeacherFile | None] = field(default_factory=dict, repr=False)
+    _files: dict[str, TeacherFile | Failure] = field(default_factory=dict, repr=False)
 
     def __enter__(self) -> Teacher:
         self._scratch = tempfile.TemporaryDirectory()
@@ -84,18 +84,18 @@ class Teacher(AbstractContextManager["Teacher"]):
         assert self.task is not None
         return predict(self.task.judging(lower(self.graph)), self.samples)
 
-    def file(self, backend: Backend) -> TeacherFile | None:
-        """The teacher in that format; None where it cannot be written."""
+    def file(self, backend: Backend) -> TeacherFile | Failure:
+        """The teacher in that format, or why there is none to compare with."""
         if backend.name not in self._files:
-            self._files[backend.name] = self._emit(backend)
+            try:
+                self._files[backend.name] = self._emit(backend)
+            except CompresscError as error:
+                self._files[backend.name] = _failure(f"teacher as {backend.name}", error)
         return self._files[backend.name]
 
-    def _emit(self, backend: Backend) -> TeacherFile | None:
+    def _emit(self, backend: Backend) -> TeacherFile:
         folder = Path(self._scratch.name) / backend.name
-        try:
-            path = backend.emit(self.graph, folder, self.samples.take(_EXAMPLE).inputs)
-        except CompresscError:
-            return None  # the comparison is left out of the report: its bytes read None
+        path = backend.emit(self.graph, folder, self.samples.take(_EXAMPLE).inputs)
         return TeacherFile(_bytes(backend, path), backend.load(path, threads=self.target.threads))
 
 
@@ -116,45 +116,55 @@ def bench(
         progress: told which format is at work.
 
     Returns:
-        A record for each file, and a failure for each format that could not be written.
+        A record for each file, and a failure for each thing of the target that did not come about:
+        a format, a teacher to compare with, a latency.
 
     Raises:
         CompresscError: CC107 for an unknown format, CC503 where not one could be written.
     """
     backends = [load_backend(name) for name in target.backends]
-    files, failures = [], []
+    files: list[FileRecord] = []
+    failures: list[Failure] = []
     for done, backend in enumerate(backends):
         progress(f"writing and measuring {backend.name}", done, len(backends))
         try:
-            files.append(_measure(backend, graph, target, teacher, folder))
+            files.append(_measure(backend, graph, target, teacher, folder, failures))
         except CompresscError as error:
-            message = f"{error.wanted} (got {error.got})" if error.got else error.wanted
-            failures.append(
-                Failure(stage=f"backend {backend.name}", code=error.code, message=message)
-            )
+            failures.append(_failure(f"backend {backend.name}", error))
     progress("writing files", len(backends), len(backends))
     if failures and not files:
         raise CompresscError("CC503", "at least one file must come out", got=failures[0].message)
     return files, failures
 
 
-def _measure(
-    backend: Backend, graph: Graph, target: Target, teacher: Teacher, folder: Path
+def _measure(  # noqa: PLR0913  (one format, and where its failures go)
+    backend: Backend,
+    graph: Graph,
+    target: Target,
+    teacher: Teacher,
+    folder: Path,
+    failures: list[Failure],
 ) -> FileRecord:
     samples = teacher.samples
     path, proof = emit_proved(backend, graph, folder, samples, teacher.task)
     run = backend.load(path, threads=target.threads)
     rival = teacher.file(backend)
     latency: list[LatencyRecord] = []
-    if rival is not None:
+    if isinstance(rival, Failure):
+        failures.append(rival)
+    else:
         precision = "int8" if is_quantized(graph) else "f32"
         runners = {"teacher": rival.run, "result": run}
-        latency = list(_latencies(backend, target, samples, runners, precision))
+        for batch in target.batches:
+            try:
+                latency.append(_latency(backend, target, samples, runners, batch, precision))
+            except Exception as error:  # each runtime has exception types of its own
+                failures.append(_failure(f"latency of {backend.name} at batch {batch}", error))
     return FileRecord(
         format=backend.name,
         path=str(path.relative_to(folder)),
         bytes=_bytes(backend, path),
-        teacher_bytes=None if rival is None else rival.bytes,
+        teacher_bytes=None if isinstance(rival, Failure) else rival.bytes,
         needs=VNNI if backend.integers and full_range_layers(graph) else "",
         proof=proof,
         scores=teacher.scores(run),
@@ -162,26 +172,37 @@ def _measure(
     )
 
 
+def _failure(stage: str, error: Exception) -> Failure:
+    if not isinstance(error, CompresscError):
+        return Failure(stage=stage, code="CC601", message=first_line(error))
+    message = f"{error.wanted} (got {error.got})" if error.got else error.wanted
+    return Failure(stage=stage, code=error.code, message=message)
+
+
 def _bytes(backend: Backend, path: Path) -> int:
     return sum(bytes_on_disk(file) for file in backend.files(path))
 
 
-def _latencies(
-    backend: Backend, target: Target, samples: Split, runners: Mapping[str, Runner], precision: str
-) -> Iterator[LatencyRecord]:
-    for batch in target.batches:
-        inputs = tuple(_repeated(x, batch) for x in samples.inputs)
-        runs = {name: partial(run, *inputs) for name, run in runners.items()}
-        with _torch_threads(target.threads):
-            spreads = measure_latency(runs, rounds=_ROUNDS, threads=target.threads)
-        yield LatencyRecord.of(
-            spreads["teacher"],
-            spreads["result"],
-            runtime=backend.runtime,
-            batch=batch,
-            threads=target.threads,
-            precision=precision,
-        )
+def _latency(  # noqa: PLR0913  (two runners and what the record says of them)
+    backend: Backend,
+    target: Target,
+    samples: Split,
+    runners: Mapping[str, Runner],
+    batch: int,
+    precision: str,
+) -> LatencyRecord:
+    inputs = tuple(_repeated(x, batch) for x in samples.inputs)
+    runs = {name: partial(run, *inputs) for name, run in runners.items()}
+    with _torch_threads(target.threads):
+        spreads = measure_latency(runs, rounds=_ROUNDS, threads=target.threads)
+    return LatencyRecord.of(
+        spreads["teacher"],
+        spreads["result"],
+        runtime=backend.runtime,
+        batch=batch,
+        threads=target.threads,
+        precision=precision,
+    )
 
 
 def _repeated(array: torch.Tensor, batch: int) -> torch.Tensor:

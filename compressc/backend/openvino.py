@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -14,6 +16,8 @@ from compressc.backend.exporting import unwritable
 from compressc.backend.onnx import export_onnx, refused
 from compressc.ir import Graph
 from compressc.quiet import quiet
+
+_CHUNK = bytes(1 << 20)
 
 
 class OpenVino(Backend):
@@ -33,6 +37,7 @@ class OpenVino(Backend):
 
         Raises:
             CompresscError: CC503 where the ONNX exporter or OpenVINO's converter fails.
+            OSError: where the disk is full.
         """
         with quiet():
             import onnx
@@ -49,6 +54,7 @@ class OpenVino(Backend):
                 # f16 would be a second, unasked compression of what the passes left in float
                 openvino.save_model(converted, path, compress_to_fp16=False)
             except Exception as error:  # openvino raises RuntimeError and its own types
+                _require_room(path.parent, model.ByteSize())
                 raise unwritable("OpenVINO", error) from error
         _strip_indentation(path)
         return path
@@ -87,6 +93,14 @@ class OpenVino(Backend):
     def files(self, path: Path) -> list[Path]:
         """The structure and the weights."""
         return [path, path.with_suffix(".bin")]
+
+
+def _require_room(folder: Path, size: int) -> None:
+    """Raise the OSError of a full disk, which OpenVINO's writer calls an `iostream error`."""
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        for _ in range(0, size, len(_CHUNK)):
+            if file.write(_CHUNK) < len(_CHUNK):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def _strip_indentation(path: Path) -> None:

@@ -66,6 +66,8 @@ def emit_proved(
     except CompresscError:
         for file in backend.files(path):
             shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
+        if path.parent != folder and not any(path.parent.iterdir()):
+            path.parent.rmdir()  # `openvino/` was made for its file
         raise
 
 

@@ -24,7 +24,9 @@ def main(argv: list[str] | None = None) -> int:
 
     0: done. 1: `diff` found a difference. 2: bad command line or pass list (CC1xx). 3: the model
     (CC2xx). 4: the data (CC3xx). 5: a graph or bundle (CC4xx). 6: a pass, back end or gate
-    (CC5xx). 7: the machine (CC6xx). 70: a mistake of compressc itself. 130, 143, 129: ended by
+    (CC5xx). 7: the machine (CC6xx). 8: done, but for some of what was asked for (CC7xx): a format
+    that could not be written, a latency that could not be measured, with --strict a pass that
+    changed nothing. 70: a mistake of compressc itself. 130, 143, 129: ended by
     Ctrl-C, SIGTERM, SIGHUP.
     """
     # Before torch is imported: idle OpenMP threads that spin cost more than they save as soon as

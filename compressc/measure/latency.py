@@ -150,18 +150,20 @@ def speedup(a: Spread, b: Spread) -> Speedup:
         )
     ratio = min(a.samples) / min(b.samples)
     low, _, high = _percentiles([x / y for x, y in zip(a.samples, b.samples, strict=True)])
-    verdict = _verdict(ratio, low, high, max(a.disturbed, b.disturbed))
+    verdict = verdict_of(ratio, low, high, max(a.disturbed, b.disturbed))
     return Speedup(ratio=ratio, low=low, high=high, verdict=verdict)
 
 
-def _verdict(ratio: float, low: float, high: float, disturbed: int) -> Verdict:
-    """A claim needs both: the paired ratios on one side of 1, and the fastest samples among them.
+def verdict_of(ratio: float, low: float, high: float, disturbed: int = 0) -> Verdict:
+    """What a ratio is worth.
+
+    A claim needs both: the paired ratios on one side of 1, and the fastest samples among them.
 
     Were the two callables equal, each pair would fall on either side like a coin: the chance that
     the 10th percentile of 7 lies above 1 is below 7 %, of 30 below 1 in 10,000, and that it lies
     above `RESOLUTION` is smaller still.
     """
-    if disturbed or high / low > WIDE:
+    if disturbed or high > WIDE * low:
         return "busy"
     if low > RESOLUTION and ratio > RESOLUTION:
         return "faster"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from compressc.measure.latency import verdict_of
 from compressc.tasks.scores import ACCURACY, AGREEMENT
 
 #: Grows with every change of the fields. 2: scores by name, and the task that they belong to.
@@ -21,7 +22,7 @@ def upgraded(content: Any) -> Any:
     teacher, scored = content.get("teacher"), dict(content)
     for part in ("passes", "files"):
         if isinstance(content.get(part), list):
-            scored[part] = [_with_scores(entry) for entry in content[part]]
+            scored[part] = [_with_verdicts(_with_scores(entry)) for entry in content[part]]
     labelled = isinstance(teacher, Mapping) and teacher.get("accuracy") is not None
     if content.get("data") is not None:
         metrics = [ACCURACY, AGREEMENT["class_scores"]][0 if labelled else 1 :]
@@ -42,3 +43,19 @@ def _with_scores(entry: Any) -> Any:
     names = ("accuracy", "agreement")
     scores = {name: entry[name] for name in names if entry.get(name) is not None}
     return {key: value for key, value in entry.items() if key not in names} | {"scores": scores}
+
+
+def _with_verdicts(entry: Any) -> Any:
+    """Schema 1 showed every ratio; what it was worth follows from its range."""
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("latency"), list):
+        return entry
+    return {**entry, "latency": [_with_verdict(ratio) for ratio in entry["latency"]]}
+
+
+def _with_verdict(latency: Any) -> Any:
+    try:
+        names = ("speedup", "speedup_low", "speedup_high")
+        ratio, low, high = (float(latency[name]) for name in names)
+        return latency | {"verdict": verdict_of(ratio, low, high)}
+    except (TypeError, ValueError, KeyError):
+        return latency  # damage, found when the fields are checked

@@ -192,6 +192,7 @@ def headline(record: Record) -> list[Figure]:
     metric = None if record.task is None else record.task.primary
     if metric is not None and (results := final_scores(record, metric.name)):
         found.append(_main_score(metric, record.teacher.scores.get(metric.name), results))
+    found += [Figure("changed nothing", p.name, p.text) for p in record.passes if p.idle]
     return found
 
 

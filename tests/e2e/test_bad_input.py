@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import torch
 from torch import nn
 
 from compressc.cli import main
+from compressc.errors import CompresscError
 
 
 class Tiny(nn.Module):
@@ -135,16 +138,76 @@ def test_output_folder_cannot_be_written(program: Path, tmp_path: Path, capsys: 
     assert capsys.readouterr().err.startswith("[CC600]")  # type: ignore[attr-defined]
 
 
+@pytest.fixture
+def wide(tmp_path: Path) -> tuple[Path, Path]:
+    """A net with something to prune, and data whose labels are its own answers."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
+    x = torch.randn(300, 4)
+    labels = net(x).argmax(-1)
+    np.savez(tmp_path / "own.npz", x=x.numpy(), y=labels.numpy())
+    return _export(net, tmp_path / "wide.pt"), tmp_path / "own.npz"
+
+
 def test_quality_gate_leaves_the_files(
-    program: Path, data: Path, tmp_path: Path, capsys: object
+    wide: tuple[Path, Path], tmp_path: Path, capsys: object
 ) -> None:
-    """Random labels and weights: what `prune` does to accuracy is luck, but the gate is not."""
-    out = tmp_path / "o"
-    arguments = [str(program), "--passes", "prune", "--emit", "onnx", "--batches", ""]
-    assert main([*arguments, "--max-drop", "0.1", "-o", str(out)]) == 2  # no labels, no gate
-    assert "CC105" in capsys.readouterr().err  # type: ignore[attr-defined]
-    assert main([*arguments, "--data", str(data), "--max-drop", "1", "-o", str(out)]) == 0
-    assert (out / "model.onnx").exists()
+    """The drop is what the manifest says; a gate just below it is missed, one just above is not."""
+    model, data = wide
+    arguments = [str(model), "-p", "prune(ratio=0.75)", "--data", str(data), "--emit", "onnx"]
+    arguments += ["--batches", "", "-q", "-o", str(tmp_path / "o")]
+    assert main(arguments) == 0
+    manifest = json.loads((tmp_path / "o" / "manifest.json").read_text())
+    assert manifest["teacher"]["scores"]["accuracy"] == 1.0
+    drop = 1.0 - manifest["files"][0]["scores"]["accuracy"]
+    assert 0.02 < drop < 0.98
+    shutil.rmtree(tmp_path / "o")
+    assert main([*arguments, "--max-drop", str(drop - 0.01)]) == 6
+    error = capsys.readouterr().err.strip()  # type: ignore[attr-defined]
+    assert error.startswith("[CC505] accuracy may drop by")
+    assert f"got {drop:.4f}: 1.0000 to {1 - drop:.4f}) at model.onnx" in error
+    assert (tmp_path / "o" / "model.onnx").exists()
+    assert main([*arguments, "--max-drop", str(drop + 0.01)]) == 0
+
+
+@pytest.mark.parametrize("value", ["nan", "-0.1", "2"])
+def test_a_gate_that_is_no_share(program: Path, tmp_path: Path, capsys: object, value: str) -> None:
+    arguments = [str(program), "--passes", "prune", f"--max-drop={value}"]
+    check(arguments, "CC100", 2, tmp_path / "out", capsys)
+
+
+def test_a_gate_without_data_is_refused_before_any_work(tmp_path: Path, capsys: object) -> None:
+    """The model is not even looked for."""
+    arguments = [str(tmp_path / "missing.pt"), "--passes", "prune", "--max-drop", "0.1"]
+    check(arguments, "CC105", 2, tmp_path / "out", capsys)
+
+
+def test_a_format_that_did_not_come_out(
+    program: Path, tmp_path: Path, capsys: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> Path:
+        raise CompresscError("CC503", "no room for this graph")
+
+    monkeypatch.setattr("compressc.backend.onnx.Onnx.emit", fail)
+    arguments = [str(program), "-p", "simplify", "--batches", "", "-o", str(tmp_path / "o")]
+    assert main([*arguments, "--emit", "pt2,onnx", "-q"]) == 8
+    error = capsys.readouterr().err.strip()  # type: ignore[attr-defined]
+    assert error.startswith("[CC700]")
+    assert "backend onnx: no room for this graph" in error
+    assert len(error.splitlines()) == 1
+    assert (tmp_path / "o" / "model.pt2").exists()
+
+
+def test_strict_is_about_passes_that_were_asked_for(
+    program: Path, tmp_path: Path, capsys: object
+) -> None:
+    """A single linear layer has no width to cut."""
+    arguments = [str(program), "-p", "prune", "--batches", "", "--emit", "pt2"]
+    arguments += ["-o", str(tmp_path / "o")]
+    assert main(arguments) == 0
+    assert "prune changed nothing" in capsys.readouterr().out  # type: ignore[attr-defined]
+    assert main([*arguments, "--strict", "-q"]) == 8
+    assert "pass prune: it changed nothing" in capsys.readouterr().err  # type: ignore[attr-defined]
 
 
 COMMAND = [sys.executable, "-m", "compressc"]
