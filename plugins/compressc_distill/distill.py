@@ -86,7 +86,9 @@ class Distill(Pass):
 
     def uses(self) -> tuple[Any, ...]:
         """The objective: another one of the same name makes another result."""
-        return (load(OBJECTIVES, self.objective),)
+        auto = ("kd", "bernoulli", "scaled_mse", "cosine", "vectors")
+        names = auto if self.objective == "auto" else (self.objective,)
+        return tuple(load(OBJECTIVES, name) for name in names)
 
     def cache_key(self) -> dict[str, Any]:
         """The options, and the release that the objective comes from."""

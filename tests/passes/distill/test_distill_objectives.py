@@ -5,12 +5,23 @@ from dataclasses import replace
 
 import pytest
 import torch
-from compressc_distill.objectives import DKD_BETA, dkd, kd, mse_logits
+from compressc_distill.distill import objective_of
+from compressc_distill.objectives import (
+    DKD_BETA,
+    bernoulli,
+    cosine,
+    dkd,
+    kd,
+    mse_logits,
+    scaled_mse,
+    vectors,
+)
 from compressc_distill.teaching import Mixture
 from distill_nets import mlp
 from torch.nn import functional as F
 
 from compressc.errors import CompresscError
+from compressc.ir import parse_graph
 from compressc.tasks import settle
 
 #: A task of class scores with a label for each sample.
@@ -114,3 +125,80 @@ def test_without_labels_the_mixture_is_the_teacher_alone():
     assert mixture.of(UNIFORM, THREE_TO_ONE, None).item() == pytest.approx(kl)
     nobody = torch.tensor([-100])
     assert mixture.of(UNIFORM, THREE_TO_ONE, nobody).item() == pytest.approx(0.75 * kl)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_labels_and_teacher_together_by_their_formulas(missing):
+    student, teacher = random_logits(0), random_logits(1)
+    labels = torch.tensor([0, 3, 1, -100 if missing else 1, 2])
+    p, q = (F.log_softmax(x / 2, 1) for x in (teacher, student))
+    kl = 4 * (p.exp() * (p - q)).sum(1).mean()
+    known = labels >= 0  # the mean of cross entropy is over rows with a label
+    entropy = -F.log_softmax(student, 1)[known, labels[known]].mean()
+    got = Mixture(kd, 0.3, 2.0, CLASSES).of(student, teacher, labels)
+    assert got.item() == pytest.approx(float(0.3 * entropy + 0.7 * kl), rel=1e-6)
+
+
+def test_labels_and_teacher_go_through_one_kernel(monkeypatch):
+    from compressc_distill import teaching
+
+    calls = []
+
+    def fused(*args, **options):
+        calls.append(options)
+        return args[0].sum()
+
+    monkeypatch.setattr(teaching, "softmax_kl_ce", fused)
+    labels = torch.tensor([0, 3, 1, 1, 2])
+    Mixture(kd, 0.3, 2.0, CLASSES).of(random_logits(0), random_logits(1), labels)
+    assert calls == [{"alpha": pytest.approx(0.7), "reduction": "mean"}]
+    Mixture(mse_logits, 0.3, 2.0, CLASSES).of(random_logits(0), random_logits(1), labels)
+    Mixture(kd, 0.3, 2.0, CLASSES).of(random_logits(0), random_logits(1), None)
+    assert len(calls) == 1
+
+
+def test_bernoulli_by_hand():
+    # the teacher says yes with 3/4, then 1/2; the student 1/2 both times
+    teacher = torch.tensor([[math.log(3.0), 0.0]])
+    want = (0.75 * math.log(1.5) + 0.25 * math.log(0.5)) / 2
+    assert bernoulli(torch.zeros(1, 2), teacher, None, 1.0).item() == pytest.approx(want)
+
+
+def test_cosine_and_scaled_mse_are_1_for_a_constant_guess_and_know_no_unit():
+    teacher = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    guess = teacher.mean(0, keepdim=True).expand(2, 2)
+    for scale in (1.0, 1000.0):
+        assert scaled_mse(scale * guess, scale * teacher, None, 1.0).item() == pytest.approx(1)
+        assert cosine(scale * guess, teacher, None, 1.0).item() == pytest.approx(1, rel=1e-5)
+    # a right angle is 1 off, the constant guess 1 - cos 45
+    crossed = cosine(teacher.flip(0), teacher, None, 1.0).item()
+    assert crossed == pytest.approx(1 / (1 - math.sqrt(0.5)), rel=1e-5)
+    both = vectors(guess, teacher, None, 1.0).item()
+    assert both == pytest.approx(2, rel=1e-5)
+
+
+NET = """
+graph g(%x: f32[b,4]) {{
+  %fc = linear(%x) {{in=4, out=3}} @fc.weight @fc.bias : f32[b,3]   # from fc
+  %end = {end}
+  return %end
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "wanted"),
+    [
+        ("aten.softmax.int(%fc, 1) : f32[b,3]   # from end", "kd"),
+        ("sigmoid(%fc) : f32[b,3]   # from end", "bernoulli"),
+        ("aten.sum.dim_IntList(%fc, [1]) : f32[b]   # from end", "scaled_mse"),
+        ("relu(%fc) : f32[b,3]   # from end", "vectors"),
+    ],
+)
+def test_the_objective_goes_by_what_is_put_out(end, wanted):
+    tensors = {"fc.weight": torch.ones(3, 4), "fc.bias": torch.ones(3)}
+    task = settle(parse_graph(NET.format(end=end), tensors))
+    assert objective_of(task.judged) == wanted
+    ended = task.judged.ending in ("softmax", "sigmoid")
+    graph = parse_graph(NET.format(end=end), tensors)
+    assert task.value_in(graph) == ("fc" if ended else "end")

@@ -5,11 +5,15 @@ import re
 import pytest
 import torch
 from compressc_distill import Distill, teaching
+from compressc_distill.distill import batch_size
+from compressc_distill.holdout import hold_out
+from distill_nets import cut
 
 from compressc.data import Dataset, Split
 from compressc.errors import CompresscError
 from compressc.ir import graph_hash, lower, parse_graph, print_graph, verify
 from compressc.pipeline import Context, parse_pass
+from compressc.tasks import settle
 
 
 def agreement(a, b, data):
@@ -113,7 +117,8 @@ def test_the_test_part_is_not_looked_at(teacher, student, data):
         def test(self):
             raise AssertionError("the test part was read")
 
-    Distill(epochs=1).run(student, Context(teacher, Guarded()))
+    # what a run settles before its passes does look at it, to refuse labels that cannot be
+    Distill(epochs=1).run(student, Context(teacher, Guarded(), task=settle(teacher, data)))
 
 
 def test_a_graph_without_parameters_is_skipped(teacher, data):
@@ -204,9 +209,107 @@ def test_bad_options_are_errors_before_any_work(text, code, hint):
     assert hint in str(error.value)
 
 
+def test_the_cache_key_of_an_objective_of_its_own_knows_all_it_may_choose():
+    chosen, given = (parse_pass(text).cache_key() for text in ("distill", "distill(objective=kd)"))
+    assert chosen != given
+    assert len(parse_pass("distill").uses()) == 5
+
+
 @pytest.mark.parametrize("objective", ["kd", "mse_logits", "dkd"])
 def test_every_objective_teaches(teacher, student, data, objective):
     pass_ = parse_pass(f"distill(epochs=20, lr=0.05, objective={objective})")
     assert pass_.cache_key()["objective_from"].startswith("compressc ")
     pass_.run(student, Context(teacher, data))
     assert agreement(teacher, student, data) > 0.8
+
+
+def teachings(teacher, student, data, **options):
+    """What a pass would teach and examine."""
+    ctx = Context(teacher, data)
+    parts = hold_out(data.train, 0.2, 0)
+    return Distill(**options)._teachings(student, ctx, parts)
+
+
+def test_the_exam_is_on_samples_that_are_not_taught(teacher, student, data):
+    taught, examined = teachings(teacher, student, data)
+    rows = [{tuple(row) for row in t.samples.inputs[0].tolist()} for t in (taught, examined)]
+    assert not rows[0] & rows[1]
+    assert len(rows[0]) + len(rows[1]) == 400
+    # the loss of the exam, in plain torch, on these samples alone
+    x, labels = examined.samples.inputs[0], examined.samples.labels
+    with torch.no_grad():
+        ours, theirs = (lower(g)(x) for g in (student, teacher))
+    p, q = ((y / 4).log_softmax(1) for y in (theirs, ours))
+    want = 0.3 * torch.nn.functional.cross_entropy(ours, labels)
+    want += 0.7 * 16 * (p.exp() * (p - q)).sum(1).mean()
+    assert examined.examine(examined.student.module)[0] == pytest.approx(-float(want), rel=1e-4)
+
+
+def test_the_exam_counts_labels_and_not_the_teachers_answers(teacher, data):
+    labels = data.train.labels.clone()
+    labels[::4] = (labels[::4] + 1) % 3  # the teacher is right on three quarters
+    part = Split(data.train.inputs, labels)
+    known = Dataset("known", part, part, part)
+    _, examined = teachings(teacher, teacher.copy(), known)
+    x, wanted = examined.samples.inputs[0], examined.samples.labels
+    with torch.no_grad():
+        right = float((lower(teacher)(x).argmax(1) == wanted).float().mean())
+    assert 0.6 < right < 0.9
+    assert examined.examine(examined.student.module)[1] == pytest.approx(right)
+    assert examined.metric.name == "accuracy"
+    bare = Split(data.train.inputs)
+    _, examined = teachings(teacher, teacher.copy(), Dataset("bare", bare, bare, bare))
+    assert examined.examine(examined.student.module)[1] == 1.0
+    assert examined.metric.name == "agreement"
+
+
+@pytest.mark.parametrize("weight", [0.5, 5.0])
+def test_the_weight_of_features_multiplies_their_loss(teacher, student, data, weight):
+    index = torch.arange(32)
+    values = []
+    for features in (0.0, weight):
+        taught, _ = teachings(teacher, student.copy(), data, features=features)
+        values.append(float(taught.loss(taught.student.module, (index,)).detach()))
+        x = taught.samples.inputs[0][index]
+    with torch.no_grad():
+        (theirs,), (ours,) = (lower(g, also=["act"])(x)[1] for g in (teacher, student))
+    theirs = theirs[:, [1, 4, 6, 9]]
+    # shifted student: without a shift its features are the teacher's own
+    assert float((ours - theirs).abs().max()) < 1e-5
+    assert values[0] == pytest.approx(values[1], rel=1e-5)
+    with torch.no_grad():
+        student["fc1"].layer.bias.add_(1.0)
+        shifted = lower(student, also=["act"])(x)[1][0]
+    want = float((shifted - theirs).pow(2).mean() / theirs.var(correction=0))
+    taught, _ = teachings(teacher, student, data, features=0.0)
+    plain = float(taught.loss(taught.student.module, (index,)).detach())
+    taught, _ = teachings(teacher, student, data, features=weight)
+    both = float(taught.loss(taught.student.module, (index,)).detach())
+    assert both - plain == pytest.approx(weight * want, rel=1e-3)
+
+
+def test_what_is_chosen_is_said(teacher, student, data):
+    ctx = Context(teacher, data)
+    Distill(epochs=2).run(student, ctx)
+    (text,) = notes_of(ctx, "peak learning rate chosen by a first step: ")
+    assert text.endswith("2 epochs of 21 steps with 16 samples")  # 336 samples
+    given = Context(teacher, data)
+    Distill(epochs=2, lr=0.01, batch_size=32).run(student, given)
+    assert notes_of(given, "peak learning rate 0.01; 2 epochs of 10 steps with 32 samples")
+
+
+@pytest.mark.parametrize(
+    ("samples", "epochs", "want"), [(1131, 20, 56), (900, 4, 16), (50_000, 10, 64), (10, 1, 16)]
+)
+def test_small_data_get_more_steps(samples, epochs, want):
+    assert batch_size(samples, epochs) == want
+
+
+def test_a_student_that_does_no_better_than_a_constant_answer_is_said(teacher, student, data):
+    with torch.no_grad():  # all answers are class 2 and stay so
+        student["fc2"].layer.bias.copy_(torch.tensor([0.0, 0.0, 1e4]))
+    ctx = Context(teacher, data)
+    Distill(epochs=1, lr=1e-6).run(student, ctx)
+    assert notes_of(ctx, "not recovered: a constant answer has accuracy")
+    Distill(epochs=20, lr=0.05).run(cut(teacher), ctx := Context(teacher, data))
+    assert not notes_of(ctx, "not recovered")

@@ -1,6 +1,7 @@
 """The training loop on problems whose answer is known."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -325,3 +326,32 @@ def test_progress_counts_every_step():
     steps = [moment.step for moment in moments]
     assert steps == sorted(steps)
     assert (moments[-1].step, moments[-1].steps, moments[-1].epoch) == (8, 8, 2)
+
+
+def test_every_step_runs_at_the_rate_of_the_schedule(monkeypatch):
+    model, lesson = linear_problem()
+    rates = []
+    original = torch.optim.AdamW.step
+
+    def step(self, *args, **kwargs):
+        rates.extend({group["lr"] for group in self.param_groups})
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    train(model, lesson, Recipe(1, 0.2, warmup=0.0))
+    # four steps: 0.2 * (1 + cos(pi k / 4)) / 2
+    assert rates == pytest.approx([0.2, 0.1707107, 0.1, 0.0292893], rel=1e-5)
+
+
+def test_every_epoch_has_an_order_of_its_own():
+    model, lesson = linear_problem()
+    seen = []
+
+    def loss(module, batch):
+        seen.extend(batch[0].flatten().tolist())
+        return lesson.loss(module, batch)
+
+    train(model, replace(lesson, loss=loss), Recipe(2, 1e-3))
+    first, second = seen[:64], seen[64:]
+    assert sorted(first) == sorted(second)
+    assert first != second
