@@ -44,7 +44,7 @@ def _unequal(got: str, where: str) -> CompresscError:
 
 
 def check_values(inputs: tuple[Tensor, ...], labels: Tensor | None, where: str) -> None:
-    """Inputs are finite; labels are class indices, or finite targets."""
+    """Inputs are finite, or a mask with -inf; labels are class indices, or finite targets."""
     for index, x in enumerate(inputs):
         _check_finite(x, "inputs", f"{where}, input {index}")
     if labels is None:
@@ -64,10 +64,16 @@ def _check_finite(x: Tensor, what: str, where: str) -> None:
         return
     # by blocks: for all at once there would be a copy of all of them, and two masks
     rows = max(1, _BLOCK // max(1, x[0].numel()))
-    wrong = sum(block.numel() - int(torch.isfinite(block).sum()) for block in torch.split(x, rows))
-    if wrong:
+    blocks = torch.split(x, rows)
+    wrong = sum(block.numel() - int(torch.isfinite(block).sum()) for block in blocks)
+    if wrong and not (what == "inputs" and all(map(_only_takes_away, blocks))):
         got = f"{wrong} NaN or infinite values of {x.numel()}"
         raise bad(f"the {what} are finite numbers", got, where, "drop or fill these samples")
+
+
+def _only_takes_away(x: Tensor) -> bool:
+    """An additive mask: -inf where attention must not look, and nothing that is positive."""
+    return bool((x <= 0).all())  # NaN is not
 
 
 def check_alike(inputs: tuple[Tensor, ...], train: tuple[Tensor, ...], where: str) -> None:

@@ -11,19 +11,17 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import torch_pruning as tp
 from torch import nn
-from torch.utils._pytree import tree_leaves
 from torch_pruning.dependency.dependency import Dependency
 from torch_pruning.dependency.group import Group
 from torch_pruning.dependency.node import Node
 
 from compressc.analysis import Axis, Coupling, Slot, Width
 from compressc.analysis.axes import find
-from compressc.errors import CompresscError
 from compressc.ir import Graph, lower
 from compressc.pipeline import Context
+from compressc.tasks import task_of
 
 #: Gradients for `taylor` are summed over this many samples, in batches.
 _TAYLOR_SAMPLES, _TAYLOR_BATCH = 512, 64
@@ -125,32 +123,17 @@ def _walk(axis: Axis, leaf: Axis) -> torch.Tensor:
 
 
 def _accumulate_gradients(graph: Graph, ctx: Context) -> None:
-    """Gradients of the loss on calibration data; without labels, of the model's own answers."""
-    module = lower(graph)
-    module.zero_grad()
+    """Gradients of the task's loss on calibration data; without labels, of the model's answers."""
     samples = ctx.require_data("prune(importance=taylor)").calibration
+    task = task_of(ctx)
+    module = lower(graph, also=[task.value_in(graph)])
+    module.zero_grad()
     seen = 0
     for batch in samples.batches(_TAYLOR_BATCH):
-        loss = _loss(module(*batch.inputs), batch.labels)
+        _, (value,) = module(*batch.inputs)
+        (rows,), labels = task.split([value], batch.labels)
+        loss = task.own_loss(rows) if labels is None else task.supervised_loss(rows, labels)
         loss.backward()  # type: ignore[no-untyped-call]
         seen += len(batch)
         if seen >= _TAYLOR_SAMPLES:
             break
-
-
-def _loss(outputs: object, labels: torch.Tensor | None) -> torch.Tensor:
-    """Cross entropy of the first output that has classes: the last dimension, or the second.
-
-    Raises:
-        CompresscError: CC301 where no output has classes.
-    """
-    tensors = [t for t in tree_leaves(outputs) if isinstance(t, torch.Tensor)]
-    logits = next((t for t in tensors if t.is_floating_point() and t.dim() > 1), None)
-    if logits is None:
-        raise CompresscError("CC301", "prune(importance=taylor) needs an output of class scores")
-    if labels is not None and labels.shape == logits.shape[:1] + logits.shape[2:]:
-        return F.cross_entropy(logits, labels)
-    rows = logits.flatten(0, -2)
-    if labels is None or labels.numel() != len(rows):
-        labels = rows.detach().argmax(-1)
-    return F.cross_entropy(rows, labels.flatten())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 from compressc_prune import Prune
-from torch import nn
+from torch import fx
 
-from compressc.analysis import Coupling, couple, kept_indices
-from compressc.analysis.axes import leaves
 from compressc.data.digits import digits
 from compressc.ir import Graph, lower, verify
 from compressc.pipeline import Context, TransferSet
@@ -64,43 +63,27 @@ def inputs_of(name: str, batch: int) -> tuple[torch.Tensor, ...]:
     return tuple(made)
 
 
-@torch.no_grad()
-def zeroed(graph: Graph, after: Graph) -> nn.Module:
-    """The full graph with every weight of a removed index set to zero.
+class Zeroed(fx.Interpreter):
+    """The full graph, run with zeros at the removed indices of every value.
 
-    What was removed is read off the lineage of the pruned graph; statistics of norms stay.
+    What was removed is read off the lineage of the pruned graph, index by index.
     """
-    full = graph.copy()
-    found = couple(full)
-    gone = _removed_leaves(found, full, after)
-    for slot in found.slots:
-        if slot.tensor.startswith("running") or not any(leaf in gone for leaf in leaves(slot.axis)):
-            continue
-        tensor = getattr(full[slot.op].layer, slot.tensor)
-        keep = kept_indices(slot.axis, gone)
-        out = [i for i in range(tensor.shape[slot.dim]) if i not in set(keep.tolist())]
-        tensor.index_fill_(slot.dim, torch.tensor(out), 0.0)
-    return lower(full)
+
+    def __init__(self, graph: Graph, after: Graph) -> None:
+        super().__init__(lower(graph.copy()))
+        self.kept = {op.name: op.kept for op in after if op.kept}
+
+    def run_node(self, n: fx.Node) -> object:
+        value = super().run_node(n)
+        for dim, kept in self.kept.get(n.meta.get("ir_op", ""), {}).items():
+            gone = torch.tensor(removed(value.shape[dim], list(kept)), dtype=torch.long)
+            value = value.index_fill(dim, gone, 0)
+        return value
 
 
-def _removed_leaves(found: Coupling, full: Graph, after: Graph) -> dict:
-    """Leaf -> kept indices, as the notes of lineage on the values say."""
-    kept: dict = {}
-    for op in after:
-        for dim, indices in op.kept.items():
-            axis = found.values[op.name][dim]
-            for leaf in leaves(axis):
-                rest = [_without(axis, leaf, j) for j in range(leaf.size)]
-                here = [j for j in range(leaf.size) if not set(indices) <= rest[j]]
-                if len(here) < leaf.size:
-                    kept[leaf] = torch.tensor(here)
-    return kept
-
-
-def _without(axis, leaf, index: int) -> set[int]:
-    """Indices of an axis that are left without one index of a leaf."""
-    others = torch.tensor([j for j in range(leaf.size) if j != index], dtype=torch.long)
-    return set(kept_indices(axis, {leaf: others}).tolist())
+def zeroed(graph: Graph, after: Graph) -> Callable[..., object]:
+    """The full graph as a function of its inputs, with zeros for what the pruned one lacks."""
+    return Zeroed(graph, after).run
 
 
 def relative(got: torch.Tensor, want: torch.Tensor) -> float:

@@ -8,7 +8,7 @@ from compressc.analysis import couple
 from compressc.errors import CompresscError
 from compressc.ir import lower
 from compressc.spec import make
-from tests.passes.prune.prune_nets import digit_data, digit_images, kept_of, pruned, relative
+from tests.passes.prune.prune_nets import digit_data, digit_images, kept_of, pruned
 from tests.passes.prune.torch_pruning_groups import dependency_groups, side
 from tests.unit.analysis.analysis_nets import symbolized
 
@@ -172,17 +172,3 @@ def test_the_text_says_what_is_left():
     assert "{in=8, out=16, kernel=1}" in line
     assert ": f32[b,16,4,4]" in line
     assert f"kept 1:{kept[0]}" in line
-
-
-@torch.no_grad()
-def test_taylor_without_labels_or_with_several_outputs():
-    from compressc.data import Dataset, Split
-
-    graph = symbolized("two_inputs")
-    generator = torch.Generator().manual_seed(0)
-    x = tuple(torch.randn(6, *s, generator=generator) for s in ((1, 8, 8), (5,)))
-    part = Split(x)
-    data = Dataset("d", part, part, part)
-    after, _ = pruned(graph, importance="taylor", data=data)
-    got, want = (lower(g)(*x)["logits"] for g in (after, graph))
-    assert relative(got, want) == 0  # all its widths are the model's outputs

@@ -210,5 +210,40 @@ def test_many_open_dimensions():
 
     inputs = tuple(torch.randn(3 + i, 4) for i in range(9))
     graph = import_program(export_module(Many().eval(), inputs), "many")
-    assert len({str(graph.type_of(op.name).shape[0]) for op in graph.inputs}) >= 1
-    assert couple(graph).widths()
+    assert len({str(graph.type_of(op.name).shape[0]) for op in graph.inputs}) == 9
+    found = couple(graph)
+    assert [(w.producers, w.size, w.axis.frozen) for w in found.widths()] == [
+        (("fc", *(f"fc_{i}" for i in range(1, 9))), 3, "width of the model's output"),
+        ((), 4, "width of the model's input"),
+    ]
+
+
+class Attending(torch.nn.Module):
+    """Widths that a linear layer makes and a softmax runs over, or stand beside such a one."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.q, self.v = torch.nn.Linear(8, 4), torch.nn.Linear(8, 4)
+        self.made, self.out = torch.nn.Linear(8 if how != "keys" else 6, 6), torch.nn.Linear(4, 3)
+
+    def forward(self, x):
+        q, v = self.q(x), self.v(x)
+        if self.how == "keys":  # positions are mixed to others, as Linformer does
+            k, v = (self.made(t.mT).mT for t in (q, v))
+            y = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        elif self.how == "mask":
+            y = torch.nn.functional.scaled_dot_product_attention(q, q, v, attn_mask=self.made(x))
+        else:
+            y = self.made(x).softmax(-1) @ v
+        return self.out(y)
+
+
+@pytest.mark.parametrize("how", ["keys", "mask", "scores"])
+def test_what_a_softmax_runs_over_is_frozen(how):
+    from compressc.testing import export_graph
+
+    graph = export_graph(Attending(how).eval(), torch.randn(5, 6, 8))
+    width = next(w for w in couple(graph).widths() if "made" in w.producers)
+    assert width.axis.frozen in ("a softmax runs over it", "width of the model's input")
+    assert width.axis.frozen == "a softmax runs over it" or how != "keys"

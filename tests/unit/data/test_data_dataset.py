@@ -188,3 +188,20 @@ def test_as_dataset_says_what_is_missing_and_where():
     assert "labels of m.test" in error_of(as_dataset, obj, "m").where
     obj.test = ("a path", None)
     assert error_of(as_dataset, obj, "m").got == "str"
+
+
+def test_a_mask_of_minus_infinities_is_an_input():
+    """Additive attention masks: 0 where a token is seen, -inf where not."""
+    mask = torch.zeros(4, 6).masked_fill(torch.eye(4, 6) > 0, float("-inf"))
+    part = Split((torch.randn(4, 3), mask))
+    assert torch.equal(Dataset("a", part, part, part).test.inputs[1], mask)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_no_mask_is_finite(value):
+    """A logarithm of zero beside positive numbers is damage, and NaN always is."""
+    x = torch.ones(4, 6)
+    x[1, 2] = value
+    part = Split((x,))
+    with pytest.raises(CompresscError, match="CC300"):
+        Dataset("a", part, part, part)
