@@ -41,9 +41,9 @@ class LatencyRecord(Frozen):
     precision: str
     teacher: Spread
     result: Spread
-    #: Fastest sample of the teacher / fastest of the result.
+    #: Teacher / result: median of the ratios of the fastest samples of each block of rounds.
     speedup: float
-    #: 10th and 90th percentile of the ratios within a round.
+    #: 10th and 90th percentile of these ratios.
     speedup_low: float
     speedup_high: float
     #: What the ratio is worth: only `faster` and `slower` are claims.

@@ -2,9 +2,9 @@
 
 Clocks drift, neighbours come and go: two models timed one after the other differ by more than the
 models do. So each round times every callable once, in an order shuffled anew. CPU time beside wall
-time tells which samples were pre-empted: their rounds are taken again, up to a budget. A speed-up
-is the ratio of the fastest samples, which repeats where medians do not; it is claimed only where
-the paired ratios agree with it.
+time tells which samples were pre-empted: their rounds are taken again, up to a budget. The rounds
+fall into blocks; a speed-up is the median over them of the ratio of the fastest samples, which
+repeats where ratios of single samples do not, and is claimed only where its range allows it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ GROWTH = 8
 UNDISTURBED = 0.9
 #: Rounds that a ratio needs: 7 pairs of equal callables all on one side are a chance of 1 in 64.
 LEAST_ROUNDS = 7
+#: Rounds of a block, whose fastest samples make one ratio.
+BLOCK = 3
 #: Two copies of one model differ by a few percent for as long as they live, by where their memory
 #: lies. What is not further from 1 than this is no difference.
 RESOLUTION = 1.05
@@ -78,9 +80,9 @@ class Speedup(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    #: Of the fastest samples.
+    #: Median of the ratios of the fastest samples, one ratio for each block of rounds.
     ratio: float
-    #: 10th percentile of the ratios within a round.
+    #: 10th percentile.
     low: float
     #: 90th percentile.
     high: float
@@ -148,28 +150,35 @@ def speedup(a: Spread, b: Spread) -> Speedup:
         raise ValueError(
             f"pairs need as many samples on both sides, not {len(a.samples)} and {len(b.samples)}"
         )
-    ratio = min(a.samples) / min(b.samples)
-    low, _, high = _percentiles([x / y for x, y in zip(a.samples, b.samples, strict=True)])
-    verdict = verdict_of(ratio, low, high, max(a.disturbed, b.disturbed))
+    low, ratio, high = _percentiles(_block_ratios(a.samples, b.samples))
+    verdict = verdict_of(low, high, max(a.disturbed, b.disturbed))
     return Speedup(ratio=ratio, low=low, high=high, verdict=verdict)
 
 
-def verdict_of(ratio: float, low: float, high: float, disturbed: int = 0) -> Verdict:
+def _block_ratios(a: Sequence[float], b: Sequence[float]) -> list[float]:
+    """Ratios of the fastest samples of each block of rounds; few rounds are blocks of one."""
+    count = min(len(a), max(LEAST_ROUNDS, len(a) // BLOCK))
+    blocks = np.array_split(np.arange(len(a)), count)
+    return [min(a[i] for i in block) / min(b[i] for i in block) for block in blocks]
+
+
+def verdict_of(low: float, high: float, disturbed: int = 0) -> Verdict:
     """What a ratio is worth.
 
-    A claim needs both: the paired ratios on one side of 1, and the fastest samples among them.
+    Were the two callables equal, each block would fall on either side of 1 like a coin: the chance
+    that the 10th percentile of 7 lies above 1 is below 7 %, and that it lies above `RESOLUTION` is
+    smaller still.
 
-    Were the two callables equal, each pair would fall on either side like a coin: the chance that
-    the 10th percentile of 7 lies above 1 is below 7 %, of 30 below 1 in 10,000, and that it lies
-    above `RESOLUTION` is smaller still.
+    Args:
+        low: 10th percentile of the ratios.
+        high: 90th percentile.
+        disturbed: samples among them that were pre-empted.
     """
     if disturbed or high > WIDE * low:
         return "busy"
-    if low > RESOLUTION and ratio > RESOLUTION:
+    if low > RESOLUTION:
         return "faster"
-    if high < 1 / RESOLUTION and ratio < 1 / RESOLUTION:
-        return "slower"
-    return "same"
+    return "slower" if high < 1 / RESOLUTION else "same"
 
 
 def _percentiles(values: Sequence[float]) -> tuple[float, float, float]:

@@ -54,8 +54,7 @@ def _with_verdicts(entry: Any) -> Any:
 
 def _with_verdict(latency: Any) -> Any:
     try:
-        names = ("speedup", "speedup_low", "speedup_high")
-        ratio, low, high = (float(latency[name]) for name in names)
-        return latency | {"verdict": verdict_of(ratio, low, high)}
+        low, high = float(latency["speedup_low"]), float(latency["speedup_high"])
+        return latency | {"verdict": verdict_of(low, high)}
     except (TypeError, ValueError, KeyError):
         return latency  # damage, found when the fields are checked

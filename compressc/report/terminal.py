@@ -165,7 +165,7 @@ def _latency(record: Record, wide: bool) -> Table:
                 last=_verdict(entry),
             )
     machine = f"on {record.machine.get('cpu', 'an unknown processor')}"
-    table.caption = f"speed-up: of the fastest samples (10th-90th percentile of pairs), {machine}"
+    table.caption = f"speed-up: of the fastest samples, median (10th-90th percentile), {machine}"
     return table
 
 

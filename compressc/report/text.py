@@ -116,7 +116,7 @@ def smaller(file: FileRecord) -> str:
 
 
 def speedup(entry: LatencyRecord) -> str:
-    """`3.10x (2.95-3.31)`: of the fastest, 10th and 90th percentile; or that nothing is claimed."""
+    """`3.10x (2.95-3.31)`: median, 10th and 90th percentile; or that nothing is claimed."""
     if entry.verdict in _NO_CLAIM:
         return _NO_CLAIM[entry.verdict]
     return f"{ratio(entry.speedup)} ({_times(entry.speedup_low)}-{_times(entry.speedup_high)})"

@@ -107,8 +107,8 @@ BUSY = entry([4.0, 4.2, 4.4], [2.0, 2.0, 2.0], disturbed=2)
 @pytest.mark.parametrize(
     ("entries", "headline", "cells"),
     [
-        ([FASTER], "2.00x speed-up", ["2.00x (2.02-2.18)"]),
-        ([SAME, FASTER, BUSY], "2.00x speed-up", ["no difference measured"]),
+        ([FASTER], "2.10x speed-up", ["2.10x (2.02-2.18)"]),
+        ([SAME, FASTER, BUSY], "2.10x speed-up", ["no difference measured"]),
         ([SAME, BUSY], "no difference measured in latency", []),
         ([BUSY], "machine too busy to compare latency", ["machine busy"]),
         ([], None, []),
