@@ -130,6 +130,9 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     seed: int = 0,
     trust_pickle: bool = False,
     factory: str | None = None,
+    state_key: str | None = None,
+    ignore_extra: bool = False,
+    dtype: str = "float32",
     judged: str | None = None,
     target: Target | None = None,
     gate: Gate | None = None,
@@ -146,6 +149,9 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         seed: of every random choice; the same seed gives the same bytes.
         trust_pickle: allow a pickled module, which runs code from the file.
         factory: `pkg.mod:function` that builds the module of a state dict.
+        state_key: where in a checkpoint the weights are, where several fit the module.
+        ignore_extra: leave out tensors of a checkpoint that the module does not have.
+        dtype: `float32` converts a model in other floats, `keep` leaves it.
         judged: key or name of the output that is learned and judged, where the model has several.
         target: where the result will run: formats, batch sizes, threads, device, instruction set.
         gate: what the run will be held against; refused here where it could never be judged.
@@ -158,7 +164,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     from compressc.analysis import symbolize_widths
     from compressc.backend import load_backend
     from compressc.data import open_dataset
-    from compressc.frontend import check_inputs, load_model, require_open_batch
+    from compressc.frontend import cast_inputs, check_inputs, load_model, require_open_batch
     from compressc.measure import require_memory
     from compressc.pipeline import (
         PassCache,
@@ -181,11 +187,19 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         gate.require_score(None)
     plan(wanted, dataset)  # a list that cannot work is refused before the model is read
     loaded = load_model(
-        model, example=example, input_spec=inputs, trust_pickle=trust_pickle, factory=factory
+        model,
+        example=example,
+        input_spec=inputs,
+        trust_pickle=trust_pickle,
+        factory=factory,
+        state_key=state_key,
+        ignore_extra=ignore_extra,
+        dtype=dtype,
     )
     require_open_batch(loaded)
     require_memory(loaded.graph, target.batches)
     if dataset is not None:
+        dataset = dataset.cast(lambda tensors: cast_inputs(loaded.graph, tensors))
         check_inputs(loaded.graph, dataset.test.inputs)
     symbolize_widths(loaded.graph)
     task = None if dataset is None else settle(loaded.graph, dataset, judged)

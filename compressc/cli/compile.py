@@ -9,9 +9,12 @@ import typer
 
 from compressc.cli.model_options import (
     DataOption,
+    DtypeOption,
     FactoryOption,
+    IgnoreExtraOption,
     InputsOption,
     ModelArgument,
+    StateKeyOption,
     TrustPickleOption,
 )
 from compressc.cli.progress import progress_bar
@@ -64,6 +67,9 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     ] = False,
     trust_pickle: TrustPickleOption = False,
     factory: FactoryOption = None,
+    state_key: StateKeyOption = None,
+    ignore_extra: IgnoreExtraOption = False,
+    dtype: DtypeOption = "float32",
     cache: Annotated[
         Path | None, typer.Option(parser=_folder, help="Folder for results of passes.")
     ] = None,
@@ -98,6 +104,9 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
                 seed=seed,
                 trust_pickle=trust_pickle,
                 factory=factory,
+                state_key=state_key,
+                ignore_extra=ignore_extra,
+                dtype=dtype,
                 judged=judged,
                 target=target,
                 gate=gate,

@@ -11,8 +11,11 @@ import typer
 
 from compressc.cli.model_options import (
     DataOption,
+    DtypeOption,
     FactoryOption,
+    IgnoreExtraOption,
     InputsOption,
+    StateKeyOption,
     TrustPickleOption,
     load_from_options,
     open_optional,
@@ -35,6 +38,9 @@ def diff(  # noqa: PLR0913  (each is an option of the command line)
     inputs: InputsOption = None,
     trust_pickle: TrustPickleOption = False,
     factory: FactoryOption = None,
+    state_key: StateKeyOption = None,
+    ignore_extra: IgnoreExtraOption = False,
+    dtype: DtypeOption = "float32",
     batch: BatchOption = 1,
     size: SizeOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -53,6 +59,9 @@ def diff(  # noqa: PLR0913  (each is an option of the command line)
         "inputs": inputs,
         "trust_pickle": trust_pickle,
         "factory": factory,
+        "state_key": state_key,
+        "ignore_extra": ignore_extra,
+        "dtype": dtype,
     }
     graphs = [_read(path, options) for path in (before, after)]
     sizes = open_sizes_of(graphs, batch, size)

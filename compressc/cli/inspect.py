@@ -9,9 +9,12 @@ import typer
 from compressc.cli.coverage import CoverageRequest, parse_request, show_coverage
 from compressc.cli.model_options import (
     DataOption,
+    DtypeOption,
     FactoryOption,
+    IgnoreExtraOption,
     InputsOption,
     ModelArgument,
+    StateKeyOption,
     TrustPickleOption,
     load_from_options,
     open_optional,
@@ -26,6 +29,9 @@ def inspect(  # noqa: PLR0913  (each is an option of the command line)
     inputs: InputsOption = None,
     trust_pickle: TrustPickleOption = False,
     factory: FactoryOption = None,
+    state_key: StateKeyOption = None,
+    ignore_extra: IgnoreExtraOption = False,
+    dtype: DtypeOption = "float32",
     batch: BatchOption = 1,
     size: SizeOption = None,
     text: Annotated[
@@ -57,7 +63,14 @@ def inspect(  # noqa: PLR0913  (each is an option of the command line)
     asked = parse_request(coverage, request)  # before the model is read, which may take long
     dataset = open_optional(data)
     loaded = load_from_options(
-        model, dataset=dataset, inputs=inputs, trust_pickle=trust_pickle, factory=factory
+        model,
+        dataset=dataset,
+        inputs=inputs,
+        trust_pickle=trust_pickle,
+        factory=factory,
+        state_key=state_key,
+        ignore_extra=ignore_extra,
+        dtype=dtype,
     )
     if asked is not None:
         show_coverage(loaded.graph, asked, dataset, request)

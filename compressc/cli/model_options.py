@@ -34,14 +34,29 @@ FactoryOption = Annotated[
     typer.Option("--factory", help="pkg.mod:function that builds the module of a state dict."),
 ]
 
+StateKeyOption = Annotated[
+    str | None,
+    typer.Option("--state-key", help="Where in a checkpoint the weights are: ema, model.student."),
+]
+IgnoreExtraOption = Annotated[
+    bool,
+    typer.Option("--ignore-extra", help="Leave out tensors that the factory's module has not."),
+]
+DtypeOption = Annotated[
+    str, typer.Option("--dtype", help="float32 converts other floats; keep leaves them.")
+]
 
-def load_from_options(
+
+def load_from_options(  # noqa: PLR0913  (each is an option of the command line)
     model: str,
     *,
     dataset: Dataset | None = None,
     inputs: Sequence[str] | None = None,
     trust_pickle: bool = False,
     factory: str | None = None,
+    state_key: str | None = None,
+    ignore_extra: bool = False,
+    dtype: str = "float32",
 ) -> Loaded:
     """Load a model as the command line describes it, its sizes written over width symbols.
 
@@ -58,6 +73,9 @@ def load_from_options(
         input_spec=inputs or (),
         trust_pickle=trust_pickle,
         factory=factory,
+        state_key=state_key,
+        ignore_extra=ignore_extra,
+        dtype=dtype,
     )
     for note in loaded.notes:
         typer.echo(f"note: {note}", err=True)

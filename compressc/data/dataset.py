@@ -9,7 +9,7 @@ or numpy arrays.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -117,6 +117,18 @@ class Dataset:
                 flat = tensor.detach().cpu().contiguous().reshape(-1)
                 digest.update(flat.view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+    def cast(self, change: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]) -> Dataset:
+        """The same samples with inputs in other dtypes; itself where nothing changes."""
+        splits: dict[int, Split] = {}
+        for split in (self.train, self.calibration, self.test):
+            inputs = change(split.inputs)
+            same = all(new is old for new, old in zip(inputs, split.inputs, strict=True))
+            splits.setdefault(id(split), split if same else Split(inputs, split.labels))
+        parts = [splits[id(getattr(self, part))] for part in PARTS]
+        if all(split is getattr(self, part) for split, part in zip(parts, PARTS, strict=True)):
+            return self
+        return Dataset(self.name, *parts)
 
     @property
     def has_labels(self) -> bool:

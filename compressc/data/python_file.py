@@ -6,11 +6,10 @@ import difflib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+from compressc.beside import importable
 from compressc.data.arrays import bad
 from compressc.errors import CompresscError
 
@@ -23,7 +22,7 @@ def run_function(path: Path, function: str) -> object:
     """
     if not path.is_file():
         raise bad("the data file exists", "no such file", str(path), "check the path")
-    with _importable(path.resolve().parent):
+    with importable(path.resolve().parent):
         try:
             module = _load(path)
             entry = getattr(module, function, None)
@@ -40,15 +39,6 @@ def run_function(path: Path, function: str) -> object:
                 _line(error, path),
                 "run the file by itself to see the whole traceback",
             ) from error
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
 
 
 def _load(path: Path) -> ModuleType:

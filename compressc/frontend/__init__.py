@@ -4,9 +4,11 @@ from compressc.frontend.export import export_module
 from compressc.frontend.importer import import_program
 from compressc.frontend.inputs.specs import check_inputs
 from compressc.frontend.load import Loaded, load_model, require_open_batch
+from compressc.frontend.precision import cast_inputs
 
 __all__ = [
     "Loaded",
+    "cast_inputs",
     "check_inputs",
     "export_module",
     "import_program",

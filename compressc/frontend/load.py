@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from compressc.beside import importable
 from compressc.errors import CompresscError, first_line
 from compressc.frontend.export import rebatched
 from compressc.frontend.folding import fold_weights
+from compressc.frontend.formats.checkpoint import choose_fit, fill, find_weights
 from compressc.frontend.formats.factory import run_factory
-from compressc.frontend.formats.pickled import read_pickle
+from compressc.frontend.formats.huggingface import read_weights
+from compressc.frontend.formats.pickled import Pickled, read_pickle
 from compressc.frontend.formats.program import read_program
 from compressc.frontend.formats.recognise import Format, recognise
 from compressc.frontend.formats.soundness import is_sound
@@ -35,6 +39,7 @@ from compressc.frontend.inputs.specs import (
     parse_input,
     place_inputs,
 )
+from compressc.frontend.precision import cast_example, cast_inputs, check_choice, set_precision
 from compressc.frontend.tracing import fixed_dimensions, trace_graph
 from compressc.ir import Graph, check_finite, load_bundle, symbol, verify
 
@@ -95,15 +100,21 @@ class _Request:
     specs: tuple[InputSpec | ConstantSpec, ...]
     trust_pickle: bool
     factory: str | None
+    state_key: str | None
+    ignore_extra: bool
+    dtype: str
 
 
-def load_model(
+def load_model(  # noqa: PLR0913  (each option is one the user may give)
     source: Source,
     *,
     example: Example | None = None,
     input_spec: Sequence[str] = (),
     trust_pickle: bool = False,
     factory: str | None = None,
+    state_key: str | None = None,
+    ignore_extra: bool = False,
+    dtype: str = "float32",
 ) -> Loaded:
     """Read a model in any form.
 
@@ -117,13 +128,20 @@ def load_model(
         trust_pickle: allow a pickled module or a TorchScript archive, which runs code from the
             file.
         factory: `pkg.mod:function` or `file.py:function` that builds the module of a state dict.
+        state_key: where in a checkpoint the weights are (`ema`, `state_dict.student`), where
+            several fit.
+        ignore_extra: leave out tensors of the file that the factory's module does not have.
+        dtype: `float32` converts a model in float16, bfloat16 or float64, with a note; `keep`
+            leaves it. Graphs and bundles stay as they are.
 
     Raises:
         CompresscError: CC200 (no model), CC201 (would run code), CC202 (cannot be traced), CC203
             (no example inputs), CC204 (inputs do not fit), CC205 (weights not finite), CC403
             (damaged bundle).
     """
-    request = _Request(example, tuple(map(parse_input, input_spec)), trust_pickle, factory)
+    specs = tuple(map(parse_input, input_spec))
+    check_choice(dtype)
+    request = _Request(example, specs, trust_pickle, factory, state_key, ignore_extra, dtype)
     if not isinstance(source, str | Path):
         return _checked(_load_object(source, request), request)
     path = Path(source)
@@ -140,6 +158,7 @@ def _unreadable(path: Path, error: Exception) -> CompresscError:
 
 
 def _checked(loaded: Loaded, request: _Request) -> Loaded:
+    """The model in the floats that were asked for, with finite weights and inputs that fit."""
     if request.factory is not None and loaded.format != "state dict":
         raise CompresscError(
             "CC100",
@@ -151,6 +170,11 @@ def _checked(loaded: Loaded, request: _Request) -> Loaded:
     if request.specs and loaded.format in _TRACED:
         check_specs(loaded.graph, request.specs)
     check_finite(loaded.graph)
+    if loaded.format not in ("graph", "bundle"):
+        loaded = replace(loaded, notes=(*loaded.notes, *set_precision(loaded.graph, request.dtype)))
+    if loaded.example is None:
+        return loaded
+    loaded = replace(loaded, example=cast_inputs(loaded.graph, loaded.example))
     if request.example is not None and loaded.example is not None:
         check_inputs(loaded.graph, loaded.example)
     return loaded
@@ -193,20 +217,53 @@ def _load_bundle(path: Path, request: _Request) -> Loaded:
 
 
 def _load_pickle(path: Path, request: _Request) -> Loaded:
-    """A pickle of torch.save, or the weights of a state dict."""
-    value = read_pickle(path, trust=request.trust_pickle)
-    if isinstance(value, nn.Module):
-        return _from_module(value, request, str(path), "pickled module", path.stem)
+    """A pickle of torch.save, or weights and the factory of their module.
+
+    The user's code may import what lies beside it, or in the current folder, until the model is
+    traced; the console script alone would not find it.
+    """
+    places = [Path.cwd()]
+    if request.trust_pickle:
+        places.append(path.parent)
+    if request.factory is not None and request.factory.rpartition(":")[0].endswith(".py"):
+        places.append(Path(request.factory).parent)
+    with ExitStack() as stack:
+        for place in places if request.trust_pickle or request.factory else []:
+            stack.enter_context(importable(place))
+        return _load_weights(path, request)
+
+
+def _load_weights(path: Path, request: _Request) -> Loaded:
+    if path.is_dir():
+        found = Pickled(None, tuple(find_weights(read_weights(path))))
+    else:
+        found = read_pickle(path, trust=request.trust_pickle, state_key=request.state_key)
+    if isinstance(found.model, nn.Module) and not (request.factory and found.weights):
+        return _from_module(found.model, request, str(path), "pickled module", path.stem)
+    if isinstance(found.model, torch.export.ExportedProgram):
+        return _from_program(found.model, request, str(path), "exported program", path.stem)
     if request.factory is None:
+        tensors = max((weights.tensors for weights in found.weights), key=len)
         raise CompresscError(
             "CC200",
             "a model is wanted, and this file holds weights only",
-            got=f"{len(value)} tensors ({', '.join(list(value)[:3])}, ...)",
+            got=f"{len(tensors)} tensors ({', '.join(list(tensors)[:3])}, ...)",
             where=str(path),
             hint="give --factory file.py:function that builds the module, or torch.export.save it",
         )
-    module = run_factory(request.factory, value, where=str(path))
-    return _from_module(module, request, str(path), "state dict", path.stem)
+    module = run_factory(request.factory)
+    fit = choose_fit(
+        module,
+        found.weights,
+        state_key=request.state_key,
+        ignore_extra=request.ignore_extra,
+        where=str(path),
+    )
+    notes = list(fill(module, fit, str(path)))
+    if found.left_out:
+        notes.append(f"objects of the file that were not read: {', '.join(found.left_out[:5])}")
+    loaded = _from_module(module, request, str(path), "state dict", path.stem)
+    return replace(loaded, notes=(*notes, *loaded.notes))
 
 
 def _load_torchscript(path: Path, request: _Request) -> Loaded:
@@ -260,6 +317,7 @@ _READERS: dict[Format, Callable[[Path, _Request], Loaded]] = {
     Format.BUNDLE: _load_bundle,
     Format.PICKLE: _load_pickle,
     Format.SAFETENSORS: _load_pickle,
+    Format.WEIGHTS: _load_pickle,
     Format.TORCHSCRIPT: _load_torchscript,
     Format.HUGGING_FACE: _load_folder,
 }
@@ -271,6 +329,7 @@ def _from_module(
     example = _call_of(request, source).tensors if request.specs else request.example
     if example is None:
         raise _no_inputs(source)
+    example = cast_example(module, example)
     graph, notes = trace_graph(module, example, request.specs, _graph_name(name))
     return Loaded(graph, arguments_of(example).tensors, source, format_, notes)
 

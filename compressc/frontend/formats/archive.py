@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -61,18 +63,89 @@ def load_tensors(source: bytes | Path, where: str) -> Any:
     """
     stream: IO[bytes] = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
     with stream:
-        if stream.read(4) == b"PK\x03\x04":
-            open_zip(stream, where)
-        stream.seek(0)
+        return _load(stream, where, {})
+
+
+def load_checkpoint(path: Path, where: str) -> tuple[Any, tuple[str, ...]]:
+    """What a trainer wrote with `torch.save`: tensors, plain containers, and objects left out.
+
+    An object of any other class (arguments, a numpy number, a configuration) becomes an empty one
+    of ours: its class is neither looked up nor imported, and nothing of it runs.
+
+    Returns:
+        The value, and the names of the classes that were left out.
+
+    Raises:
+        CompresscError: CC201 where even so something of it would run, CC200 where it is damaged.
+    """
+    with path.open("rb") as stream:
         try:
-            with quiet():
-                return torch.load(stream, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise CompresscError(
-                "CC201", "only tensors can be read safely", got=_globals(error), where=where
-            ) from error
-        except Exception as error:  # torch.load meets a stranger's bytes: any error says damaged
-            raise damaged(where, first_line(error)) from error
+            return _load(stream, where, {}), ()
+        except CompresscError as error:
+            names = _unknown(stream) if error.code == "CC201" else []
+            if not names:
+                raise
+        stand_ins: dict[str, type] = {name: type(name, (_LeftOut,), {}) for name in names}
+        for _ in names:
+            try:
+                return _load(stream, where, stand_ins), tuple(names)
+            except CompresscError as error:
+                filled = [name for name in names if f".{name}'" in error.got]
+                if not filled:
+                    raise
+                stand_ins[filled[0]] = _LeftOutDict
+        return _load(stream, where, stand_ins), tuple(names)
+
+
+class _LeftOut:
+    """Stands in a checkpoint for an object that was not read."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _LeftOut:
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _LeftOutDict:
+    """Stands for an object that is filled like a dict: its items can be read."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]
+        return OrderedDict()
+
+
+def is_left_out(value: Any) -> bool:
+    """Whether a value of a checkpoint is an object that was not read."""
+    return isinstance(value, _LeftOut)
+
+
+def _unknown(stream: IO[bytes]) -> list[str]:
+    """The classes and functions a file names that the restricted unpickler does not know."""
+    stream.seek(0)
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(stream))
+    except Exception:  # an old or a damaged file: it stays refused
+        return []
+
+
+def _load(stream: IO[bytes], where: str, stand_ins: Mapping[str, type]) -> Any:
+    stream.seek(0)
+    if stream.read(4) == b"PK\x03\x04":
+        open_zip(stream, where)
+    stream.seek(0)
+    allowed: list[Any] = [(class_, name) for name, class_ in stand_ins.items()]
+    try:
+        with quiet(), torch.serialization.safe_globals(allowed):
+            return torch.load(stream, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CompresscError(
+            "CC201", "only tensors can be read safely", got=_globals(error), where=where
+        ) from error
+    except Exception as error:  # torch.load meets a stranger's bytes: any error says damaged
+        raise damaged(where, first_line(error)) from error
 
 
 def _globals(error: Exception) -> str:
@@ -81,6 +154,8 @@ def _globals(error: Exception) -> str:
     for marker in ("Unsupported global: GLOBAL ", "Trying to load unsupported GLOBAL "):
         if marker in text:
             return text.partition(marker)[2].split()[0].rstrip(".,")
+    if "SETITEM" in text:
+        return text.partition("but got ")[2].split("\n")[0][:200]
     return "a pickled object"
 
 

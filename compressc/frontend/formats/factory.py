@@ -1,31 +1,28 @@
-"""A module that the user's own function builds, filled with the weights of a file."""
+"""A module that the user's own function builds."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import nn
 
 from compressc.errors import CompresscError, first_line
 
 
-def run_factory(reference: str, weights: Mapping[str, torch.Tensor], *, where: str) -> nn.Module:
-    """Build a module by the user's function and fill in weights.
+def run_factory(reference: str) -> nn.Module:
+    """Build a module by the user's function.
 
     Args:
         reference: `pkg.mod:function` or `file.py:function`; it takes no arguments. It is the user's
             own code, named by the user, and runs.
-        weights: a state dict.
-        where: the file the weights come from.
 
     Raises:
-        CompresscError: CC100 where the function cannot be had, CC200 where the weights do not fit.
+        CompresscError: CC100 where the function cannot be had, or returns no module.
     """
     function = _import(reference)
     try:
@@ -34,35 +31,7 @@ def run_factory(reference: str, weights: Mapping[str, torch.Tensor], *, where: s
         raise _bad_factory(reference, f"it raised {first_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise _bad_factory(reference, f"it returned a {type(module).__name__}")
-    prefix = "module."  # left there by DataParallel
-    if all(name.startswith(prefix) for name in weights):
-        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
-    _fill(module, weights, where)
     return module
-
-
-def _fill(module: nn.Module, weights: Mapping[str, torch.Tensor], where: str) -> None:
-    own = module.state_dict()
-    missing, unexpected = sorted(own.keys() - weights), sorted(weights.keys() - own)
-    wrong = [n for n, t in own.items() if n in weights and weights[n].shape != t.shape]
-    problems = [
-        f"{len(names)} {what} ({', '.join(names[:5])}{', ...' if len(names) > 5 else ''})"
-        for what, names in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("of another shape", wrong),
-        )
-        if names
-    ]
-    if problems:
-        raise CompresscError(
-            "CC200",
-            "the weights must fit the module that the factory builds",
-            got="; ".join(problems),
-            where=where,
-            hint="use the factory the weights were trained with",
-        )
-    module.load_state_dict(dict(weights), strict=True)
 
 
 def _import(reference: str) -> Callable[[], Any]:
@@ -82,11 +51,11 @@ def _import(reference: str) -> Callable[[], Any]:
 
 
 def _import_file(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"_compressc_factory_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     module = importlib.util.module_from_spec(spec)
-    sys.modules.setdefault(path.stem, module)  # dataclasses and pickles look it up by name
+    sys.modules[spec.name] = module  # dataclasses and pickle look their module up there
     spec.loader.exec_module(module)
     return module
 

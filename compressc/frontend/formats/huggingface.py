@@ -21,11 +21,10 @@ from torch.nn.modules import module as registration
 
 from compressc.errors import CompresscError, first_line
 from compressc.frontend.formats.archive import load_safetensors, load_tensors
-from compressc.frontend.formats.recognise import CONFIG
+from compressc.frontend.formats.recognise import CONFIG, PICKLED, SAFE
 from compressc.quiet import quiet
 
-_SAFE, _PICKLED = "model.safetensors", "pytorch_model.bin"
-_WRITE_AGAIN = f"write it again with model.save_pretrained(folder), which gives {_SAFE}"
+_WRITE_AGAIN = f"write it again with model.save_pretrained(folder), which gives {SAFE}"
 _MAX_JSON = 16 << 20
 #: Keys that say where code or kernels come from, or how weights are packed or spread.
 _DROPPED = {
@@ -53,7 +52,7 @@ def read_folder(folder: Path) -> tuple[nn.Module, tuple[str, ...]]:
     """
     config = read_json(folder / CONFIG)
     _check_config(config, folder)
-    weights = _read_weights(folder)
+    weights = read_weights(folder)
     with _offline():
         transformers = _import_transformers(folder)
         with _bounded(weights, folder), quiet():
@@ -213,9 +212,13 @@ def _model_class(transformers: Any, config: Any, architectures: Any, folder: Pat
 # ---- the weights -------------------------------------------------------------------------------
 
 
-def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a folder: safetensors where it has them, else a pickle of tensors alone."""
-    for name in (_SAFE, _PICKLED):
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a folder: safetensors where it has them, else a pickle of tensors alone.
+
+    Raises:
+        CompresscError: CC201 for a pickle of more than tensors, CC200 where it is damaged.
+    """
+    for name in (SAFE, PICKLED):
         index = folder / f"{name}.index.json"
         if index.exists() or index.is_symlink():
             return _read_shards(folder, index)
@@ -224,7 +227,7 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
     others = sorted(p.name for p in folder.iterdir() if p.suffix in _FOREIGN)
     raise CompresscError(
         "CC200",
-        f"a Hugging Face folder holds {_SAFE} or {_PICKLED}",
+        f"a Hugging Face folder holds {SAFE} or {PICKLED}",
         got=", ".join(others[:3]) or "no weights",
         where=str(folder),
         hint=_WRITE_AGAIN,

@@ -10,7 +10,7 @@ from compressc.errors import CompresscError, first_line
 from compressc.frontend.formats.onnx import describe_onnx
 from compressc.ir.bundle import TEXT, WEIGHTS
 
-CONFIG = "config.json"
+CONFIG, SAFE, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
 _EXPORT = 'torch.export.save(torch.export.export(model, inputs), "model.pt2")'
 _AGAIN = "it was not written to the end: write or copy it again"
 
@@ -22,6 +22,7 @@ class Format(Enum):
     BUNDLE = "bundle"
     PICKLE = "pickle"
     SAFETENSORS = "safetensors"
+    WEIGHTS = "folder of weights"
     TORCHSCRIPT = "TorchScript archive"
     HUGGING_FACE = "Hugging Face folder"
 
@@ -55,6 +56,13 @@ def _recognise_folder(path: Path) -> Format:
     if "adapter_config.json" in present:
         hint = "merge it into its model (peft: model.merge_and_unload()) and save that"
         raise _no_model("an adapter without its model", path, hint)
+    if present & {SAFE, PICKLED, f"{SAFE}.index.json", f"{PICKLED}.index.json"}:
+        return Format.WEIGHTS
+    if ".metadata" in present:
+        hint = (
+            "join it: python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER FILE"
+        )
+        raise _no_model("a distributed checkpoint", path, hint)
     hint = f"a bundle is a folder with {TEXT} and {WEIGHTS}, a Hugging Face model one with {CONFIG}"
     inner = sorted(file.parent.name for file in path.glob(f"*/{CONFIG}"))
     if inner:

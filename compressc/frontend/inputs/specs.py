@@ -112,6 +112,10 @@ def check_inputs(graph: Graph, tensors: Sequence[torch.Tensor]) -> None:
             raise CompresscError("CC204", text, got=f"{name} = {size}", where=graph.name)
 
 
+def _are_floats(*types: TensorType) -> bool:
+    return all(type_.dtype.is_floating_point for type_ in types)
+
+
 def check_specs(graph: Graph, specs: Sequence[InputSpec | ConstantSpec]) -> None:
     """Inputs in words do not contradict those of a model that was traced before.
 
@@ -121,7 +125,7 @@ def check_specs(graph: Graph, specs: Sequence[InputSpec | ConstantSpec]) -> None
     types = [spec.type for spec in specs if isinstance(spec, InputSpec)]
     wanted = [graph.type_of(op.name) for op in graph.inputs]
     fits = len(types) == len(wanted) and all(
-        ours.dtype == theirs.dtype
+        (ours.dtype == theirs.dtype or _are_floats(ours, theirs))  # converted when they are read
         and len(ours.shape) == len(theirs.shape)
         and all(
             size == said or not isinstance(size, int)

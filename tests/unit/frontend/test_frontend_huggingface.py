@@ -221,7 +221,7 @@ def test_links_as_in_the_hub_cache(bert: Path, tmp_path: Path) -> None:
 def test_half_precision_is_kept(tmp_path: Path) -> None:
     model = hf.ViTModel(hf.ViTConfig(**VISION)).to(torch.bfloat16).eval()
     model.save_pretrained(tmp_path)
-    loaded = load_model(tmp_path)
+    loaded = load_model(tmp_path, dtype="keep")
     assert str(loaded.graph.inputs[0].type) == "bf16[b,3,32,32]"
     x = torch.randn(3, 3, 32, 32).bfloat16()
     with torch.no_grad():
