@@ -100,6 +100,44 @@ def test_a_newer_schema_is_named_even_with_unknown_fields(tmp_path):
     assert error_of(tmp_path / "m.json").got == "schema 3, by compressc 9.9"
 
 
+def older(record) -> dict:
+    """The record as schema 1 had it: two fields in place of scores, and no task."""
+    content = json.loads(record.model_dump_json())
+    for entry in (content["teacher"], *content["passes"], *content["files"]):
+        scores = entry.pop("scores")
+        entry |= {"accuracy": scores.get("accuracy"), "agreement": scores.get("agreement")}
+    del content["teacher"]["agreement"]
+    del content["task"], content["sizes"]
+    return content | {"schema_version": 1}
+
+
+def test_an_older_schema_still_reads(tmp_path):
+    record, path = digits_record(), tmp_path / "m.json"
+    path.write_text(json.dumps(older(record)))
+    again = Record.read(path)
+    assert again.teacher == record.teacher
+    assert (again.passes, again.files) == (record.passes, record.files)
+    assert [metric.name for metric in again.task.metrics] == ["accuracy", "agreement"]
+    again.write(path)
+    assert Record.read(path) == again
+    bare = older(record)
+    for entry in (bare["teacher"], *bare["passes"], *bare["files"]):
+        entry["accuracy"] = None
+    path.write_text(json.dumps(bare))
+    unlabelled = Record.read(path)
+    assert [metric.name for metric in unlabelled.task.metrics] == ["agreement"]
+    assert unlabelled.passes[1].accuracy is None
+    assert unlabelled.passes[1].agreement == record.passes[1].agreement
+
+
+@pytest.mark.parametrize("part", ["teacher", "passes", "files"])
+def test_a_damaged_older_file_is_no_crash(tmp_path, part):
+    content = older(digits_record())
+    for wrong in (None, 3, [3], {"accuracy": "high"}):
+        (tmp_path / "m.json").write_text(json.dumps(content | {part: wrong}))
+        error_of(tmp_path / "m.json")
+
+
 def test_latency_record_pairs_the_rounds():
     teacher, result = Spread.of([2.2, 6.0, 20.0]), Spread.of([1.0, 2.0, 5.0])
     entry = LatencyRecord.of(teacher, result, runtime="torch", batch=1, threads=1, precision="f32")

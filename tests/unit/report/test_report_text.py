@@ -3,10 +3,12 @@
 import math
 
 import pytest
-from report_records import digits_record, pass_record
+from report_records import TASK, digits_record, pass_record
 
 from compressc.measure import Spread
 from compressc.report import LatencyRecord, Note, text
+from compressc.report.warnings import warnings
+from compressc.tasks.scores import ACCURACY, AGREEMENT, COSINE, R2, TEACHER_R2
 
 
 @pytest.mark.parametrize(
@@ -121,6 +123,78 @@ def test_only_claims_that_hold_are_in_the_headline(entries, headline, cells):
     figures = [f"{f.value} {f.label}" for f in text.headline(record)]
     assert [f for f in figures if "speed" in f or "latency" in f] == [headline] * bool(headline)
     assert [text.speedup(e) for e in entries][: len(cells)] == cells
+
+
+def judged(metrics, constant, teacher, *passes, warnings=()):
+    """A record with these metrics, and scores of the teacher and of each pass."""
+    record = digits_record()
+    task = TASK.model_copy(
+        update={"metrics": metrics, "constant": constant, "warnings": list(warnings)}
+    )
+    entries = [pass_record("a", 1, 1, 0.9, 1.0, scores=scores) for scores in passes]
+    owner = record.teacher.model_copy(update={"scores": teacher})
+    return record.model_copy(
+        update={"task": task, "teacher": owner, "passes": entries, "files": []}
+    )
+
+
+def test_scores_are_shown_as_their_metric_asks():
+    assert text.title(ACCURACY) == "accuracy %"
+    assert (text.score(ACCURACY, 0.98148), text.with_unit(ACCURACY, 0.98148)) == (
+        "98.15",
+        "98.15 %",
+    )
+    assert text.change(ACCURACY, 0.98, 0.99) == "-1.00"
+    assert text.title(TEACHER_R2) == "R^2 to teacher"
+    assert (text.score(TEACHER_R2, 0.93), text.with_unit(TEACHER_R2, 0.93)) == ("0.9300", "0.9300")
+    assert text.change(R2, 0.9, 0.95) == "-0.0500"
+    assert text.score(R2, None) == text.score(R2, math.nan) == "-"
+    assert text.change(R2, None, 0.9) == text.change(R2, 0.9, None) == ""
+
+
+def test_headline_shows_the_main_score_of_the_task():
+    def main(*given):
+        return text.headline(judged(*given))[-1]
+
+    both = [ACCURACY, AGREEMENT["class_scores"]]
+    found = main(both, {}, {"accuracy": 0.99}, {"accuracy": 0.2}, {"accuracy": 0.95})
+    assert (found.value, found.label) == ("-4.00", "points of accuracy")
+    found = main([COSINE], {}, {}, {"cosine": 0.9876})
+    assert (found.value, found.label) == ("0.9876", "cosine")
+    found = main([R2, TEACHER_R2], {}, {"r2": 0.9}, {"r2": 0.8, "teacher_r2": 0.7})
+    assert (found.value, found.label) == ("-0.1000", "R^2")
+    assert found.detail == "0.9000 to 0.8000"
+    assert text.headline(judged([COSINE], {}, {}, {})) == []
+
+
+def test_a_score_that_a_constant_answer_gets_comes_with_a_warning():
+    only = [AGREEMENT["class_scores"]]
+
+    def said(metrics, constant, teacher, *passes):
+        return warnings(judged(metrics, constant, teacher, *passes))
+
+    assert said(only, {"agreement": 0.2}, {}, {"agreement": 0.2}) == [
+        "the result is lost: agreement 20.00 %; the same answer for every sample gets 20.00 %"
+    ]
+    assert said(only, {"agreement": 0.2}, {}, {"agreement": 0.27})  # less than a tenth of the way
+    assert said(only, {"agreement": 0.2}, {}, {"agreement": 0.29}) == []
+    assert said(only, {"agreement": 0.2}, {}, {"agreement": 0.1}, {"agreement": 0.9}) == []
+    assert "says nothing" in said(only, {"agreement": 1.0}, {}, {"agreement": 1.0})[0]
+    teacher = said([ACCURACY], {"accuracy": 0.5}, {"accuracy": 0.52}, {"accuracy": 0.5})
+    assert teacher == [
+        "the teacher's accuracy is 52.00 %; the same answer for every sample gets 50.00 %"
+    ]
+    assert "lost" in said([TEACHER_R2], {"teacher_r2": 0.0}, {}, {"teacher_r2": -math.inf})[0]
+    assert said([TEACHER_R2], {"teacher_r2": 0.0}, {}, {"teacher_r2": 0.5}) == []
+
+
+def test_warnings_name_passes_that_changed_nothing_and_what_the_task_says():
+    record = judged([COSINE], {}, {}, warnings=["look here"])
+    idle = pass_record("quant", 1, 1, 0.9, 1.0, edits={"erase": 0})
+    helper = pass_record("simplify", 1, 1, 0.9, 1.0, edits={}, inserted_for="quant")
+    record = record.model_copy(update={"passes": [helper, idle]})
+    assert warnings(record) == ["look here", "quant changed nothing"]
+    assert warnings(digits_record()) == []
 
 
 def test_headline_is_honest_about_the_worst():
