@@ -9,7 +9,7 @@ SOURCES := setup.py pyproject.toml constraints.txt CMakeLists.txt $(shell find c
 # Idle OpenMP threads that spin slow everything down on a machine that does anything else.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check slow zoo docs format clean
+.PHONY: demo test check slow slow-share zoo docs format clean
 
 demo: $(READY) model.pt ## train a small teacher and compress it
 	$(BIN)/compressc model.pt --passes prune,distill,quant --data digits -o out/
@@ -30,14 +30,23 @@ test: $(READY) model.pt ## every test that takes seconds
 slow: $(READY) model.pt ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile
 
+# Every commit takes the next of 8 shares, so that eight commits run them all. No test begins after four
+# minutes; what the box had no room for is counted as skipped.
+SHARES := 8
+SHARE = $(or $(shell git rev-list --count HEAD 2>/dev/null),0)
+
+slow-share: $(READY) model.pt ## one share of the tests that take minutes
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --share $(SHARE)/$(SHARES) --box 240
+
 check: $(READY) ## lint, format, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-zoo: $(READY) ## check every architecture and write docs/zoo.md
+zoo: $(READY) ## check every architecture, put it through every pass; write docs/zoo.md and zoo-passes.md
 	$(BIN)/python -W ignore -m tests.zoo
+	$(BIN)/python -W ignore -m tests.zoo.passes
 
 docs: $(READY) ## generate docs/reference from the code
 	$(BIN)/python docs/generate.py

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,32 @@ ROOT = Path(__file__).parents[1]
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--update`: write the `.ir` files of tests/passes anew."""
     parser.addoption("--update", action="store_true", help="write .ir files anew, then compare")
+    parser.addoption("--share", help="K/N: of the selected tests, the K-th of N shares")
+    parser.addoption("--box", type=float, help="seconds after which no further test begins")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep one share of the tests: which one a test is in depends on its name alone."""
+    share = config.getoption("--share")
+    if share is None:
+        return
+    match = re.fullmatch(r"(\d+)/(\d+)", share)
+    if match is None or int(match[2]) < 1:
+        raise pytest.UsageError(f"--share is K/N, not {share}")
+    number, shares = int(match[1]), int(match[2])
+    chosen = {i for i in items if zlib.crc32(i.nodeid.encode()) % shares == number % shares}
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = [item for item in items if item in chosen]
+
+
+_STARTED = time.monotonic()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what the time box has no room for; the closing line counts it."""
+    box = item.config.getoption("--box")
+    if box is not None and time.monotonic() - _STARTED > box:
+        pytest.skip(f"the time box of {box:g} s is full")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,142 @@
+"""What each pass makes of each model: `python -m tests.zoo.passes` writes docs/zoo-passes.md.
+
+Every model and pass runs in a process of its own, so that one that hangs or dies costs its own cell
+only. Results are kept in `build/zoo`: a run that was ended goes on. `--fresh` forgets them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+import compressc
+from compressc.data import Dataset, Split
+from compressc.errors import CompresscError
+from compressc.ir import Graph
+from compressc.ir.running import run_graph
+from tests.zoo import language_models, sound_models, vision_models, written
+from tests.zoo.case import Case, Zoo
+from tests.zoo.checks import OTHERS, TRACED
+
+SECTIONS: dict[str, Zoo] = {
+    "Language": language_models.MODELS,
+    "Images": vision_models.MODELS,
+    "Sound, and several inputs": sound_models.MODELS,
+    "Hand-written": written.MODELS,
+}
+PASSES = ("simplify", "prune(ratio=0.5)", "lowrank", "quant")
+ROOT = Path(__file__).parents[2]
+DOCUMENT, KEPT = ROOT / "docs" / "zoo-passes.md", ROOT / "build" / "zoo"
+#: Samples that a pass observes, and seconds that it may take.
+_SAMPLES, _SECONDS = 24, 300
+_LONGEST = 160
+
+INTRODUCTION = """# The model zoo through the passes
+
+What each pass makes of the architectures of [the model zoo](zoo.md), small and with random weights,
+on random inputs. A cell is the change of the number of parameters and the cosine of the result's
+first output to the teacher's. The pipeline verified the graph, and it ran at two other batch sizes
+and lengths with finite outputs of the teacher's shapes. `nothing` is a pass that found nothing to
+change, with its most frequent reason. All else names the error and the op. What random weights lose
+says nothing about trained ones.
+
+`make zoo` makes the table of all models; `python -m tests.zoo.passes NAME...` that of some.
+"""
+
+
+def cell(case: Case, text: str) -> str:
+    """What a pass makes of a model, in words for the table."""
+    inputs = case.example(seed=1, **TRACED | {"b": _SAMPLES})
+    part = Split(inputs)
+    data = Dataset("zoo", part, part, part)
+    try:
+        done = compressc.compile(case.module, text, data=data, inputs=case.specs, cache=None)
+        return _worth(case, done.teacher, done.graph, done.report)
+    except CompresscError as error:
+        return _short(f"{error.code}: {error.wanted} ({error.got}) {error.where}")
+
+
+def _worth(case: Case, teacher: Graph, graph: Graph, report: compressc.report.Record) -> str:
+    if (pass_ := report.passes[-1]).idle:
+        reasons = [note.text for note in pass_.notes]
+        most = max(reasons, key=reasons.count, default="no reason given")
+        return _short(f"nothing: {most}")
+    for sizes in (TRACED, *OTHERS):
+        example = case.example(seed=2, **sizes)
+        want, got = run_graph(teacher, example), run_graph(graph, example)
+        if [x.shape for x in got] != [x.shape for x in want]:
+            return f"WRONG: shapes at {sizes}"
+        if not all(bool(x.isfinite().all()) for x, y in zip(got, want, strict=True) if _finite(y)):
+            return f"WRONG: not finite at {sizes}"
+    change = pass_.parameters / max(report.teacher.parameters, 1) - 1
+    cosine = torch.cosine_similarity(got[0].double().flatten(), want[0].double().flatten(), dim=0)
+    return f"{change:+.0%}, cosine {float(cosine):.3f}"
+
+
+def _finite(x: torch.Tensor) -> bool:
+    return bool(x.isfinite().all())
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.replace("|", "/").split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
+
+
+def _kept(name: str, section: str, text: str) -> str:
+    """The cell of a model and a pass: from an earlier run, or from a process of its own."""
+    path = KEPT / f"{section}-{name}-{text}.json".replace("/", "_").replace(" ", "_")
+    if not path.exists():
+        command = [sys.executable, "-W", "ignore", "-m", "tests.zoo.passes", section, name, text]
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, capture_output=True, text=True, timeout=_SECONDS, check=False
+            )
+            last = (done.stdout.strip().splitlines() or [""])[-1]
+            died = f"died with {done.returncode}: {(done.stderr.splitlines() or [''])[-1]}"
+            answer = json.loads(last) if done.returncode == 0 else _short(died)
+        except subprocess.TimeoutExpired:
+            answer = f"not done in {_SECONDS} s"
+        KEPT.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(answer), encoding="utf-8")
+    return str(json.loads(path.read_text(encoding="utf-8")))
+
+
+def lines(names: Iterable[str] = ()) -> Iterable[str]:
+    """The document, line by line, as it is made; of all models where none is named."""
+    wanted = set(names)
+    yield INTRODUCTION
+    for section, models in SECTIONS.items():
+        chosen = [name for name in models if not wanted or name in wanted]
+        if not chosen:
+            continue
+        yield f"## {section}\n"
+        yield f"| model | {' | '.join(f'`{text}`' for text in PASSES)} |"
+        yield "|---" * (len(PASSES) + 1) + "|"
+        for name in chosen:
+            yield f"| {name} | {' | '.join(_kept(name, section, text) for text in PASSES)} |"
+        yield ""
+
+
+def main(arguments: list[str]) -> None:
+    """Write the document; with section, name and pass, print that one cell."""
+    if len(arguments) == 3:
+        section, name, text = arguments
+        print(json.dumps(cell(SECTIONS[section][name](), text)))
+        return
+    if "--fresh" in arguments:
+        shutil.rmtree(KEPT, ignore_errors=True)
+    made = []
+    for line in lines(argument for argument in arguments if argument != "--fresh"):
+        print(line, flush=True)
+        made.append(line)
+    DOCUMENT.write_text("\n".join(made).rstrip() + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
