@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError, first_line
+from compressc.frontend.bags import plain_bags
 from compressc.frontend.faithful import eval_mode, has_numbers
 from compressc.frontend.inputs.arguments import (
     Arguments,
@@ -70,7 +71,8 @@ def export_module(
     ):
         if has_numbers(module, arguments.tensors):
             try_out(module, arguments)
-        return _trace(module, arguments, _open_dims(arguments.tensors, specs))
+        with plain_bags():
+            return _trace(module, arguments, _open_dims(arguments.tensors, specs))
 
 
 def try_out(module: nn.Module, arguments: Arguments) -> None:

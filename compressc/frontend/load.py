@@ -41,7 +41,7 @@ from compressc.frontend.inputs.specs import (
 )
 from compressc.frontend.precision import cast_example, cast_inputs, check_choice, set_precision
 from compressc.frontend.tracing import fixed_dimensions, trace_graph
-from compressc.ir import Graph, check_finite, load_bundle, symbol, verify
+from compressc.ir import Graph, check_finite, dimension_symbols, load_bundle, symbol, verify
 
 Source = str | Path | nn.Module | torch.export.ExportedProgram | Graph
 
@@ -73,12 +73,13 @@ class Loaded:
 
 
 def require_open_batch(loaded: Loaded) -> None:
-    """See that a model takes any batch: passes, measurements and files all need several.
+    """See that a model takes any batch, in front: passes, measurements and files all need several.
 
     Raises:
-        CompresscError: CC204 where it was exported for one batch size.
+        CompresscError: CC204 where it was exported for one batch size, or has the batch elsewhere.
     """
-    if loaded.fixed_batch is not None:
+    types = {op.name: loaded.graph.type_of(op.name) for op in loaded.graph.inputs}
+    if loaded.fixed_batch is not None and not dimension_symbols(loaded.graph):
         raise CompresscError(
             "CC204",
             "the first dimension of the inputs must be open",
@@ -86,6 +87,21 @@ def require_open_batch(loaded: Loaded) -> None:
             where=loaded.source,
             hint="export it with dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)",
         )
+    if not _has_batch_in_front(loaded.graph):
+        raise CompresscError(
+            "CC204",
+            "the first dimension of every input is the batch, open and the same",
+            got=", ".join(f"{name}: {type_}" for name, type_ in types.items()),
+            where=loaded.source,
+            hint="give a module whose forward takes the batch in front and moves it inside, "
+            "self.model(x.transpose(0, 1)); what has no batch becomes a buffer, or is repeated",
+        )
+
+
+def _has_batch_in_front(graph: Graph) -> bool:
+    shapes = [graph.type_of(op.name).shape for op in graph.inputs]
+    firsts = {str(shape[0]) if shape and not isinstance(shape[0], int) else "" for shape in shapes}
+    return len(firsts) <= 1 and "" not in firsts
 
 
 #: Formats that were traced before: they have inputs of their own.
@@ -172,6 +188,9 @@ def _checked(loaded: Loaded, request: _Request) -> Loaded:
     check_finite(loaded.graph)
     if loaded.format not in ("graph", "bundle"):
         loaded = replace(loaded, notes=(*loaded.notes, *set_precision(loaded.graph, request.dtype)))
+    if dimension_symbols(loaded.graph) and not _has_batch_in_front(loaded.graph):
+        note = "not every input has the batch in front: the model can be inspected, not compressed"
+        loaded = replace(loaded, notes=(*loaded.notes, note))
     if loaded.example is None:
         return loaded
     loaded = replace(loaded, example=cast_inputs(loaded.graph, loaded.example))

@@ -11,11 +11,11 @@ import safetensors
 import torch
 
 from compressc.durable import sync
-from compressc.errors import CompresscError
 from compressc.interruption import held_back
 from compressc.ir.aligned import is_aligned, write_aligned
 from compressc.ir.graph import Graph
 from compressc.ir.parser import parse_graph
+from compressc.strangers import reading, regular_file
 
 TEXT, WEIGHTS = "graph.txt", "weights.safetensors"
 _ORDERS = "memory_order"
@@ -58,6 +58,10 @@ def _memory_order(tensor: torch.Tensor) -> list[int]:
     return [] if in_order else order
 
 
+#: Bytes of a text; one of a hundred thousand ops has a tenth of it.
+_MOST_TEXT = 256 << 20
+
+
 def load_bundle(folder: Path) -> Graph:
     """Read a graph that `save_bundle` wrote.
 
@@ -67,16 +71,12 @@ def load_bundle(folder: Path) -> Graph:
     Raises:
         CompresscError: CC403 where a file is missing or damaged, CC402 where the text is wrong.
     """
-    try:
+    wanted = f"a bundle is a folder with {TEXT} and {WEIGHTS}"
+    regular_file(folder / WEIGHTS, "CC403", wanted)
+    regular_file(folder / TEXT, "CC403", wanted, most=_MOST_TEXT)
+    with reading("CC403", wanted, str(folder)):
         tensors = _load_tensors(folder / WEIGHTS)
         text = (folder / TEXT).read_text(encoding="utf-8")
-    except (OSError, safetensors.SafetensorError, ValueError, TypeError, RuntimeError) as error:
-        raise CompresscError(
-            "CC403",
-            f"a bundle is a folder with {TEXT} and {WEIGHTS}",
-            got=str(error),
-            where=str(folder),
-        ) from error
     return parse_graph(text, tensors)
 
 

@@ -28,7 +28,7 @@ from compressc.spec import split_top_level
 _NAME = r"[A-Za-z0-9_.]+"
 _HEADER = re.compile(rf"graph ({_NAME})\((.*)\) \{{$")
 _OP = re.compile(
-    rf"%({_NAME}) = ({_NAME})\((.*?)\)(?: \{{(.*?)\}})?((?: @{_NAME})*) : ([^#]*?)\s*(#.*)?$"
+    rf"%({_NAME}) = ({_NAME})\((.*?)\)(?: \{{(.*?)\}})?((?: @{_NAME})*) : ([^#]*)(#.*)?$"
 )
 _ORIGIN = re.compile(rf"(?:# from ({_NAME}(?:, {_NAME})*)|#)((?: kept \d+:[\d,-]+)*)$")
 _INPUT_ORIGIN = re.compile(rf"input %({_NAME}) +(#.*)$")
@@ -119,6 +119,7 @@ def _parse_op(line: str, weights: _Weights) -> Op:
     if match is None:
         raise ValueError("not an op: %name = kind(operands) {attributes} @tensors : type")
     name, kind, operands, attributes, references, type_, origin = match.groups()
+    type_ = type_.rstrip()  # not by the pattern, which would try each blank of a long run
     args, kwargs = _parse_operands(operands)
     layer = None
     if kind in LAYERS:
