@@ -87,3 +87,52 @@ def test_doing_it_twice_changes_nothing():
 
 def test_a_network_without_written_sizes_has_no_widths():
     assert symbolized("digits_cnn").widths == {}
+
+
+class Flattened(torch.nn.Module):
+    """Channels and positions in one dimension, written as numbers; groups of equal width."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.a = torch.nn.Conv2d(3, 16, 3, padding=1, groups=1)
+        self.b = torch.nn.Conv2d(16, 16, 3, padding=1, groups=4)
+        self.f, self.o = torch.nn.Linear(16 * 24, 8), torch.nn.Linear(8, 3)
+        self.two = torch.nn.Linear(32 * 24, 8)
+
+    def forward(self, x):
+        x = torch.relu(self.b(torch.relu(self.a(x))))
+        if self.how == "sum":
+            wide = torch.cat((self.a(x[:, :3]), x), 1)
+            return self.o(self.two(wide.view(x.shape[0], -1)))
+        sizes = {"-1": (x.shape[0], -1), "number": (-1, 16 * 4 * 6)}
+        return self.o(self.f(x.view(*sizes[self.how])))
+
+
+@pytest.mark.parametrize(
+    ("how", "text"), [("-1", "[b, 24*w0*w1]"), ("number", "[b, 24*w0*w1]"), ("sum", "*w0")]
+)
+@torch.no_grad()
+def test_products_and_sums_of_widths_are_read_back(how, text):
+    """No symbol stands alone anywhere, and w0 and w1 are both 4: every leaf has its own."""
+    from compressc.analysis import couple
+    from compressc.testing import export_graph
+
+    graph = export_graph(Flattened(how).eval(), torch.randn(5, 3, 4, 6))
+    assert text in str(graph).replace("s77", "b")
+    found = couple(graph)
+    assert found.stale == {}
+    assert sorted(found.symbols.values()) == sorted(graph.widths)
+    assert all(leaf.size == graph.widths[name] for leaf, name in found.symbols.items())
+
+
+def test_a_size_that_would_not_follow_is_known():
+    from compressc.analysis import couple
+    from compressc.testing import export_graph
+
+    graph = export_graph(Flattened("number").eval(), torch.randn(5, 3, 4, 6))
+    (op,) = [op for op in graph if op.kind == "aten.reshape"]
+    op.args = (op.args[0], (op.args[1][0], 384))
+    found = couple(graph)
+    assert set(found.stale.values()) == {op.name}
+    assert {leaf.size for leaf in found.stale} == {4}
