@@ -16,6 +16,7 @@ from compressc_quant.carry import carry_over
 from compressc_quant.hiding import computes_floats, unobservable
 from compressc_quant.narrowing import quantize_what_can
 from compressc_quant.observing import Settings, observe
+from compressc_quant.placing import round_results
 from compressc_quant.tracing import trace
 from compressc_quant.verdicts import ATTENTION, STATED, judge, why_float
 
@@ -142,6 +143,7 @@ class Quant(Pass):
             if why and name in traced.origin and computes_floats(nodes[name], module)
         }
         carry_over(graph, traced, quantized, told.__setitem__)
+        round_results(graph, batches, settings.symmetric)
         retype(graph)
         return told
 

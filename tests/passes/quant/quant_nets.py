@@ -42,6 +42,23 @@ class Tied(nn.Module):
         return self.second(F.relu(self.first(x.flatten(1))))
 
 
+class Levels(nn.Module):
+    """One convolution at two scales, with a batch norm for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.shared = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(16) for _ in range(2))
+        self.out = nn.Conv2d(16, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[n, 4, positions of both levels]."""
+        x = F.relu(self.stem(x))
+        levels = zip(self.norms, (x, F.max_pool2d(x, 2)), strict=True)
+        maps = [self.out(F.relu(norm(self.shared(level)))) for norm, level in levels]
+        return torch.cat([m.flatten(2) for m in maps], 2)
+
+
 def trained(data: Dataset) -> nn.Module:
     """`Residual` after a few seconds of training."""
     torch.manual_seed(0)

@@ -10,7 +10,7 @@ from compressc_quant.carry import carry_over
 from compressc_quant.observing import Settings, observe
 from compressc_quant.tracing import trace
 from pydantic import ValidationError
-from quant_nets import Tied, imported, random_data
+from quant_nets import Levels, Tied, imported, random_data
 from torch import nn
 
 from compressc.errors import CompresscError
@@ -145,6 +145,23 @@ def test_tied_weights_stay_tied(run):
     assert first.weight is second.weight
     assert first.weight.dtype is torch.int8
     assert str(graph).count("@first.weight") == 2
+
+
+def test_a_convolution_with_two_norms_stays_one(run):
+    torch.manual_seed(0)
+    x, net = torch.randn(64, 1, 8, 8), Levels().train()
+    net(x), net(3 * x)
+    graph, context = run(imported(net.eval(), (x[:4],)), random_data(x))
+    first, second = graph["shared"].layer, graph["shared_1"].layer
+    assert first.weight.dtype is torch.int8
+    assert first.weight is second.weight
+    assert first.scale is second.scale
+    read = {name for op in graph for name in op.inputs} | set(graph.output_names)
+    assert {op.name for op in graph} <= read  # nothing is left that nobody reads
+    assert "norms.0" in dict(context.notes)
+    with torch.no_grad():
+        want, got = net(x), lower(graph)(x)
+    assert (got - want).norm() < 0.05 * want.norm()
 
 
 def test_the_teacher_is_not_touched(teacher, run):

@@ -1,0 +1,132 @@
+"""Results of integer convolutions are integers where a later layer reads them, and only there."""
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from compressc_quant.placing import round_results
+from torch import nn
+
+from compressc.backend import load_backend
+from compressc.ir import lower, parse_graph, retype, verify
+
+Q = "quantized_decomposed.quantize_per_tensor"
+DQ = "quantized_decomposed.dequantize_per_tensor"
+FORM = "0.02, 0, 0, 255, dtype.u8"
+
+
+def convolutions(middle, result, names=()):
+    """conv a -> middle -> conv b -> head; the middle's value is %m."""
+    conv = "{in=4, out=4, kernel=3, padding=1}"
+    text = f"""
+    graph net(%x: f32[b,4,6,6]) {{
+      %x.q = {Q}(%x, {FORM}) : u8[b,4,6,6]
+      %x.dq = {DQ}(%x.q, {FORM}) : f32[b,4,6,6]
+      %a = quantized_conv2d(%x.dq) {conv} @a.bias @a.weight @a.scale : f32[b,4,6,6]
+      {middle}
+      %m.q = {Q}(%m, {FORM}) : u8[b,4,6,6]
+      %m.dq = {DQ}(%m.q, {FORM}) : f32[b,4,6,6]
+      %b = quantized_conv2d(%m.dq) {conv} @b.bias @b.weight @b.scale : f32[b,4,6,6]
+      return {result}
+    }}"""
+    draw = torch.Generator().manual_seed(0)
+    tensors = {}
+    for name in ("a", "b"):
+        weight = torch.randint(-64, 65, (4, 4, 3, 3), generator=draw)
+        tensors[f"{name}.weight"] = weight.to(torch.int8)
+        tensors[f"{name}.scale"] = torch.full((4,), 0.004)
+        tensors[f"{name}.bias"] = torch.randn(4, generator=draw) * 0.1
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        tensors[f"m.{name}"] = torch.rand(4, generator=draw) + 0.5
+    return parse_graph(text, {k: v for k, v in tensors.items() if f"@{k}" in text})
+
+
+NORM = "batch_norm2d(%{}) {{features=4}} @m.weight @m.bias @m.running_mean @m.running_var"
+SILU = "%m = silu(%a) : f32[b,4,6,6]"
+BEHIND = {
+    "silu": (SILU, "%b", ["a"]),
+    "sum": ("%m = aten.add.Tensor(%a, %x) : f32[b,4,6,6]", "%b", ["a"]),
+    "relu": ("%m = relu(%a) : f32[b,4,6,6]", "%b", []),  # quantized already
+    "relu, silu": (
+        "%r = relu(%a) : f32[b,4,6,6]\n%m = silu(%r) : f32[b,4,6,6]",
+        *("%b", ["r"]),
+    ),
+    "an output": (SILU, "[%a, %b]", []),
+    "nothing reads it in int8": (SILU, "[%m, %x]", None),
+}
+
+
+def samples(count=32):
+    return torch.rand(count, 4, 6, 6, generator=torch.Generator().manual_seed(1)) * 5
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("case", BEHIND)
+def test_where_a_quantizer_is_put(case, symmetric):
+    middle, result, wanted = BEHIND[case]
+    graph = convolutions(middle, result)
+    if wanted is None:
+        for name in ("b", "m.dq", "m.q"):
+            graph.erase(name)
+        wanted = []
+    before, x = graph.copy(), samples()
+    found = round_results(graph, [(x[:16],), (x[16:],)], symmetric)
+    retype(graph)
+    verify(graph, like=before)
+    assert found == wanted
+    if not wanted:
+        assert str(graph) == str(before)
+        return
+    (name,) = wanted
+    assert [user.kind for user in graph.users(name)] == [Q]
+    with torch.no_grad():
+        value = lower(before, also=[name])(x)[1][0]
+        want, got = lower(before)(x), lower(graph)(x)
+    _, scale, zero, least, most, _ = graph[f"{name}.q"].args
+    halves = [torch.aminmax(half) for half in (value[:16], value[16:])]
+    high, low = (max(0.0, sum(float(h.max) for h in halves) / 2) for _ in "ab")
+    low = min(0.0, sum(float(h.min) for h in halves) / 2)
+    if symmetric:
+        assert zero == 0
+        assert scale * most == pytest.approx(max(high, -low), rel=1e-5)
+    else:
+        assert scale * (most - zero) == pytest.approx(high, abs=scale)
+        assert scale * (least - zero) == pytest.approx(low, abs=scale)
+    assert (got - want).norm() < 0.03 * want.norm()
+
+
+def test_a_value_that_is_quantized_for_one_reader_is_so_for_all():
+    middle = f"""
+      %a.q = {Q}(%a, {FORM}) : u8[b,4,6,6]
+      %a.dq = {DQ}(%a.q, {FORM}) : f32[b,4,6,6]
+      %s = silu(%a) : f32[b,4,6,6]
+      %m = aten.add.Tensor(%a.dq, %s) : f32[b,4,6,6]"""
+    graph = convolutions(middle, "%b")
+    assert round_results(graph, [(samples(),)], symmetric=False) == ["a"]
+    assert graph["s"].inputs == ("a.dq",)
+
+
+@pytest.mark.parametrize("last", [nn.BatchNorm2d, nn.SiLU, nn.Hardswish])
+def test_onnx_runtime_takes_its_integer_convolution(last, run, tmp_path):
+    from quant_nets import imported, random_data
+
+    torch.manual_seed(0)
+    layers = []
+    for _ in range(2):
+        layers += [nn.Conv2d(8, 8, 3, padding=1), nn.ReLU()]
+        layers += [last(8)] if last is nn.BatchNorm2d else [last()]
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(8, 3))
+    x = torch.randn(64, 8, 6, 6)
+    net.train()(x)
+    graph, _ = run(imported(net.eval(), (x[:4],)), random_data(x))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    path = load_backend("onnx").emit(graph, tmp_path, (x[:4],))
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+    assert kinds.count("QLinearConv") == 2
+    assert not {"Conv", "FusedConv"} & set(kinds)
+    with torch.no_grad():
+        want, got = net(x), lower(graph)(x)
+    assert (got - want).norm() < 0.05 * want.norm()
