@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import torch
 
+from compressc.backend.file_record import Int8Layers
 from compressc.ir import Graph
 from compressc.plugins import BACKENDS, Group
 from compressc.spec import Configured, parse
@@ -59,6 +60,15 @@ class Backend(Configured, ABC):
         Raises:
             CompresscError: CC504 where the runtime refuses the file.
         """
+
+    def int8_layers(self, path: Path, graph: Graph) -> Int8Layers | None:
+        """Which layers of a quantized graph the runtime computes in integers; None: it has no such.
+
+        Args:
+            path: what `emit` returned.
+            graph: what it was emitted from.
+        """
+        return None
 
     def files(self, path: Path) -> list[Path]:
         """Every file of an emitted model, for counting bytes."""

@@ -165,6 +165,7 @@ def _measure(  # noqa: PLR0913  (one format, and where its failures go)
         path=str(path.relative_to(folder)),
         bytes=_bytes(backend, path),
         teacher_bytes=None if isinstance(rival, Failure) else rival.bytes,
+        int8_layers=backend.int8_layers(path, graph) if is_quantized(graph) else None,
         needs=VNNI if backend.integers and full_range_layers(graph) else "",
         proof=proof,
         scores=teacher.scores(run),

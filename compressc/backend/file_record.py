@@ -76,6 +76,23 @@ class LatencyRecord(Frozen):
         )
 
 
+class FloatLayer(Frozen):
+    """A layer that a runtime computes in float, though the model is quantized."""
+
+    op: str
+    reason: str
+
+
+class Int8Layers(Frozen):
+    """What a runtime computes in integers, read from the graph that it executes."""
+
+    #: Convolutions and linear layers that run in integers, and all there are.
+    ran: int
+    of: int
+    #: The others.
+    left: list[FloatLayer] = Field(default_factory=list)
+
+
 class FileRecord(Scored):
     """An emitted file, held against the teacher in the same format; scored in its own runtime."""
 
@@ -85,6 +102,8 @@ class FileRecord(Scored):
     bytes: int
     #: Size of the uncompressed teacher in this format; None where it could not be written.
     teacher_bytes: int | None
+    #: None where the model is float, or the runtime has no integer kernels.
+    int8_layers: Int8Layers | None = None
     #: What the processor must have for the file to compute what was proved; "" where any does.
     needs: str = ""
     #: The file's outputs against the graph's; None where the file was not proved.

@@ -12,6 +12,12 @@ HALF_RANGE = 64
 #: What weights beyond it need on x86; processors of ARM add in 32 bits.
 VNNI = "VNNI where the processor is x86"
 
+#: Ops that hand on the numbers they are given, so that int8 kernels run behind them, too.
+_MOVES = (
+    *("aten.reshape", "aten.view", "aten.flatten", "aten.unflatten", "aten.permute", "getitem"),
+    *("aten.transpose", "aten.contiguous", "aten.clone", "aten.squeeze", "aten.unsqueeze"),
+    *("aten.select", "aten.slice", "aten.split", "aten.unbind", "aten.expand", "max_pool2d"),
+)
 _DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor"
 
 
@@ -26,14 +32,14 @@ def integer_layers(graph: Graph) -> Iterator[Op]:
         kind = op.kind.removeprefix("quantized_")
         if kind == op.kind or kind not in QUANTIZED or kind == "embedding":
             continue
-        if any(_is_integer(graph, name) for name in op.inputs):
+        if any(is_integer(graph, name) for name in op.inputs):
             yield op
 
 
-def _is_integer(graph: Graph, name: str) -> bool:
-    """Whether a value is a dequantized one, maybe moved about since (reshaped, pooled)."""
+def is_integer(graph: Graph, name: str) -> bool:
+    """Whether a value is a dequantized one, maybe moved about since."""
     op = graph[name]
-    while not op.kind.startswith(_DEQUANTIZE) and len(op.inputs) == 1:
+    while op.kind.startswith(_MOVES) and op.inputs:
         op = graph[op.inputs[0]]
     return op.kind.startswith(_DEQUANTIZE)
 

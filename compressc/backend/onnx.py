@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 from compressc.backend.backend import Backend, Runner
+from compressc.backend.executed import int8_layers, name_nodes, readers_of_weights
 from compressc.backend.exporting import export_graph, unwritable
+from compressc.backend.file_record import Int8Layers
 from compressc.backend.onnx_cleaning import (
     clean,
     fresh_name,
@@ -22,6 +26,14 @@ from compressc.quiet import quiet
 
 #: protobuf cannot hold more in one file; a little is left for the structure.
 _LARGEST_FILE = 2_000_000_000
+
+#: What ONNX Runtime computes in integers.
+_INTEGER_NODES = frozenset(
+    (
+        *("QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "QGemm"),
+        *("MatMulIntegerToFloat", "DynamicQuantizeMatMul"),
+    )
+)
 
 
 class Onnx(Backend):
@@ -55,17 +67,7 @@ class Onnx(Backend):
         Raises:
             CompresscError: CC504 where ONNX Runtime refuses the file.
         """
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3  # errors; its warnings are advice to its developers
-        try:
-            session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime's exceptions have no common type
-            raise refused(self.runtime, path, error) from error
+        session = self._session(path, threads)
         names = [value.name for value in session.get_inputs()]
 
         def run(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -73,6 +75,33 @@ class Onnx(Backend):
             return tuple(torch.from_numpy(array) for array in session.run(None, feed))
 
         return run
+
+    def int8_layers(self, path: Path, graph: Graph) -> Int8Layers:
+        """From the graph that ONNX Runtime makes of the file: which nodes read int8 weights."""
+        import onnx
+
+        with tempfile.TemporaryDirectory() as scratch:
+            optimized = Path(scratch) / "optimized.onnx"
+            self._session(path, 1, optimized)
+            nodes = onnx.load(optimized).graph.node
+        read = (name for node in nodes if node.op_type in _INTEGER_NODES for name in node.input)
+        reads = Counter(name.removesuffix(":T") for name in read)
+        return int8_layers(graph, readers_of_weights(graph, reads), self.runtime)
+
+    def _session(self, path: Path, threads: int, optimized: Path | None = None) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3  # errors; its warnings are advice to its developers
+        if optimized is not None:
+            options.optimized_model_filepath = str(optimized)
+        try:
+            return onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime's exceptions have no common type
+            raise refused(self.runtime, path, error) from error
 
 
 def export_onnx(graph: Graph, example: tuple[torch.Tensor, ...]) -> Any:
@@ -95,6 +124,7 @@ def export_onnx(graph: Graph, example: tuple[torch.Tensor, ...]) -> Any:
     assert exported is not None
     model = exported.model_proto
     name_values(model.graph, [op.name for op in graph.inputs], _output_names(graph))
+    name_nodes(model, graph)
     clean(model)
     types = [graph.type_of(op.name) for op in graph.inputs]
     name_dimensions(model.graph.input, types)

@@ -12,12 +12,18 @@ from typing import Any, ClassVar
 import torch
 
 from compressc.backend.backend import Backend, Runner
+from compressc.backend.executed import int8_layers
 from compressc.backend.exporting import unwritable
+from compressc.backend.file_record import Int8Layers
 from compressc.backend.onnx import export_onnx, refused
 from compressc.ir import Graph
 from compressc.quiet import quiet
 
 _CHUNK = bytes(1 << 20)
+
+#: What a node of the executed graph tells of itself, and the types that compute a layer.
+_TOLD = ("layerType", "runtimePrecision", "originalLayersNames")
+_COMPUTING = frozenset(("Convolution", "Deconvolution", "FullyConnected", "MatMul"))
 
 
 class OpenVino(Backend):
@@ -67,18 +73,7 @@ class OpenVino(Backend):
         Raises:
             CompresscError: CC504 where OpenVINO refuses the file.
         """
-        with quiet():
-            import openvino
-
-        options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-        }
-        try:
-            compiled = openvino.Core().compile_model(str(path), "CPU", options)
-        except Exception as error:  # as above
-            raise refused(self.runtime, path, error) from error
+        compiled = self._compile(path, threads)
         request = compiled.create_infer_request()
         count = len(compiled.outputs)
 
@@ -89,6 +84,31 @@ class OpenVino(Backend):
             return tuple(torch.from_numpy(result[i].copy()) for i in range(count))
 
         return run
+
+    def int8_layers(self, path: Path, graph: Graph) -> Int8Layers:
+        """From the graph that OpenVINO executes: the precision of each node, and its origin."""
+        ran: set[str] = set()
+        for op in self._compile(path, 1).get_runtime_model().get_ops():
+            info = op.get_rt_info()
+            told = {key: info[key].astype(str) for key in _TOLD if key in info}
+            if told.get("layerType") in _COMPUTING and told.get("runtimePrecision") in ("u8", "i8"):
+                origins = [op.get_friendly_name(), *told.get("originalLayersNames", "").split(",")]
+                ran.update(name.split("/")[0] for name in origins)
+        return int8_layers(graph, ran, self.runtime)
+
+    def _compile(self, path: Path, threads: int) -> Any:
+        with quiet():
+            import openvino
+
+        options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+        }
+        try:
+            return openvino.Core().compile_model(str(path), "CPU", options)
+        except Exception as error:  # as above
+            raise refused(self.runtime, path, error) from error
 
     def files(self, path: Path) -> list[Path]:
         """The structure and the weights."""

@@ -135,7 +135,7 @@ def _files(record: Record, wide: bool) -> Table:
             text.proof(file),
         )
     lines = ["proof: largest difference of the file's outputs from the graph's"]
-    lines += [f"{file.format}: needs {file.needs}" for file in record.files if file.needs]
+    lines += [f"{f.format}: {line}" for f in record.files if (line := text.integers(f))]
     table.caption = "\n".join(lines)
     return table
 

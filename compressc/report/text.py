@@ -122,6 +122,25 @@ def speedup(entry: LatencyRecord) -> str:
     return f"{ratio(entry.speedup)} ({_times(entry.speedup_low)}-{_times(entry.speedup_high)})"
 
 
+def integers(file: FileRecord) -> str:
+    """`51 of 53 layers in int8; in float: a, b (its weight is float)`, and what that needs."""
+    found, parts = file.int8_layers, []
+    if found is not None:
+        parts.append(f"{found.ran} of {found.of} layers in int8")
+        reasons: dict[str, list[str]] = {}
+        for layer in found.left:
+            reasons.setdefault(layer.reason, []).append(layer.op)
+        parts += [f"in float: {_few(ops)} ({reason})" for reason, ops in reasons.items()]
+    if file.needs:
+        parts.append(f"needs {file.needs}")
+    return "; ".join(parts)
+
+
+def _few(names: list[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} others" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def proof(file: FileRecord) -> str:
     """`max 2.1e-06`, the largest difference from the graph, or that there is no proof."""
     return "not proved" if file.proof is None else f"max {file.proof.max_abs_error:.1e}"

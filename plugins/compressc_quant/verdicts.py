@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from compressc.analysis.coverage import Verdict, parameters_of
+from compressc.backend.integers import is_integer
 from compressc.ir import Graph, Op
 from compressc.ir.quantized import QUANTIZED
 
@@ -20,12 +21,6 @@ STATED = {
     **dict.fromkeys(("layer_norm", "rms_norm", "group_norm", "gelu"), _NO_KERNEL),
     **dict.fromkeys(ATTENTION, "softmax and the product with the values stay in float"),
 }
-#: Ops that hand on the numbers they are given, so that int8 kernels run behind them, too.
-_MOVES = (
-    *("aten.reshape", "aten.view", "aten.flatten", "aten.unflatten", "aten.permute", "getitem"),
-    *("aten.transpose", "aten.contiguous", "aten.clone", "aten.squeeze", "aten.unsqueeze"),
-    *("aten.select", "aten.slice", "aten.split", "aten.unbind", "aten.expand", "max_pool2d"),
-)
 #: ATen's recurrent layers, `aten.lstm.input` and the like.
 RECURRENT = re.compile(r"aten\.(quantized_)?(lstm|gru|rnn_tanh|rnn_relu)(_cell)?\b")
 _QUANTIZE = "quantized_decomposed.quantize_per_tensor"
@@ -48,7 +43,7 @@ def judge(
 
 def _verdict(op: Op, after: Graph, transformer: bool, told: str) -> Verdict:
     now = after[op.name]
-    int8_inputs = any(_is_int8(after, name) for name in now.inputs)
+    int8_inputs = any(is_integer(after, name) for name in now.inputs)
     rounded = any(user.kind == _QUANTIZE for user in after.users(op.name))
     if now.kind == f"quantized_{op.kind}":
         inputs = "int8 inputs" if int8_inputs else "f32 inputs"
@@ -63,14 +58,6 @@ def _verdict(op: Op, after: Graph, transformer: bool, told: str) -> Verdict:
     if parameters_of(op) or op.kind in STATED or told:
         return Verdict.cannot(reason)
     return Verdict.idle("no weights, and no int8 layer next to it")
-
-
-def _is_int8(graph: Graph, name: str) -> bool:
-    """Whether a value is a dequantized one, maybe moved about since."""
-    op = graph[name]
-    while op.kind.startswith(_MOVES) and op.inputs:
-        op = graph[op.inputs[0]]
-    return op.kind == _DEQUANTIZE
 
 
 def why_float(op: Op, transformer: bool, graph: Graph | None = None) -> str:

@@ -1,0 +1,72 @@
+"""Which layers a runtime really computes in integers, read from the graph that it executes."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from compressc.backend.file_record import FloatLayer, Int8Layers
+from compressc.backend.integers import integer_layers
+from compressc.ir import Graph, lower
+from compressc.ir.lowering import module_names
+from compressc.ir.quantized import QUANTIZED
+
+#: Layers that could be computed in integers; an embedding computes nothing.
+_KINDS = frozenset(QUANTIZED) - {"embedding"}
+#: What computes a layer in an exported ONNX model.
+_COMPUTING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def int8_layers(graph: Graph, ran: Collection[str], runtime: str) -> Int8Layers:
+    """The count, and why each other layer runs in float.
+
+    Args:
+        graph: what the file was written from.
+        ran: names of the ops that the runtime computes in integers.
+        runtime: what it is called.
+    """
+    able = {op.name for op in integer_layers(graph)}
+    layers = [op for op in graph if op.kind.removeprefix("quantized_") in _KINDS]
+    left = []
+    for op in layers:
+        if op.name in ran:
+            continue
+        reason = f"{runtime} has no integer kernel for it here"
+        if not op.kind.startswith("quantized_"):
+            reason = "its weight is float"
+        elif op.name not in able:
+            reason = "its input is float"
+        left.append(FloatLayer(op=op.name, reason=reason))
+    return Int8Layers(ran=len(layers) - len(left), of=len(layers), left=left)
+
+
+def name_nodes(model: Any, graph: Graph) -> None:
+    """Call the nodes of an exported `onnx.ModelProto` that compute a layer after its op.
+
+    The exporter leaves the path of the module that a node was traced in.
+    """
+    names = module_names(lower(graph))
+    for node in model.graph.node:
+        scopes = {item.key: item.value for item in node.metadata_props}
+        path = ast.literal_eval(scopes.get("pkg.torch.onnx.name_scopes", "[]"))
+        if node.op_type in _COMPUTING and len(path) > 1 and path[1] in names:
+            node.name = names[path[1]]
+
+
+def readers_of_weights(graph: Graph, reads: Mapping[str, int]) -> set[str]:
+    """The ops whose weights are read by integer nodes.
+
+    Args:
+        graph: what the file was written from.
+        reads: stored tensor, as the lowered graph calls it (`conv1.weight`) -> how many read it. A
+            weight that several ops share is stored once.
+    """
+    holders: dict[int, list[str]] = defaultdict(list)
+    count: dict[int, int] = defaultdict(int)
+    for target, name in module_names(lower(graph)).items():
+        weight = getattr(graph[name].layer, "weight", None)
+        holders[id(weight)].append(name)
+        count[id(weight)] += reads.get(f"{target}.weight", 0)
+    return {name for key, names in holders.items() for name in names[: count[key]]}

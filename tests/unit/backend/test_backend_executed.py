@@ -1,0 +1,99 @@
+"""What runs in integers is counted in the graph that the runtime executes, layer by layer."""
+
+import pytest
+import torch
+from backend_graphs import float_graph, quantized_graph, samples
+
+from compressc.backend import load_backend
+from compressc.backend.executed import int8_layers, readers_of_weights
+from compressc.backend.file_record import FileRecord
+from compressc.ir import parse_graph
+from compressc.report import text
+
+RUNTIMES = ("onnx", "openvino")
+
+
+def counted(name, graph, folder, x):
+    backend = load_backend(name)
+    return backend.int8_layers(backend.emit(graph, folder, (x,)), graph)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_all_layers_of_a_quantized_graph(name, tmp_path):
+    found = counted(name, quantized_graph(), tmp_path, samples(4))
+    assert (found.ran, found.of, found.left) == (2, 2, [])
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_no_layer_of_a_float_graph(name, tmp_path):
+    found = counted(name, float_graph(), tmp_path, samples(4))
+    assert (found.ran, found.of) == (0, 2)
+    assert {layer.reason for layer in found.left} == {"its weight is float"}
+
+
+def mixed():
+    """A convolution with a float result, a float one, and int8 weights on a float input."""
+    form = "0.02, 128, 0, 255, dtype.u8"
+    conv = "{in=4, out=4, kernel=3, padding=1}"
+    pair = "quantized_decomposed.{}quantize_per_tensor"
+    graph = f"""
+    graph net(%x: f32[b,4,6,6]) {{
+      %x.q = {pair.format("")}(%x, {form}) : u8[b,4,6,6]
+      %x.dq = {pair.format("de")}(%x.q, {form}) : f32[b,4,6,6]
+      %free = quantized_conv2d(%x.dq) {conv} @free.bias @free.weight @free.scale : f32[b,4,6,6]
+      %silu = silu(%free) : f32[b,4,6,6]
+      %plain = conv2d(%silu) {conv} @plain.weight @plain.bias : f32[b,4,6,6]
+      %late = quantized_conv2d(%plain) {conv} @late.bias @late.weight @late.scale : f32[b,4,6,6]
+      return %late
+    }}"""
+    tensors = {"plain.weight": torch.randn(4, 4, 3, 3), "plain.bias": torch.randn(4)}
+    for name in ("free", "late"):
+        weight = torch.randint(-64, 65, (4, 4, 3, 3)).to(torch.int8)
+        tensors |= {f"{name}.weight": weight, f"{name}.scale": torch.full((4,), 0.01)}
+        tensors[f"{name}.bias"] = torch.randn(4)
+    return parse_graph(graph, tensors)
+
+
+def test_onnx_runtime_says_which_are_not_and_why(tmp_path):
+    found = counted("onnx", mixed(), tmp_path, torch.randn(4, 4, 6, 6))
+    assert (found.ran, found.of) == (0, 3)
+    assert {layer.op: layer.reason for layer in found.left} == {
+        "free": "ONNX Runtime has no integer kernel for it here",
+        "plain": "its weight is float",
+        "late": "its input is float",
+    }
+
+
+def test_openvino_needs_no_integer_result(tmp_path):
+    found = counted("openvino", mixed(), tmp_path, torch.randn(4, 4, 6, 6))
+    assert (found.ran, found.of) == (1, 3)
+    assert [layer.op for layer in found.left] == ["plain", "late"]
+
+
+def test_pytorch_has_no_integer_kernels(tmp_path):
+    graph = quantized_graph()
+    backend = load_backend("pt2")
+    assert backend.int8_layers(backend.emit(graph, tmp_path, (samples(4),)), graph) is None
+
+
+@pytest.mark.parametrize(("reads", "ran"), [(0, set()), (1, {"a"}), (2, {"a", "b"})])
+def test_a_shared_weight_counts_once_for_each_reader(reads, ran):
+    graph = parse_graph("""
+    graph net(%x: f32[b,4]) {
+      %a = linear(%x) {in=4, out=4} @a.weight @a.bias : f32[b,4]
+      %b = linear(%a) {in=4, out=4} @a.weight @b.bias : f32[b,4]
+      return %b
+    }""")
+    assert readers_of_weights(graph, {"a.weight": reads}) == ran
+
+
+def test_the_report_says_it_in_a_line():
+    found = int8_layers(mixed(), {"free"}, "a runtime")
+    record = FileRecord(
+        format="onnx", path="m", bytes=1, teacher_bytes=2, int8_layers=found, needs="VNNI"
+    )
+    assert text.integers(record) == (
+        "1 of 3 layers in int8; in float: plain (its weight is float); "
+        "in float: late (its input is float); needs VNNI"
+    )
+    assert text.integers(record.model_copy(update={"int8_layers": None, "needs": ""})) == ""
