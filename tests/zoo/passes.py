@@ -92,10 +92,15 @@ def _kept(name: str, section: str, text: str) -> str:
     """The cell of a model and a pass: from an earlier run, or from a process of its own."""
     path = KEPT / f"{section}-{name}-{text}.json".replace("/", "_").replace(" ", "_")
     if not path.exists():
-        command = [sys.executable, "-W", "ignore", "-m", "tests.zoo.passes", section, name, text]
+        command = [sys.executable, "-W", "ignore", "-m", "tests.zoo.passes", "--cell"]
         try:
             done = subprocess.run(
-                command, cwd=ROOT, capture_output=True, text=True, timeout=_SECONDS, check=False
+                [*command, section, name, text],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+                check=False,
             )
             last = (done.stdout.strip().splitlines() or [""])[-1]
             died = f"died with {done.returncode}: {(done.stderr.splitlines() or [''])[-1]}"
@@ -124,9 +129,9 @@ def lines(names: Iterable[str] = ()) -> Iterable[str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Write the document; with section, name and pass, print that one cell."""
-    if len(arguments) == 3:
-        section, name, text = arguments
+    """Write the document; with `--cell`, section, name and pass, print that one cell."""
+    if arguments[:1] == ["--cell"]:
+        section, name, text = arguments[1:]
         print(json.dumps(cell(SECTIONS[section][name](), text)))
         return
     if "--fresh" in arguments:
