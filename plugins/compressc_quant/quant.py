@@ -7,10 +7,12 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
+from torch.utils import _pytree as pytree
 
 from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.errors import CompresscError
-from compressc.ir import Graph, random_inputs, retype
+from compressc.ir import Graph, lower, random_inputs, retype
+from compressc.measure import fidelity
 from compressc.pipeline import Context, Pass, Samples
 from compressc_quant.carry import carry_over
 from compressc_quant.hiding import computes_floats, unobservable
@@ -22,6 +24,10 @@ from compressc_quant.verdicts import ATTENTION, STATED, judge, why_float
 
 #: Samples that coverage is asked with: nncf's decisions do not depend on them, ranges would.
 _FEW = 4
+#: Samples that the quantized graph is compared with the float one on.
+_COMPARED = 8
+#: Below it, a warning: 60 degrees off.
+_LEAST_COSINE = 0.5
 #: Whether weights have half their range -> what the report says of it.
 _RANGES = {
     True: "weights within -64..64 (half range): int8 sums cannot overflow on any processor",
@@ -89,9 +95,11 @@ class Quant(Pass):
         batches = self._batches(ctx.require_data(self.name).calibration)
         ctx.progress("calibrating", 0, len(batches))
         half_range = self._half_range(ctx)
+        few = tuple(x[:_COMPARED] for x in batches[0])
+        want = _outputs(graph, few)
         told = self._quantize(graph, batches, self.bias_correction, half_range)
         ctx.progress("calibrating", len(batches), len(batches))
-        ctx.note("", _RANGES[half_range])
+        ctx.note("", f"{_RANGES[half_range]}; {_loss(_outputs(graph, few), want)}")
         _tell(graph, ctx, self._transformer(graph), told)
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
@@ -160,6 +168,21 @@ class Quant(Pass):
         size = min(self.batch, count)
         starts = range(0, count - count % size, size)
         return [tuple(x[i : i + size] for x in calibration.inputs) for i in starts]
+
+
+def _outputs(graph: Graph, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    with torch.no_grad():
+        return [x for x in pytree.tree_leaves(lower(graph)(*inputs)) if x.dim() and x.numel()]
+
+
+def _loss(got: Sequence[torch.Tensor], want: Sequence[torch.Tensor]) -> str:
+    """How far the worst output is from the float graph's: what is lost is said at once."""
+    found = [fidelity(*pair) for pair in zip(got, want, strict=True)]
+    if not found:
+        return "no output to compare"
+    worst = max(found, key=lambda f: f.relative_rms_error)
+    lost = "; the outputs have little left of the model's" if worst.cosine < _LEAST_COSINE else ""
+    return f"outputs off by {worst.relative_rms_error:.1%}, cosine {worst.cosine:.4f}{lost}"
 
 
 def _tell(graph: Graph, ctx: Context, transformer: bool, told: Mapping[str, str]) -> None:

@@ -8,6 +8,7 @@ import torch
 from compressc_quant import Quant
 from compressc_quant.carry import carry_over
 from compressc_quant.observing import Settings, observe
+from compressc_quant.quant import _loss
 from compressc_quant.tracing import trace
 from pydantic import ValidationError
 from quant_nets import Levels, Tied, imported, random_data
@@ -162,6 +163,14 @@ def test_a_convolution_with_two_norms_stays_one(run):
     with torch.no_grad():
         want, got = net(x), lower(graph)(x)
     assert (got - want).norm() < 0.05 * want.norm()
+
+
+def test_what_is_lost_is_said_at_once(teacher, run):
+    _, context = run(teacher, samples=32)
+    (figure,) = re.findall(r"outputs off by ([\d.]+)%", dict(context.notes)[""])
+    assert 0 < float(figure) < 10
+    assert "little left" not in dict(context.notes)[""]
+    assert "little left" in _loss([torch.randn(4, 50)], [torch.ones(4, 50)])
 
 
 def test_the_teacher_is_not_touched(teacher, run):
