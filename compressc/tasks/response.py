@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from compressc.errors import CompresscError
@@ -174,7 +173,7 @@ def _bare(graph: Graph, op: str) -> tuple[Kind, int | None]:
         return "values", dim
     if head.kind == "hidden":
         return "embedding", dim
-    if len(type_.shape) >= 4 and _like_an_input(graph, type_):
+    if _like_an_input(graph, type_):
         return "values", dim
     return "class_scores", _class_dim(type_, head, dim)
 
@@ -189,11 +188,15 @@ def _class_dim(type_: TensorType, head: Head, default: int) -> int:
 
 
 def _like_an_input(graph: Graph, type_: TensorType) -> bool:
-    """Images with as many channels as an input: an image is put out, no class for each pixel."""
-    return any(
-        isinstance(op.type, TensorType)
-        and op.type.dtype in (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-        and len(op.type.shape) == len(type_.shape)
-        and op.type.shape[1] == type_.shape[1]
-        for op in graph.inputs
-    )
+    """Whether an input is put out again: of the same shape, or an image with as many channels.
+
+    So do networks that restore, enlarge or predict what they see; classes are rarely as many.
+    """
+
+    def like(given: object) -> bool:
+        if not isinstance(given, TensorType) or not given.dtype.is_floating_point:
+            return False
+        images = len(given.shape) == len(type_.shape) >= 4
+        return given.shape == type_.shape or (images and given.shape[1] == type_.shape[1])
+
+    return any(like(op.type) for op in graph.inputs)

@@ -104,6 +104,18 @@ def test_pooled_and_resized_convolutions_are_class_scores():
     assert settle(export_graph(image, x)).kind == "values"
 
 
+def test_what_has_the_shape_of_an_input_is_values_unless_labels_say_otherwise():
+    torch.manual_seed(0)
+    x = torch.randn(64, 8)
+    net = Ends(lambda z: z, out=8).eval()
+    graph = export_graph(net, x[:4])
+    assert settle(graph, dataset(x)).kind == "values"
+    assert settle(graph, dataset(x, net(x).argmax(1))).kind == "class_scores"
+    ids = torch.randint(0, 8, (4, 6))  # integers are not put out again
+    words = export_graph(nn.Sequential(nn.Embedding(8, 4), nn.Linear(4, 6)).eval(), ids)
+    assert settle(words).kind == "class_scores"
+
+
 class Two(nn.Module):
     """A box of four numbers first, then three class scores; or the other names for them."""
 
