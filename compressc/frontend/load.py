@@ -348,9 +348,22 @@ def _from_module(
     example = _call_of(request, source).tensors if request.specs else request.example
     if example is None:
         raise _no_inputs(source)
-    example = cast_example(module, example)
-    graph, notes = trace_graph(module, example, request.specs, _graph_name(name))
+    name = _graph_name(name)
+    try:
+        graph, notes = trace_graph(module, example, request.specs, name)
+    except CompresscError as error:
+        if error.code != "CC204":
+            raise
+        cast = cast_example(module, example)
+        if _dtypes(cast) == _dtypes(example):
+            raise
+        graph, notes = trace_graph(module, cast, request.specs, name)
+        example = cast
     return Loaded(graph, arguments_of(example).tensors, source, format_, notes)
+
+
+def _dtypes(example: Example) -> list[torch.dtype]:
+    return [tensor.dtype for tensor in arguments_of(example).tensors]
 
 
 def _call_of(request: _Request, source: str) -> Arguments:
