@@ -219,6 +219,29 @@ def test_the_interface_must_stay(digits: Graph, vit: Graph) -> None:
         verify(vit, like=teacher)
 
 
+def test_the_limits_of_sizes_must_stay(digits: Graph) -> None:
+    """A pass must neither forget what sizes the trace holds for nor make a limit up."""
+    teacher = digits.copy()
+    teacher.limits["b"] = (1, 512)
+    digits.limits["b"] = (1, 512)
+    verify(digits, like=teacher)
+    for limits in ({}, {"b": (1, 511)}, {"b": (2, 512)}):
+        digits.limits = dict(limits)
+        with pytest.raises(CompresscError, match=r"CC401.*the limits must stay"):
+            verify(digits, like=teacher)
+
+
+def test_ops_descend_from_the_teachers(digits: Graph) -> None:
+    teacher = digits.copy()
+    digits["head"].lineage = ("drop", "head")
+    verify(digits, like=teacher)
+    digits["head"].lineage = ("drop", "neck")
+    verify(digits)
+    with pytest.raises(CompresscError, match="'%head' descends from ops of the teacher") as caught:
+        verify(digits, like=teacher)
+    assert caught.value.got == "neck"
+
+
 def test_retype_follows_a_width(vit: Graph) -> None:
     vit.set_layer("blocks.0.mlp.0", nn.Linear(32, 40).eval())
     vit.set_layer("blocks.0.mlp.3", nn.Linear(40, 32).eval())
