@@ -29,8 +29,9 @@ _PARTIAL = ".partial-"
 
 def default_cache_folder() -> Path:
     """`$COMPRESSC_CACHE`, or `compressc` in the user's cache folder."""
-    if "COMPRESSC_CACHE" in os.environ:
-        return Path(os.environ["COMPRESSC_CACHE"])
+    named = os.environ.get("COMPRESSC_CACHE")  # empty is as good as not set
+    if named:
+        return Path(named)
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "compressc"
 

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from compressc.analysis.coverage import Verdict, parameters_of
+from compressc.analysis.coverage import Verdict, is_recurrent_weight, parameters_of
 from compressc.ir import Graph, Op, Ref, TensorType
 from compressc.pipeline import Context, Pass
 from compressc.training import reestimate_behind
@@ -134,6 +134,8 @@ def matrix_of(op: Op) -> torch.Tensor:
 def obstacle(graph: Graph, op: Op) -> str:
     """Why a layer with parameters cannot be factorized at all, or nothing."""
     layer: Any = op.layer
+    if is_recurrent_weight(graph, op):
+        return "a weight of a recurrent layer, which takes whole matrices alone"
     if op.kind not in ("linear", "conv2d"):
         return f"{op.kind} is no linear layer or 1x1 convolution"
     if op.kind == "conv2d" and (set(layer.kernel_size) != {1} or layer.groups != 1):

@@ -54,6 +54,7 @@ class Quant(Pass):
         "distill": "int8 weights cannot be trained",
     }
     prelude: ClassVar[tuple[str, ...]] = ("simplify",)  # batch norms must be folded first
+    libraries: ClassVar[tuple[str, ...]] = ("torchao",)  # nncf needs it without a word
 
     bits: Literal[8] = 8
     """Width of weights and activations: 8 is the width that every runtime has kernels for."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
-from compressc.analysis.coverage import Verdict, parameters_of
+from compressc.analysis.coverage import Verdict, is_recurrent_weight, parameters_of
 from compressc.backend.integers import is_integer
 from compressc.ir import Graph, Op
 from compressc.ir.quantized import QUANTIZED
@@ -21,8 +20,6 @@ STATED = {
     **dict.fromkeys(("layer_norm", "rms_norm", "group_norm", "gelu"), _NO_KERNEL),
     **dict.fromkeys(ATTENTION, "softmax and the product with the values stay in float"),
 }
-#: ATen's recurrent layers, `aten.lstm.input` and the like.
-RECURRENT = re.compile(r"aten\.(quantized_)?(lstm|gru|rnn_tanh|rnn_relu)(_cell)?\b")
 _QUANTIZE = "quantized_decomposed.quantize_per_tensor"
 _DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor"
 
@@ -66,8 +63,7 @@ def why_float(op: Op, transformer: bool, graph: Graph | None = None) -> str:
     if op.kind in QUANTIZED:
         return f"nncf's rules for {rules} leave it in float"
     if op.kind == "parameter":
-        readers = [] if graph is None else graph.users(op.name)
-        if any(RECURRENT.match(reader.kind) for reader in readers):
+        if graph is not None and is_recurrent_weight(graph, op):
             return "weights of a recurrent layer have an int8 form in dynamic quantization alone"
         return "a tensor that no linear layer, convolution or embedding holds has no int8 form"
     return STATED.get(op.kind, f"{op.kind} has no int8 form")

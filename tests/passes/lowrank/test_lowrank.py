@@ -156,3 +156,19 @@ def test_the_factors_train_alike():
 def test_bad_options(options):
     with pytest.raises(CompresscError, match="CC102"):
         make(LowRank, options)
+
+
+def test_weights_of_a_recurrent_layer_are_called_so():
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.scale = nn.GRU(8, 8, batch_first=True), nn.Parameter(torch.ones(8))
+
+        def forward(self, x):
+            return self.rnn(x)[0] * self.scale
+
+    notes = factorized(Tagger(), 5, 8)[0].notes
+    said = [text for name, (text,) in notes.items() if name.startswith("rnn.")]
+    assert len(said) == 4
+    assert all("a weight of a recurrent layer" in text for text in said)
+    assert notes["scale"] == ["skipped: parameter is no linear layer or 1x1 convolution"]
