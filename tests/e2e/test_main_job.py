@@ -59,10 +59,12 @@ def test_files_are_small_and_accurate(record: Record) -> None:
         assert file.proof.cosine >= 0.998, file.format
 
 
-def test_distillation_is_what_brings_accuracy_back(record: Record) -> None:
+def test_statistics_and_distillation_bring_accuracy_back(record: Record) -> None:
+    """Half of the channels cost 72 points; new statistics leave 3 of them to distillation."""
     accuracy = {p.name: p.accuracy for p in record.passes}
-    assert accuracy["prune"] < record.teacher.accuracy - 0.1  # type: ignore[operator]
-    assert accuracy["distill"] > accuracy["prune"] + 0.1  # type: ignore[operator]
+    assert accuracy["prune"] > record.teacher.accuracy - 0.15  # type: ignore[operator]
+    assert accuracy["prune"] < record.teacher.accuracy - 0.01  # type: ignore[operator]
+    assert accuracy["distill"] > accuracy["prune"] + 0.01  # type: ignore[operator]
 
 
 def test_onnx_file_runs_elsewhere_at_any_batch(out: Path, record: Record) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_leaves
 
 from compressc.backend.exporting import export_graph
@@ -181,12 +183,22 @@ def _check_files(row: Row, case: Case, graph: Graph, folder: Path, stranger: Str
                 row.faults.append(f"{file.name} computes something else")
 
 
+def _trained(module: nn.Module) -> int:
+    """Numbers with a gradient; a weight that others compute (a weight norm) counts as itself."""
+    total = sum(p.grad.numel() for p in module.parameters() if p.grad is not None)
+    for owner in module.modules():
+        if is_parametrized(owner):
+            for name, sources in owner.parametrizations.items():
+                total += getattr(owner, name).numel() - sum(p.numel() for p in sources.parameters())
+    return total
+
+
 def _check_gradients(row: Row, case: Case, graph: Graph) -> None:
     """Training mode reaches every parameter that the user's module would train."""
     example = case.example(**TRACED)
     case.module.requires_grad_(True)
     _loss(case.call(example)).backward()
-    wanted = sum(p.grad.numel() for p in case.module.parameters() if p.grad is not None)
+    wanted = _trained(case.module)
     case.module.zero_grad(set_to_none=True)
     module = lower(graph).train()
     _loss(module(*example)).backward()
