@@ -45,10 +45,15 @@ def is_integer(graph: Graph, name: str) -> bool:
 
 
 def full_range_layers(graph: Graph) -> list[str]:
-    """Names of the layers whose sums overflow 16 bits for some input: see `HALF_RANGE`."""
+    """Names of the layers whose sums overflow 16 bits for some input: see `HALF_RANGE`.
+
+    A depthwise convolution is none of them: it adds no channels in pairs, and NNCF leaves its
+    weights the full range for that reason.
+    """
     return [
         op.name
         for op in integer_layers(graph)
         if op.layer is not None and op.layer.weight.numel()  # type: ignore[operator]
+        if getattr(op.layer, "groups", 1) == 1 or op.layer.weight.shape[1] > 1  # type: ignore[index]
         if int(op.layer.weight.int().abs().max()) > HALF_RANGE  # type: ignore[operator]
     ]

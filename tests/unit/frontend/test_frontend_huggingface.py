@@ -171,7 +171,8 @@ def test_a_folder_computes_what_it_was_saved_from(name: str, tmp_path: Path) -> 
     types = MODELS[name][1]
     assert {op.name: str(op.type) for op in loaded.graph.inputs} == types
     assert loaded.format == "Hugging Face folder"
-    assert len(loaded.notes) == (name == "mixtral")
+    told = {"mixtral": 1, "wav2vec2": 1}  # a branch on data; a weight norm, computed at load
+    assert len(loaded.notes) == told.get(name, 0)
     assert loaded.example is not None
     assert len(loaded.example) == len(types)
     values = inputs(types, 4, 13, 7)
