@@ -33,4 +33,9 @@ def arguments(kind: str) -> dict[str, tuple[int, Any]]:
     """Schema name -> (position, default); empty for what is no ATen call."""
     target = overload(kind)
     schema = target._schema.arguments if isinstance(target, torch._ops.OpOverload) else ()
-    return {argument.name: (i, argument.default_value) for i, argument in enumerate(schema)}
+    return {argument.name: (i, _held(argument.default_value)) for i, argument in enumerate(schema)}
+
+
+def _held(default: Any) -> Any:
+    """A default as the IR holds arguments: lists are tuples."""
+    return tuple(default) if isinstance(default, list) else default

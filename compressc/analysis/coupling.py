@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sympy
+import torch
 
 from compressc.analysis.axes import Axis, freeze, leaves, unify
 from compressc.analysis.coupling_rules import Rule, Values, rule_for
@@ -171,6 +172,11 @@ class _Analysis:
             Axis(self.size(size), frozen="" if isinstance(size, int) else "an open dimension")
             for size in _first_shape(op)
         )
+
+    def is_mask(self, ref: Any) -> bool:
+        """Is an operand true or false?"""
+        type_ = self.graph.type_of(ref.name)
+        return isinstance(type_, TensorType) and type_.dtype is torch.bool
 
     def reads(self, op: Op, position: int) -> bool:
         """Does anything read that one of an op's results?"""

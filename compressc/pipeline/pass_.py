@@ -88,8 +88,12 @@ class Context:
     task: Task | None = None
 
     def note(self, op: str, text: str) -> None:
-        """Report what was done to an op or why it was skipped: nothing is skipped in silence."""
-        self.notes.append((op, text))
+        """Report what was done to an op or why it was skipped: nothing is skipped in silence.
+
+        What was said of it before is not said again.
+        """
+        if (op, text) not in self.notes:
+            self.notes.append((op, text))
 
     def generator(self) -> torch.Generator:
         """A fresh generator with the run's seed."""

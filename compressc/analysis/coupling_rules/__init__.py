@@ -30,6 +30,7 @@ RULES: dict[str, Rule] = {**arithmetic.RULES, **layers.RULES, **moving.RULES, **
 FAMILIES: dict[str, Rule] = {
     **arithmetic.FAMILIES,
     **indexing.FAMILIES,
+    **layers.FAMILIES,
     **moving.FAMILIES,
     **products.FAMILIES,
     **shapes.FAMILIES,

@@ -137,6 +137,12 @@ feature_dropout alpha_dropout feature_alpha_dropout dropout native_dropout rrelu
 zeros_like ones_like full_like empty_like rand_like randn_like fill
 bernoulli nan_to_num
 """
+#: Other names of element-wise ops, which torch tags under their first name alone.
+_POINTWISE = """
+absolute arccos arccosh arcsin arcsinh arctan arctan2 arctanh complex divide fix floor_divide
+greater greater_equal hardswish less less_equal masked_fill multiply negative not_equal polar rsub
+subtract true_divide where
+"""
 #: Ops whose result has the axes of their first operand. All overloads of a name are alike.
 SAME: dict[str, Rule] = dict.fromkeys(_SAME.split(), _same)
 
@@ -150,5 +156,6 @@ RULES: dict[str, Rule] = {
 #: Name of an ATen op, without its overload -> rule.
 FAMILIES: dict[str, Rule] = {
     **{name: _reduce(effect) for name, effect in REDUCTIONS.items()},
+    **dict.fromkeys(_POINTWISE.split(), pointwise),
     **SAME,
 }

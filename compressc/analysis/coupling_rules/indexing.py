@@ -12,6 +12,7 @@ from compressc.analysis.coupling_rules.rule import (
     Values,
     dims,
     freeze_dims,
+    freeze_others,
     fresh,
 )
 from compressc.ir import Op, Ref
@@ -97,6 +98,41 @@ def _index(c: Analysis, op: Op) -> Values | None:
     return (*kept[:first], *made, *kept[first:])
 
 
+def _put(c: Analysis, op: Op) -> Values | None:
+    """`x[:, i] = v`, and `x[mask] = v`, which is `where(mask, v, x)`."""
+    x = c.axes(op.args[0])
+    values = c.axes(argument(op, "values"))
+    if any(axis.size > 1 for axis in values):
+        return None
+    for dim, ref in enumerate(argument(op, "indices")):
+        if ref is None:
+            continue
+        own = c.axes(ref)
+        if not c.is_mask(ref):
+            freeze(x[dim], _WRITTEN, op.name)
+            freeze_dims(own, range(len(own)), _WRITTEN, op)
+        elif len(argument(op, "indices")) > 1:  # the mask stands for several dimensions
+            return None
+        else:
+            for axis, told in zip(x, own, strict=False):
+                unify(axis, told)
+    return x
+
+
+def _fill(c: Analysis, op: Op) -> Values:
+    """`index_fill`: one number is written to rows of one dimension."""
+    x, index = c.axes(op.args[0]), c.axes(argument(op, "index"))
+    freeze_dims(x, dims(op, "dim", len(x)), _WRITTEN, op)
+    freeze_dims(index, range(len(index)), _WRITTEN, op)
+    return x
+
+
+def _bucketize(c: Analysis, op: Op) -> Values:
+    """Each element for itself: between which boundaries it lies."""
+    freeze_others(c, op, "boundaries of buckets")
+    return c.axes(op.args[0])
+
+
 def _copy(c: Analysis, op: Op) -> Values:
     """A value takes the place of another of that shape."""
     x = c.axes(op.args[0])
@@ -111,5 +147,8 @@ FAMILIES: dict[str, Rule] = {
     "select_scatter": _write_row,
     "index": _index,
     "_unsafe_index": _index,
+    "index_put": _put,
+    "index_fill": _fill,
+    "bucketize": _bucketize,
     "copy": _copy,
 }

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from compressc.analysis.arguments import argument
-from compressc.analysis.axes import Axis, factor_axis, freeze, mark_normalized, unify
-from compressc.analysis.coupling_rules.rule import Analysis, Axes, Rule, Values, fresh, operand
+from compressc.analysis.axes import (
+    Axis,
+    factor_axis,
+    freeze,
+    mark_normalized,
+    product_axis,
+    unify,
+)
+from compressc.analysis.coupling_rules.rule import (
+    Analysis,
+    Axes,
+    Rule,
+    Values,
+    freeze_dims,
+    fresh,
+    operand,
+)
 from compressc.ir import LAYERS, Op
 
 _SLIDES = "a convolution slides along it"
@@ -37,21 +53,27 @@ def _conv(c: Analysis, op: Op) -> Values:
     else:
         c.slot(op, "weight", out, inner)
     c.slot(op, "bias", out)
-    return (*x[:channel], out, *_slid(c, op, x[channel + 1 :], channel + 1))
+    return (*x[:channel], out, *_slid(c, op, x[channel + 1 :]))
 
 
-def _slid(c: Analysis, op: Op, spatial: Axes, first: int) -> Axes:
+def _slid(c: Analysis, op: Op, spatial: Axes) -> Axes:
     """What becomes of the dimensions that a kernel moves along; one of size 1 leaves them alone."""
     layer: Any = op.layer
-    sizes = c.sizes(op)[first:]
-    out = []
-    for dim, (axis, size) in enumerate(zip(spatial, sizes, strict=True)):
-        steps = (layer.kernel_size[dim], layer.stride[dim])
-        if steps == (1, 1) and axis.size == size:
+    steps = list(zip(layer.kernel_size, layer.stride, strict=True))
+    return _moved_along(c, op, spatial, steps)
+
+
+def _moved_along(
+    c: Analysis, op: Op, spatial: Axes, steps: Sequence[tuple[int, int]]
+) -> tuple[Axis, ...]:
+    out: list[Axis] = []
+    sizes = c.sizes(op)[-len(spatial) :]
+    for axis, size, step in zip(spatial, sizes, steps, strict=True):
+        if step == (1, 1) and axis.size == size:
             out.append(axis)
         else:
             freeze(axis, _SLIDES, op.name)
-            out += fresh([size])
+            out += fresh([size], _SLIDES, op.name)
     return tuple(out)
 
 
@@ -117,6 +139,34 @@ def _unify_channels(c: Analysis, op: Op, channels: Axis) -> None:
             unify(channels, held[0])
 
 
+def _conv_call(c: Analysis, op: Op) -> Values:
+    """Weights that are computed: [out, in / groups, ...]; transposed ones [in, out / groups, ...].
+
+    The number of groups is an argument, and stays.
+    """
+    x, weight = operand(c, op, "input"), operand(c, op, "weight")
+    assert x is not None
+    assert weight is not None
+    transposed = "transpose" in op.kind or bool(argument(op, "transposed"))
+    channel = len(x) - len(weight) + 1
+    groups = c.size(argument(op, "groups"))
+    outer, inner = factor_axis(x[channel], groups, x[channel].size // groups)
+    own, first = factor_axis(weight[0], groups, weight[0].size // groups)
+    unify(outer, own)
+    freeze(own, "the groups of a convolution are written down", op.name)
+    unify(inner, first if transposed else weight[1])
+    out = product_axis(own, weight[1]) if transposed else weight[0]
+    for axis in operand(c, op, "bias") or ():
+        unify(axis, out)
+    freeze_dims(weight, range(2, len(weight)), "a kernel", op)
+    strides = argument(op, "stride")
+    steps = [
+        (axis.size, strides[dim % len(strides)] if strides else 1)
+        for dim, axis in enumerate(weight[2:])
+    ]
+    return (*x[:channel], out, *_moved_along(c, op, x[channel + 1 :], steps))
+
+
 def _channel_norm(c: Analysis, op: Op) -> Values:
     """Instance norm, and batch norm with statistics of its input: means over all but channels."""
     x = c.axes(op.args[0])
@@ -156,6 +206,13 @@ def _prelu(c: Analysis, op: Op) -> Values:
     return x
 
 
+def _embedding_call(c: Analysis, op: Op) -> Values:
+    """Rows of a table that is computed."""
+    table = c.axes(op.args[0])
+    freeze(table[0], "rows of an embedding", op.name)
+    return (*c.axes(op.args[1]), table[1])
+
+
 def _embedding_bag(c: Analysis, op: Op) -> Values | None:
     """[rows, width] weights, summed by bags."""
     weight = c.axes(op.args[0])
@@ -191,6 +248,12 @@ RULES: dict[str, Rule] = {
     "aten.layer_norm": _last_axes_norm_call,
     "aten.rms_norm": _last_axes_norm_call,
     "aten.prelu": _prelu,
+    "aten.embedding": _embedding_call,
     "aten.embedding_bag.padding_idx": _embedding_bag,
     "aten.embedding_bag": _embedding_bag,
 }
+_CONVOLUTIONS = (
+    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution"
+)
+#: Name of an ATen op, without its overload -> rule.
+FAMILIES: dict[str, Rule] = dict.fromkeys(_CONVOLUTIONS.split(), _conv_call)

@@ -47,6 +47,14 @@ def _sampled(op: Op, rank: int) -> list[int]:
     return list(range(2, rank))
 
 
+def _transformed(op: Op, rank: int) -> list[int]:
+    """Those named; else the last ones, as many as sizes are given."""
+    sizes = argument(op, "s")
+    if argument(op, "dim") is None and sizes is not None:
+        return list(range(rank - len(sizes), rank))
+    return dims(op, "dim", rank)
+
+
 def _padded(op: Op, rank: int) -> list[int]:
     """Pairs of amounts, from the last dimension on."""
     amounts = argument(op, "pad")
@@ -117,26 +125,47 @@ def _from_columns(c: Analysis, op: Op) -> Values | None:
     """`F.fold`: [b, c * kernel, positions] -> [b, c, h, w]."""
     x, sizes = c.axes(op.args[0]), c.sizes(op)
     channels, kernel = factor_axis(x[-2], sizes[-3], x[-2].size // sizes[-3])
-    freeze_dims((kernel, x[-1]), (0, 1), "windows are put together along it", op)
-    return (*x[:-2], channels, *fresh(sizes[-2:]))
+    reason = "windows are put together along it"
+    freeze_dims((kernel, x[-1]), (0, 1), reason, op)
+    return (*x[:-2], channels, *fresh(sizes[-2:], reason, op.name))
 
 
 def _shuffled_pixels(c: Analysis, op: Op) -> Values:
     """[.., c * r * r, h, w] -> [.., c, h * r, w * r]."""
     x, sizes = c.axes(op.args[0]), c.sizes(op)
     channels, block = factor_axis(x[-3], sizes[-3], x[-3].size // sizes[-3])
-    freeze_dims((block, *x[-2:]), range(3), "its pixels are interleaved", op)
-    return (*x[:-3], channels, *fresh(sizes[-2:]))
+    reason = "its pixels are interleaved"
+    freeze_dims((block, *x[-2:]), range(3), reason, op)
+    return (*x[:-3], channels, *fresh(sizes[-2:], reason, op.name))
 
 
 def _unshuffled_pixels(c: Analysis, op: Op) -> Values:
     """[.., c, h * r, w * r] -> [.., c * r * r, h, w]."""
     x, sizes = c.axes(op.args[0]), c.sizes(op)
-    freeze_dims(x, (-1, -2), "its pixels are told apart", op)
+    reason = "its pixels are told apart"
+    freeze_dims(x, (-1, -2), reason, op)
     (block,) = fresh([sizes[-3] // x[-3].size], "pixels of a block", op.name)
-    return (*x[:-3], product_axis(x[-3], block), *fresh(sizes[-2:]))
+    return (*x[:-3], product_axis(x[-3], block), *fresh(sizes[-2:], reason, op.name))
 
 
+def _spectrum(c: Analysis, op: Op) -> Values:
+    """`stft`: [.., samples] -> [.., frequencies, frames]; `istft` goes back."""
+    x, sizes = c.axes(op.args[0]), c.sizes(op)
+    rows = len(x) - 1 if "istft" not in op.kind else max(len(x) - 2, 0)
+    freeze_dims(x, range(rows, len(x)), _TRANSFORMS, op)
+    freeze_others(c, op, "a window")
+    return (*x[:rows], *fresh(sizes[rows:], _TRANSFORMS, op.name))
+
+
+def _affine_grid(c: Analysis, op: Op) -> Values:
+    """[b, 2, 3] -> [b, h, w, 2]; of three dimensions likewise."""
+    x, sizes = c.axes(op.args[0]), c.sizes(op)
+    reason = "coordinates of a grid"
+    freeze_dims(x, range(1, len(x)), reason, op)
+    return (x[0], *fresh(sizes[1:], reason, op.name))
+
+
+_TRANSFORMS = "a Fourier transform runs over it"
 _POOLS = """
 max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
 adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d
@@ -153,7 +182,10 @@ reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication
 replication_pad3d
 """
 _RUNNING = "cumsum cumprod cummax cummin logcumsumexp diff"
-_TRANSFORMED = "fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2"
+_TRANSFORMED = """
+fft_fft fft_ifft fft_rfft fft_irfft fft_hfft fft_ihfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2
+fft_hfft2 fft_ihfft2 fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_hfftn fft_ihfftn
+"""
 
 
 def _all(names: str, where: Along, reason: str) -> dict[str, Rule]:
@@ -179,13 +211,16 @@ FAMILIES: dict[str, Rule] = {
     **_all("sort argsort topk", _named("dim"), "its indices are sorted"),
     **_all("msort", _at(0), "its indices are sorted"),
     **_all("flip roll", _named("dims"), "turned round"),
+    **_all("fft_fftshift fft_ifftshift", _named("dim"), "turned round"),
     **_all("flipud", _at(0), "turned round"),
     **_all("fliplr", _at(1), "turned round"),
     **_all("tril triu", _at(-2, -1), "a triangle is read from it"),
     **_all("narrow", _named("dim"), "a slice is read from it"),
     "slice": _slice,
     "index_select": _along(_named("dim"), "single indices are read from it", positions=True),
-    **_all(_TRANSFORMED, _named("dim"), "a Fourier transform runs over it"),
+    **_all(_TRANSFORMED, _transformed, _TRANSFORMS),
+    **dict.fromkeys(("stft", "istft"), _spectrum),
+    "affine_grid_generator": _affine_grid,
     "rot90": _turned,
     "unfold": _windows,
     "im2col": _columns,

@@ -29,6 +29,9 @@ class Analysis(Protocol):
     def made(self, op: Op) -> Axes:
         """Fresh axes for the result: free ones, but for open dimensions."""
 
+    def is_mask(self, ref: Any) -> bool:
+        """Is an operand true or false?"""
+
     def reads(self, op: Op, position: int) -> bool:
         """Does anything read that one of an op's results?"""
 

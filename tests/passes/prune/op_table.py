@@ -43,6 +43,27 @@ def _written(x: torch.Tensor) -> torch.Tensor:
     return y
 
 
+def _own_kernels(x: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+    """Dynamic convolution: the batch is the groups."""
+    b, c, h, w = x.shape
+    kernels = x.sum((1, 2, 3)).cos()[:, None, None, None, None] * m
+    return F.conv2d(x.reshape(1, b * c, h, w), kernels.flatten(0, 1), padding=1, groups=b).view(
+        b, 6, h, w
+    )
+
+
+def _masked(x: torch.Tensor) -> torch.Tensor:
+    y = x.clone()
+    y[y < -0.1] = 0.0
+    return y
+
+
+def _filled(x: torch.Tensor) -> torch.Tensor:
+    y = x.clone()
+    y[:, :, [0, 3]] = 0.0
+    return y
+
+
 ELEMENTWISE: dict[str, Call] = {
     "dropout2d": nn.Dropout2d(),
     "dropout1d": lambda x: F.dropout1d(x.flatten(2), training=False),
@@ -65,6 +86,17 @@ ELEMENTWISE: dict[str, Call] = {
     "clamp": lambda x: x.clamp(0, 6),
     "where": lambda x: torch.where(x > 0, x, 0.1 * x),
     "where with a mask": lambda x: torch.where(x[:, :, :1] > 0, x, -x),
+    "where, one number": lambda x: torch.where(~(x < 0), x, 0.3),
+    "where, the other number": lambda x: torch.where(x < 0, -0.3, x),
+    "true_divide": lambda x: torch.true_divide(x, 2 + x * x),
+    "divide": lambda x: torch.divide(x, 1 + x.abs()),
+    "multiply, subtract": lambda x: torch.multiply(x, torch.subtract(x, 0.3)),
+    "negative, absolute": lambda x: torch.negative(x).absolute(),
+    "greater": lambda x: x * torch.greater(x, 0.1),
+    "rsub": lambda x: torch.rsub(x, x.tanh()),
+    "arctan2": lambda x: torch.arctan2(x, 1 + x * x),
+    "bucketize": lambda x: x + torch.bucketize(x, torch.tensor([-0.2, 0.0, 0.3])),
+    "written mask": _masked,
     "masked_fill": lambda x: x.masked_fill(x > 0.5, 0.25),
     "maximum": lambda x: torch.maximum(x, -0.2 * x),
     "lerp": lambda x: torch.lerp(x, x.tanh(), 0.3),
@@ -131,6 +163,15 @@ MOVING: dict[str, Call] = {
     "Tensor.unfold": lambda x: x.unfold(2, 3, 2),
     "every other column": lambda x: x[..., ::2],
     "narrow": lambda x: x.narrow(2, 1, 4),
+    "fft": lambda x: torch.fft.fft(x).real,
+    "fft2": lambda x: torch.fft.fft2(x).imag,
+    "rfftn, irfftn": lambda x: torch.fft.irfftn(torch.fft.rfftn(x, dim=(2, 3)) * 0.5, (8, 8)),
+    "fftshift": lambda x: torch.fft.fftshift(x, (2, 3)),
+    "stft": lambda x: torch.view_as_real(
+        torch.stft(
+            x.flatten(0, 1).flatten(1), 16, window=torch.hann_window(16), return_complex=True
+        )
+    ).unflatten(0, (-1, CHANNELS)),
 }
 SHAPES: dict[str, Call] = {
     "view of -1": lambda x: x.view(x.shape[0], -1),
@@ -165,6 +206,7 @@ SHAPES: dict[str, Call] = {
     "pairs of channels as complex": lambda x: torch.view_as_real(
         torch.view_as_complex(_rows(x).contiguous().unflatten(2, (8, 2)))
     ),
+    "complex of two": lambda x: torch.complex(x, x.tanh()).abs(),
     "complex": lambda x: torch.view_as_real(
         torch.view_as_complex(x.unflatten(3, (4, 2))) * torch.tensor(1j)
     ),
@@ -179,6 +221,8 @@ INDEXED: dict[str, Call] = {
     "list of rows": lambda x: x[:, :, [0, 3]],
     "pairs of positions": lambda x: x[:, :, [0, 3], [1, 2]],
     "written slice": _written,
+    "written rows": _filled,
+    "index_fill": lambda x: x.index_fill(2, torch.tensor([0, 3]), 0.0),
 }
 PRODUCTS: dict[str, Call] = {
     "einsum gate": lambda x: torch.einsum("bchw,bc->bchw", x, x.mean((2, 3)).sigmoid()),
@@ -204,6 +248,16 @@ SUMMED: dict[str, Call] = {
     "matrix and vector": Held(lambda x, v: _rows(x) @ v, CHANNELS),
     "addmm": Held(lambda x, m: torch.addmm(torch.ones(3), x.mean((2, 3)), m), CHANNELS, 3),
     "tensordot": Held(lambda x, m: torch.tensordot(x, m, ([1], [0])), CHANNELS, 5),
+    "convolution with weights": Held(
+        lambda x, m: F.conv2d(x, m * x.sum().cos(), padding=1), 12, CHANNELS, 3, 3
+    ),
+    "convolution of groups": Held(
+        lambda x, m: F.conv2d(x, m * x.sum().cos(), groups=4, stride=2), 12, CHANNELS // 4, 1, 1
+    ),
+    "transposed convolution": Held(
+        lambda x, m: F.conv_transpose2d(x, m * x.sum().cos(), stride=2), CHANNELS, 6, 2, 2
+    ),
+    "convolution for each sample": Held(_own_kernels, 6, CHANNELS, 3, 3),
     "convolution with 1x1 over rows": Held(
         lambda x, m: torch.einsum("bchw,oc->bohw", x, m), 3, CHANNELS
     ),
@@ -253,6 +307,13 @@ KEPT: dict[str, tuple[Call, str, str]] = {
     "gather": (lambda x: x.gather(1, _zeros(x, 2, 8, 8)), "single indices", "aten.gather"),
     "unbind": (lambda x: torch.add(*x.unbind(1)[:2]), "told apart", "aten.unbind.int"),
     "fft": (lambda x: torch.fft.fft(x, dim=1).real, "a Fourier transform", "aten.fft_fft"),
+    "fftn": (lambda x: torch.fft.fftn(x, dim=(1, 2)).real, "a Fourier transform", "aten.fft_fftn"),
+    "fftshift": (lambda x: torch.fft.fftshift(x, 1), "turned round", "aten.fft_fftshift"),
+    "index_fill": (
+        lambda x: x.index_fill(1, torch.tensor([0, 3]), 0.5),
+        "single indices are written to",
+        "aten.index_fill.int_Scalar",
+    ),
     "diagonal": (
         lambda x: x.diagonal(dim1=1, dim2=2),
         "aten.diagonal has no coupling rule",
