@@ -9,7 +9,7 @@ SOURCES := setup.py pyproject.toml constraints.txt CMakeLists.txt $(shell find c
 # Idle OpenMP threads that spin slow everything down on a machine that does anything else.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test check slow slow-share zoo docs format clean
+.PHONY: demo test check slow slow-share zoo docs figures format clean
 
 demo: $(READY) model.pt ## train a small teacher and compress it
 	$(BIN)/compressc model.pt --passes prune,distill,quant --data digits -o out/
@@ -48,8 +48,15 @@ zoo: $(READY) ## check every architecture, put it through every pass; write docs
 	$(BIN)/python -W ignore -m tests.zoo
 	$(BIN)/python -W ignore -m tests.zoo.passes
 
-docs: $(READY) ## generate docs/reference from the code
+docs: $(READY) ## generate docs/reference from the code, README's figures from docs/demo.json
 	$(BIN)/python docs/generate.py
+
+# On a machine that does nothing else; the picture is taken by chromium.
+figures: demo ## take README's figures and picture from a run of the demo
+	cp out/manifest.json docs/demo.json
+	$(BIN)/python docs/generate.py
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1000,885 \
+	  --screenshot=docs/images/report.png out/report.html
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -14,6 +14,7 @@ import pytest
 from compressc.errors import CODES
 from compressc.pipeline import load_pass
 from compressc.plugins import PASSES, find
+from compressc.report import Record
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -88,6 +89,31 @@ def test_reference_is_what_the_code_says() -> None:
     generate = runpy.run_path(str(ROOT / "docs/generate.py"))
     for name, text in generate["pages"]().items():
         assert (ROOT / "docs/reference" / name).read_text() == text, "run `make docs`"
+
+
+def test_the_figures_of_the_readme_are_those_of_the_record() -> None:
+    """tests/e2e holds the record against a run."""
+    text, shown = (ROOT / "README.md").read_text(), Record.read(ROOT / "docs/demo.json")
+    generate = runpy.run_path(str(ROOT / "docs/generate.py"))
+    assert generate["readme"](text) == text, "run `make docs`"
+    assert generate["readme"](text.replace("Files, beside", "Files, besides")) == text
+    assert f"`{shown.command}`, which takes a minute or two and prints" in text
+    assert shown.wall_seconds < 120
+    assert shown.command in (ROOT / "Makefile").read_text().replace("$(BIN)/", "")
+
+
+def test_the_sentences_of_the_readme_say_what_the_tables_do() -> None:
+    text, shown = (ROOT / "README.md").read_text(), Record.read(ROOT / "docs/demo.json")
+    found = re.search(r"anew make that (\d+) %,\nand `distill` (\d+) %, as many", text)
+    assert found is not None
+    right = {entry.name: entry.accuracy for entry in shown.passes}
+    assert found.groups() == tuple(f"{100 * (right[p] or 0):.0f}" for p in ("prune", "distill"))
+    assert (right["distill"] or 0) >= (shown.teacher.accuracy or 1)
+    at_one = [x for file in shown.files for x in file.latency if x.batch == 1]
+    slower = {entry.runtime for entry in at_one if entry.verdict == "slower"}
+    assert slower == {"PyTorch"}  # "is slower at batch 1"
+    zoo = re.findall(r"^\| (?!model )[a-z]", (ROOT / "docs/zoo.md").read_text(), re.MULTILINE)
+    assert f"| {len(zoo)} architectures" in text
 
 
 def test_every_own_pass_is_documented() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import onnxruntime
@@ -15,6 +16,7 @@ from compressc.data import open_dataset
 from compressc.ir import load_bundle, lower, parse_graph, verify
 from compressc.report import Record
 
+ROOT = Path(__file__).parents[2]
 PASSES = "prune(ratio=0.5),distill(epochs=4),quant"
 
 
@@ -59,8 +61,29 @@ def test_files_are_small_and_accurate(record: Record) -> None:
         assert file.proof.cosine >= 0.998, file.format
 
 
+def test_the_readme_shows_such_a_run(record: Record) -> None:
+    """Epochs change no size; another processor trains another teacher, of about this accuracy."""
+    shown = Record.read(ROOT / "docs/demo.json")
+    pairs = [(shown.teacher, record.teacher), *zip(shown.passes, record.passes, strict=True)]
+    for told, made in pairs:
+        assert (told.parameters, told.macs) == (made.parameters, made.macs)
+        assert told.accuracy == pytest.approx(made.accuracy, abs=0.025)
+    for file, other in zip(shown.files, record.files, strict=True):
+        assert file.format == other.format
+        assert file.bytes == pytest.approx(other.bytes, rel=0.02)
+        assert file.teacher_bytes == pytest.approx(other.teacher_bytes, rel=0.02)
+        assert file.accuracy == pytest.approx(other.accuracy, abs=0.02)
+
+
+def test_a_bare_cut_costs_what_the_readme_says(teacher: Path) -> None:
+    told = re.search(r"right on (\d+) % of the digits", (ROOT / "README.md").read_text())
+    assert told is not None
+    cut = compressc.compile(str(teacher), "prune(statistics=False)", data="digits")
+    assert cut.report.passes[0].accuracy == pytest.approx(int(told[1]) / 100, abs=0.1)
+
+
 def test_statistics_and_distillation_bring_accuracy_back(record: Record) -> None:
-    """Half of the channels cost 72 points; new statistics leave 3 of them to distillation."""
+    """Half of the channels cost 75 points; new statistics leave 3 of them to distillation."""
     accuracy = {p.name: p.accuracy for p in record.passes}
     assert accuracy["prune"] > record.teacher.accuracy - 0.15  # type: ignore[operator]
     assert accuracy["prune"] < record.teacher.accuracy - 0.01  # type: ignore[operator]
