@@ -11,6 +11,7 @@ from torch import nn
 
 from compressc.errors import CompresscError
 from compressc.ir.layers import LAYERS
+from compressc.ir.sharing import copied
 
 
 def squeeze(value: Any) -> Any:
@@ -56,7 +57,7 @@ _PLAIN = (int, float, str, bool, tuple, type(None))
 
 
 def copy_layer(layer: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """`copy.deepcopy` of a leaf module without its cost.
+    """`copy.deepcopy` of a leaf module without its cost; weights are shared until written.
 
     Args:
         layer: the module.
@@ -68,7 +69,7 @@ def copy_layer(layer: nn.Module, memo: dict[int, Any]) -> nn.Module:
     state: dict[str, Any] = {}
     for name, value in vars(layer).items():
         if name in ("_parameters", "_buffers"):
-            state[name] = {key: copy.deepcopy(tensor, memo) for key, tensor in value.items()}
+            state[name] = {key: _copy_tensor(tensor, memo) for key, tensor in value.items()}
         elif type(value) in _PLAIN:
             state[name] = value
         elif isinstance(value, dict | set | list) and not value:
@@ -81,6 +82,12 @@ def copy_layer(layer: nn.Module, memo: dict[int, Any]) -> nn.Module:
     twin.__dict__.update(state)
     memo[id(layer)] = twin
     return twin
+
+
+def _copy_tensor(tensor: torch.Tensor | None, memo: dict[int, Any]) -> torch.Tensor | None:
+    if tensor is not None and type(tensor) in (torch.Tensor, nn.Parameter):
+        return copied(tensor, memo)
+    return copy.deepcopy(tensor, memo)  # None, or a class with a copy of its own
 
 
 def fit_attributes(kind: str, layer: Any) -> None:

@@ -195,7 +195,7 @@ class _Carrier:
         values, scale = (self._value_of(arg) for arg in product.args)
         if self._value_of(zero).any() or values.dtype is not torch.int8:
             return None
-        return Int8Weight(values.clone(), scale.float().reshape(-1).clone())
+        return Int8Weight(values, scale.float().reshape(-1).clone())
 
     def _tied(self, layer: nn.Module, found: Int8Weight) -> Int8Weight:
         """Layers that shared a float weight share the int8 one, where nncf left them equal."""

@@ -86,11 +86,11 @@ def test_tied_weights_stay_tied():
 
 
 def test_writing_a_bundle_does_not_unshare(tmp_path):
-    graph = one_layer()
+    graph = one_layer(2 * WIDTH)
     copy = graph.copy()
     start = resident()
     save_bundle(copy, tmp_path)
-    assert resident() - start < 12 * MEGABYTES
+    assert resident() - start < 32 * MEGABYTES  # of 64
     assert torch.equal(weight_of(load_bundle(tmp_path)), weight_of(graph))
 
 
