@@ -1,12 +1,13 @@
 """The one training engine that any pass may use."""
 
+from compressc.training.after_cut import reestimate_behind
 from compressc.training.batches import Batches, TensorBatches, batched
 from compressc.training.best import BestState, Score
 from compressc.training.lesson import Lesson, Recipe
 from compressc.training.loop import train
 from compressc.training.result import Epoch, Moment, TrainingResult
 from compressc.training.schedule import cosine_with_warmup
-from compressc.training.statistics import batch_norms, reestimate, reestimate_behind
+from compressc.training.statistics import batch_norms, reestimate, reestimate_on_trial
 
 __all__ = [
     "Batches",
@@ -23,5 +24,6 @@ __all__ = [
     "cosine_with_warmup",
     "reestimate",
     "reestimate_behind",
+    "reestimate_on_trial",
     "train",
 ]

@@ -20,11 +20,14 @@ class Recipe:
 
     Attributes:
         epochs: passes over the data, at least 1.
-        learning_rate: peak of the schedule; None for one that `find_rate` takes from the data.
+        learning_rate: peak of the schedule; None for one that goes by the weights.
         weight_decay: of AdamW; on matrices and filters, not on biases and norms.
         warmup: share of the steps over which the learning rate rises.
         clip: largest norm of the gradient of all parameters together; 0 for any.
         seed: of the order of the data and of dropout.
+        dropout: whether dropout is at work in steps.
+        batch_statistics: whether batch norms work by the statistics of each batch in steps; else
+            by those they remember, which stay as they are.
     """
 
     epochs: int
@@ -33,6 +36,8 @@ class Recipe:
     warmup: float = 0.1
     clip: float = 1.0
     seed: int = 0
+    dropout: bool = True
+    batch_statistics: bool = True
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,15 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from compressc.errors import CompresscError
 from compressc.training.best import BestState
 from compressc.training.lesson import Batch, Lesson, Recipe
-from compressc.training.rate import DEFAULT, find_rate
+from compressc.training.rate import relative_rate
 from compressc.training.result import Epoch, Moment, TrainingResult
 from compressc.training.schedule import cosine_with_warmup
-from compressc.training.statistics import reestimate
+from compressc.training.statistics import batch_norms, reestimate
 
 #: Setbacks in a row after which a run is given up.
 PATIENCE = 4
@@ -54,13 +55,13 @@ def train(
     with _seeded(recipe.seed, trained), _trainable(trained):
         try:
             run.validate(lesson, 0)
-            run.start_optimizer(lesson)
             for number in range(1, recipe.epochs + 1):
                 went_well = run.epoch(lesson, number) and run.validate(lesson, number)
                 if not went_well and not run.step_back(number):
                     break
         finally:
             run.best.restore()
+            run.best.close()
             module.eval()
     return run.result()
 
@@ -79,7 +80,6 @@ class _Run:
     score: tuple[float, ...] = ()
     mean: float = math.nan
     step: int = 0
-    rate: float = math.nan
     factor: float = 1.0
     setbacks: list[int] = field(default_factory=list)
     diverged: int | None = None
@@ -87,19 +87,8 @@ class _Run:
     def __post_init__(self) -> None:
         self.best = BestState(self.module)
         self.generator = torch.Generator().manual_seed(self.recipe.seed)
-
-    def start_optimizer(self, lesson: Lesson[Batch]) -> None:
-        """Settle the rate; what a search for it changes is undone: the best state is the start."""
         given = self.recipe.learning_rate
-        if given is not None:
-            self.rate = given
-        elif self.best.score is not None:
-            seed = self.recipe.seed
-            with _seeded(seed, self.parameters):
-                self.rate = find_rate(self.module, lesson, self.parameters, seed)
-            self.best.restore()
-        else:
-            self.rate = DEFAULT
+        self.rate = relative_rate(self.parameters) if given is None else given
         self.optimizer = _adamw(self.parameters, self.recipe.weight_decay)
 
     @property
@@ -108,7 +97,7 @@ class _Run:
 
     def epoch(self, lesson: Lesson[Batch], number: int) -> bool:
         """One pass over the data; False where a loss or gradient was not finite."""
-        self.module.train()
+        self._set_modes()
         total = 0.0
         for count, batch in enumerate(lesson.batches.epoch(self.generator), 1):
             value = self._step(lesson.loss(self.module, batch))
@@ -118,6 +107,17 @@ class _Run:
             self.mean = total / count
             self._tell(number)
         return True
+
+    def _set_modes(self) -> None:
+        """Training mode, but for what the recipe wants at rest."""
+        self.module.train()
+        resting: list[nn.Module] = []
+        if not self.recipe.dropout:
+            resting += [part for part in self.module.modules() if isinstance(part, _DropoutNd)]
+        if not self.recipe.batch_statistics:
+            resting += batch_norms(self.module.modules())
+        for part in resting:
+            part.eval()
 
     def _step(self, loss: Tensor) -> float | None:
         """One optimizer step; None, and no step, where loss or gradient is not finite."""
@@ -151,7 +151,8 @@ class _Run:
         """Score the module and offer its state as the best; False where it is a setback."""
         self.module.zero_grad(set_to_none=True)
         self.module.eval()
-        if number and lesson.seen:  # running averages trail behind the weights
+        # running averages trail behind the weights
+        if number and lesson.seen and self.recipe.batch_statistics:
             reestimate(self.module, lesson.seen)
         with torch.no_grad():
             score = lesson.validate(self.module)

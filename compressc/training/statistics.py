@@ -9,17 +9,14 @@ normalization"); right after pruning it is worth tens of points of accuracy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-import networkx as nx
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-
-from compressc.ir import Graph, lower
-from compressc.pipeline import Context
 
 #: Numbers of the inputs that go through the model at a time, and samples at the least.
 NUMBERS, LEAST_ROWS = 1 << 22, 32
@@ -62,36 +59,52 @@ def reestimate(module: nn.Module, inputs: Sequence[Tensor], only: Iterable[nn.Mo
     return sum(pool.write() for pool in pools.values())
 
 
-def reestimate_behind(graph: Graph, changed: Iterable[str], ctx: Context) -> None:
-    """After a cut: new statistics, from the calibration part, for the norms behind changed ops.
+@dataclass(frozen=True)
+class Trial:
+    """What new statistics are worth.
 
-    A norm that no changed op leads to sees what it always saw, and keeps what it remembers.
+    Attributes:
+        count: norms that have new ones.
+        before, after: error with the old and with the new ones.
+    """
+
+    count: int
+    before: float
+    after: float
+
+    @property
+    def worse(self) -> bool:
+        """Whether the new ones do worse."""
+        return self.after > self.before or (math.isnan(self.after) and not math.isnan(self.before))
+
+
+def reestimate_on_trial(
+    module: nn.Module,
+    inputs: Sequence[Tensor],
+    error: Callable[[], float],
+    only: Iterable[nn.Module] = (),
+    *,
+    keep: bool = True,
+) -> Trial:
+    """`reestimate`, and the old statistics again where the new ones make an error larger.
+
+    A net that is nearly whole knows the statistics of all it was ever trained on; those of a few
+    samples of another kind are worse.
 
     Args:
-        graph: edited in place, with a note; without data only the note.
-        changed: ops that were cut or replaced.
-        ctx: of the pass that cut.
+        module, inputs, only: as for `reestimate`; the module is in eval mode.
+        error: of the module as it stands; lower is better.
+        keep: False to have the old ones back in any case.
     """
-    dag = graph.dag
-    behind = {name for op in changed for name in nx.descendants(dag, op)}
-    norms = {op.name: op.layer for op in graph if op.name in behind and batch_norms([op.layer])}
-    if not norms:
-        return
-    first, *more = norms
-    where = f"{first} and {len(more)} more" if more else first
-    if ctx.data is None:
-        text = "batch norms remember what the uncut net showed them: give data for new statistics"
-        ctx.note(where, text)
-        return
-    inputs = tuple(x.to(ctx.device) for x in ctx.data.calibration.inputs)
-    module = lower(graph).to(ctx.device)
-    count = reestimate(module, inputs, [layer for layer in norms.values() if layer])
-    module.to("cpu")
-    for name, layer in norms.items():
-        if layer is not None:
-            graph.set_layer(name, layer)
-    kept = f"; {len(norms) - count} saw too little and keep theirs" if count < len(norms) else ""
-    ctx.note(where, f"statistics taken anew from {len(inputs[0])} samples{kept}")
+    norms = batch_norms(only or module.modules())
+    old = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+    before = error()
+    count = reestimate(module, inputs, norms) if norms else 0
+    trial = Trial(count, before, error() if count else before)
+    if not keep or trial.worse:
+        for buffer, was in old:
+            buffer.copy_(was)
+    return trial
 
 
 def batch_norms(modules: Iterable[nn.Module | None]) -> list[_BatchNorm]:

@@ -13,7 +13,7 @@ from compressc.ir import Graph
 from compressc.pipeline import Context, Pass
 from compressc.plugins import OBJECTIVES, distribution, load
 from compressc.tasks import Response, Task, task_of
-from compressc.training import Lesson, Moment, Recipe, TrainingResult, train
+from compressc.training import Lesson, Moment, Recipe, TrainingResult, reestimate_on_trial, train
 from compressc_distill.features import Pair, choose_points, find_pairs
 from compressc_distill.holdout import hold_out
 from compressc_distill.objectives import Objective
@@ -23,6 +23,18 @@ from compressc_distill.teaching import Mixture, Teaching
 
 #: A recovery takes hundreds of steps, however small the data are.
 STEPS = 400
+#: New statistics that lose more than this share of the loss are those of another world, and steps
+#: that work by them lead there; less is soon won back.
+LOST = 1.0
+#: `objective=auto`: by what an output is.
+AUTOMATIC = {
+    "class_scores": "kd",
+    "independent_scores": "bernoulli",
+    "values": "scaled_mse",
+    "ids": "scaled_mse",
+    "embedding": "vectors",
+    "unit_vectors": "cosine",
+}
 
 
 class Distill(Pass):
@@ -50,8 +62,8 @@ class Distill(Pass):
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
     """How often to go through the training data."""
     lr: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
-    """Peak learning rate of AdamW; it warms up, then falls by a cosine. `auto` looks how far the
-    first step may go on this model and data. It is halved where the loss rises."""
+    """Peak learning rate of AdamW; it warms up, then falls by a cosine. `auto` is 0.01 of a typical
+    weight. It is halved where the loss rises."""
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Samples in a step; `auto` is 64, and down to 16 where that gives fewer than 400 steps."""
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.3
@@ -71,6 +83,8 @@ class Distill(Pass):
     """Share of the steps over which the learning rate rises."""
     clip: Annotated[float, Field(ge=0)] = 1.0
     """Largest norm of the gradient; 0 for any."""
+    dropout: bool = False
+    """Whether the model's dropout is at work in training. The teacher answers without it."""
     holdout: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     """Share of the training data that is held out to choose the best epoch."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -86,14 +100,8 @@ class Distill(Pass):
 
     def uses(self) -> tuple[Any, ...]:
         """The objective: another one of the same name makes another result."""
-        auto = ("kd", "bernoulli", "scaled_mse", "cosine", "vectors")
-        names = auto if self.objective == "auto" else (self.objective,)
+        names = AUTOMATIC.values() if self.objective == "auto" else (self.objective,)
         return tuple(load(OBJECTIVES, name) for name in names)
-
-    def cache_key(self) -> dict[str, Any]:
-        """The options, and the release that the objective comes from."""
-        name = "kd" if self.objective == "auto" else self.objective
-        return {**super().cache_key(), "objective_from": distribution(OBJECTIVES, name)}
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Train the layers of the graph in place.
@@ -121,7 +129,16 @@ class Distill(Pass):
         size = batch_size(len(teaching.samples), self.epochs)
         batches = teaching.batches(size if self.batch_size == "auto" else self.batch_size)
         rate = None if self.lr == "auto" else self.lr
-        recipe = Recipe(self.epochs, rate, self.weight_decay, self.warmup, self.clip, seed)
+        recipe = Recipe(
+            epochs=self.epochs,
+            learning_rate=rate,
+            weight_decay=self.weight_decay,
+            warmup=self.warmup,
+            clip=self.clip,
+            seed=seed,
+            dropout=self.dropout,
+            batch_statistics=self._samples_suit(teaching, exam, ctx),
+        )
         lesson = Lesson(batches, teaching.loss, exam.examine, teaching.seen())
         try:
             result = train(
@@ -130,9 +147,21 @@ class Distill(Pass):
         finally:
             teaching.student.module.to("cpu")
         steps = f"{self.epochs} epochs of {len(batches)} steps with {batches.batch_size} samples"
-        chosen = "chosen by a first step: " if rate is None else ""
-        ctx.note(task_of(ctx).output, f"peak learning rate {chosen}{result.rate:.2g}; {steps}")
+        chosen = ", 0.01 of a typical weight" if rate is None else ""
+        ctx.note(task_of(ctx).output, f"peak learning rate {result.rate:.2g}{chosen}; {steps}")
         return result
+
+    def _samples_suit(self, teaching: Teaching, exam: Teaching, ctx: Context) -> bool:
+        """Whether batch norms may work by the statistics of these samples."""
+        module, seen = teaching.student.module.eval(), teaching.seen()
+        if not seen:
+            return True
+        trial = reestimate_on_trial(module, seen, lambda: -exam.examine(module)[0], keep=False)
+        suit = not trial.after - trial.before > LOST * abs(trial.before)
+        if not suit:
+            loss = f"loss {trial.before:.4f}, with those of the training samples {trial.after:.4f}"
+            ctx.note(task_of(ctx).output, f"batch norms keep the statistics they have: {loss}")
+        return suit
 
     def _teachings(
         self, graph: Graph, ctx: Context, splits: tuple[Split, Split]
@@ -206,13 +235,8 @@ def learned(task: Task) -> list[Response]:
 
 def objective_of(response: Response) -> str:
     """The objective that goes with what an output is."""
-    if response.learned == "embedding" and response.ending != "normalize":
-        return "vectors"
-    return {
-        "class_scores": "kd",
-        "independent_scores": "bernoulli",
-        "embedding": "cosine",
-    }.get(response.learned, "scaled_mse")
+    unit = response.learned == "embedding" and response.ending == "normalize"
+    return AUTOMATIC["unit_vectors" if unit else response.learned]
 
 
 def batch_size(samples: int, epochs: int) -> int:

@@ -121,6 +121,7 @@ class Teaching:
             total = total + objective(*rows, None, self.mixture.temperature) / len(self.others)
         return total
 
+    @torch.no_grad()
     def examine(self, module: nn.Module) -> tuple[float, float]:
         """(minus the loss without features, the task's first score) over all samples.
 

@@ -9,7 +9,15 @@ from torch import nn
 from compressc.data import Dataset, Split
 from compressc.pipeline import Context
 from compressc.testing import export_graph
-from compressc.training import Lesson, Recipe, TensorBatches, reestimate, reestimate_behind, train
+from compressc.training import (
+    Lesson,
+    Recipe,
+    TensorBatches,
+    reestimate,
+    reestimate_behind,
+    reestimate_on_trial,
+    train,
+)
 from compressc.training import statistics as module_under_test
 
 
@@ -101,21 +109,74 @@ def test_a_model_without_norms_is_not_even_run():
     assert reestimate(Unrunnable(), (torch.zeros(4, 2),)) == 0
 
 
+def cut_net(x):
+    """A teacher whose norms know their data, and a student: the second convolution is another's."""
+    model = net()
+    reestimate(model, (x,))
+    teacher, student = export_graph(model, x[:4]), export_graph(model, x[:4])
+    second = [op.name for op in student if op.kind == "conv2d"][1]
+    return teacher, student, second
+
+
 def test_after_a_cut_the_norms_behind_it_follow_the_calibration_part():
     x = images()
-    graph = export_graph(net(), x[:4])
+    teacher, graph, second = cut_net(x)
+    with torch.no_grad():  # other sizes, same directions: new statistics mend all of it
+        graph[second].layer.weight.mul_(3.0)
+        graph[second].layer.bias.add_(2.0)
     norms = [op.name for op in graph if op.kind == "batch_norm2d"]
-    second = [op.name for op in graph if op.kind == "conv2d"][1]
     first = graph[norms[0]].layer.running_mean.clone()
     part = Split((x,))
-    ctx = Context(graph, Dataset("d", Split((x + 100,)), part, Split((x - 100,))))
+    ctx = Context(teacher, Dataset("d", Split((x + 100,)), part, Split((x - 100,))))
     reestimate_behind(graph, [second], ctx)
     assert torch.equal(graph[norms[0]].layer.running_mean, first)
-    model = net()
-    mean, _ = by_channel(model[:5](x))  # the first norm still works with what it remembers
-    assert torch.allclose(graph[norms[1]].layer.running_mean.double(), mean, atol=1e-5)
+    mean, variance = (
+        getattr(teacher[norms[1]].layer, f"running_{name}") for name in ("mean", "var")
+    )
+    bias = teacher[second].layer.bias
+    want = 3 * (mean - bias) + bias + 2
+    # not to the last digit: the teacher's second norm saw the first at work by its batches
+    assert torch.allclose(graph[norms[1]].layer.running_mean, want, atol=1e-3)
+    assert torch.allclose(graph[norms[1]].layer.running_var, 9 * variance, rtol=1e-3)
     assert ctx.notes == [(norms[1], "statistics taken anew from 70 samples")]
     assert graph.edits["set_layer"] == 1
+
+
+def test_statistics_that_fit_worse_than_the_old_ones_are_not_taken():
+    # the net knows its data; those at hand are others, and the cut took next to nothing
+    teacher, graph, second = cut_net(images())
+    with torch.no_grad():
+        graph[second].layer.weight[0, 0].mul_(0.9)
+    norm = [op.name for op in graph if op.kind == "batch_norm2d"][1]
+    before = {name: value.clone() for name, value in graph[norm].layer.state_dict().items()}
+    other = Split((0.2 * images() + 5,))
+    ctx = Context(teacher, Dataset("d", other, other, other))
+    reestimate_behind(graph, [second], ctx)
+    assert all(torch.equal(before[k], v) for k, v in graph[norm].layer.state_dict().items())
+    assert not graph.edits
+    ((where, text),) = ctx.notes
+    assert where == norm
+    assert text.startswith("statistics kept: with those taken anew from 70 samples")
+
+
+@pytest.mark.parametrize(
+    ("errors", "keep", "taken"),
+    [
+        ((2.0, 1.0), True, True),
+        ((1.0, 1.0), True, True),
+        ((1.0, 1.1), True, False),
+        ((1.0, float("nan")), True, False),
+        ((float("nan"), 1.0), True, True),
+        ((2.0, 1.0), False, False),
+    ],
+)
+def test_a_trial_keeps_what_does_better(errors, keep, taken):
+    model, left = net(), iter(errors)
+    before = model[1].running_mean.clone()
+    trial = reestimate_on_trial(model, (images(),), lambda: next(left), keep=keep)
+    assert trial.count == 2
+    assert torch.equal(model[1].running_mean, before) != taken
+    assert int(model[1].num_batches_tracked) == int(net()[1].num_batches_tracked)
 
 
 def test_without_data_it_is_said_that_norms_remember_the_uncut_net():
