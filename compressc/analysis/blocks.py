@@ -19,7 +19,7 @@ import numpy as np
 from compressc.analysis.block_names import BlockName, block_name, misfit
 from compressc.analysis.cost import Cost, op_cost_terms, sum_sizes
 from compressc.analysis.labels import LEAVES, Labels
-from compressc.analysis.macs import RULES, is_free
+from compressc.analysis.macs import multiplies
 from compressc.analysis.repeats import Ints, Run, find_runs
 from compressc.ir import Graph, Op, layer_tensors
 from compressc.ir.types import Size
@@ -270,7 +270,7 @@ def _works(graph: Graph, op: Op) -> bool:
     """Does the op hold weights or multiply? A repeat of nothing but views is no block."""
     if op.layer is not None and layer_tensors(op.layer):
         return True
-    if op.kind in RULES and not is_free(op.kind):
+    if multiplies(op):
         return True
     return any(graph[name].kind == "parameter" for name in op.inputs)
 

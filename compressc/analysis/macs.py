@@ -17,7 +17,7 @@ import torch
 
 from compressc.analysis.arguments import argument
 from compressc.analysis.equations import labels_of
-from compressc.ir import LAYERS, QUANTIZED, Graph, Op, TensorType, TupleType
+from compressc.ir import LAYERS, NORMS, Graph, Op, Role, TensorType, TupleType
 from compressc.ir.ops import overload
 from compressc.ir.types import Size
 
@@ -142,31 +142,25 @@ def _einsum(call: Call) -> Any:
     return total
 
 
-_FLOAT_LAYERS: dict[str, Callable[[Call], Any]] = {
-    "linear": _linear_layer,
-    **{f"conv{n}d": _conv_layer for n in (1, 2, 3)},
-    **{f"conv_transpose{n}d": _conv_transpose_layer for n in (1, 2, 3)},
-}
-#: Where torch keeps the layers that contract nothing (and MultiheadAttention, which is no layer).
-_FREE_HOMES = ("activation", "pooling", "normalization", "batchnorm", "dropout", "sparse")
-
-
-def _is_free(kind: str) -> bool:
-    """No new layer kind counts as free by accident: its home must say so."""
-    home = getattr(LAYERS[kind].module, "__module__", "")
-    plain = home.removeprefix("torch.nn.modules.") in _FREE_HOMES
-    return plain or kind in ("parameter", "constant", "quantized_embedding")
-
-
 def _free(call: Call) -> Any:
     return 0
 
 
-#: Kind -> its rule. A plugin that registers a layer which multiplies adds its rule here.
+#: Role of a layer -> its rule.
+ROLES: dict[Role, Callable[[Call], Any]] = {
+    "linear": _linear_layer,
+    "convolution": _conv_layer,
+    "transposed_convolution": _conv_transpose_layer,
+    "embedding": _free,
+    **dict.fromkeys(NORMS, _free),
+    "activation": _free,
+    "dropout": _free,
+    "average_pool": _free,
+    "max_pool": _free,
+    "tensor": _free,
+}
+#: Kind -> its rule. A plugin that registers a layer without a role adds its rule here.
 RULES: dict[str, Callable[[Call], Any]] = {
-    **{kind: _free for kind in LAYERS if _is_free(kind)},
-    **_FLOAT_LAYERS,
-    **{f"quantized_{k}": rule for k, rule in _FLOAT_LAYERS.items() if k in QUANTIZED},
     "input": _free,
     "getitem": _free,
     **{
@@ -250,10 +244,16 @@ def macs(graph: Graph, op: Op, size_of: SizeOf) -> Any:
     Returns:
         A number or an expression, 0 for what contracts nothing, None where no rule is known.
     """
-    rule = RULES.get(op.kind)
+    rule = _rule(op)
     if rule is not None:
         return rule(Call(graph, op, size_of))
     return 0 if _contracts_nothing(op.kind) else None
+
+
+def _rule(op: Op) -> Callable[[Call], Any] | None:
+    if op.kind in RULES or op.role is None:
+        return RULES.get(op.kind)
+    return ROLES[op.role]
 
 
 @cache
@@ -271,11 +271,11 @@ def _contracts_nothing(kind: str) -> bool:
     return tagged or view or rest.partition(".")[0] in _NO_CONTRACTION
 
 
-def is_free(kind: str) -> bool:
-    """Is the rule of that kind that it multiplies nothing?"""
-    return RULES.get(kind) is _free
+def multiplies(op: Op) -> bool:
+    """Is it known that the op multiplies and sums?"""
+    return _rule(op) not in (None, _free)
 
 
 def is_counted(op: Op) -> bool:
     """Is it known what the op multiplies?"""
-    return op.kind in RULES or _contracts_nothing(op.kind)
+    return _rule(op) is not None or _contracts_nothing(op.kind)

@@ -9,12 +9,9 @@ from typing import Any
 
 from compressc.backend.file_record import FloatLayer, Int8Layers
 from compressc.backend.integers import integer_layers
-from compressc.ir import Graph, lower
+from compressc.ir import PRODUCTS, Graph, lower
 from compressc.ir.lowering import module_names
-from compressc.ir.quantized import QUANTIZED
 
-#: Layers that could be computed in integers; an embedding computes nothing.
-_KINDS = frozenset(QUANTIZED) - {"embedding"}
 #: What computes a layer in an exported ONNX model.
 _COMPUTING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -28,13 +25,13 @@ def int8_layers(graph: Graph, ran: Collection[str], runtime: str) -> Int8Layers:
         runtime: what it is called.
     """
     able = {op.name for op in integer_layers(graph)}
-    layers = [op for op in graph if op.kind.removeprefix("quantized_") in _KINDS]
+    layers = [op for op in graph if op.role in PRODUCTS]  # all that could be computed in integers
     left = []
     for op in layers:
         if op.name in ran:
             continue
         reason = f"{runtime} has no integer kernel for it here"
-        if not op.kind.startswith("quantized_"):
+        if not op.int8:
             reason = "its weight is float"
         elif op.name not in able:
             reason = "its input is float"

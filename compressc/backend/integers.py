@@ -4,44 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from compressc.ir import Graph, Op
-from compressc.ir.quantized import QUANTIZED
+from compressc.ir import PRODUCTS, Graph, Op
+from compressc.ir.quantized import DEQUANTIZE, QUANTIZE
 
 #: u8 * s8 in pairs: 2 * 255 * 64 is below 2^15; with a weight of 65 it is not.
 HALF_RANGE = 64
 #: What weights beyond it need on x86; processors of ARM add in 32 bits.
 VNNI = "VNNI where the processor is x86"
 
-#: Ops that hand on the numbers they are given, so that int8 kernels run behind them, too.
-_MOVES = (
-    *("aten.reshape", "aten.view", "aten.flatten", "aten.unflatten", "aten.permute", "getitem"),
-    *("aten.transpose", "aten.contiguous", "aten.clone", "aten.squeeze", "aten.unsqueeze"),
-    *("aten.select", "aten.slice", "aten.split", "aten.unbind", "aten.expand", "max_pool2d"),
-)
-_DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor"
-
 
 def is_quantized(graph: Graph) -> bool:
     """Whether any value or weight of the graph is int8."""
-    return any(op.kind.startswith(("quantized_", "quantized_decomposed")) for op in graph)
+    return any(op.int8 or op.kind in (QUANTIZE, DEQUANTIZE) for op in graph)
 
 
 def integer_layers(graph: Graph) -> Iterator[Op]:
     """Layers with an int8 weight that read int8 values: what a runtime may compute in integers."""
     for op in graph:
-        kind = op.kind.removeprefix("quantized_")
-        if kind == op.kind or kind not in QUANTIZED or kind == "embedding":
-            continue
-        if any(is_integer(graph, name) for name in op.inputs):
+        computes = op.int8 and op.role in PRODUCTS
+        if computes and any(is_integer(graph, name) for name in op.inputs):
             yield op
 
 
 def is_integer(graph: Graph, name: str) -> bool:
     """Whether a value is a dequantized one, maybe moved about since."""
     op = graph[name]
-    while op.kind.startswith(_MOVES) and op.inputs:
+    while op.move not in (None, "cast") or op.role == "max_pool":  # int8 kernels run behind them
         op = graph[op.inputs[0]]
-    return op.kind.startswith(_DEQUANTIZE)
+    return op.kind == DEQUANTIZE
 
 
 def full_range_layers(graph: Graph) -> list[str]:

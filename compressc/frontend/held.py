@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from compressc.ir.ops import kind_of
+from compressc.ir.sharing import address, shared
 
 #: Parts of a weight that a layer may hold as a weight of its own (attention's packed projections).
 _PARTS = {
@@ -61,8 +62,7 @@ class HeldTensors:
     def _copy(self, value: torch.Tensor) -> torch.Tensor:
         key = _identity(value)
         if key not in self._copies:
-            copied = value.detach().clone()
-            self._copies[key] = _like(copied, value)
+            self._copies[key] = _like(shared(value), value)
         return self._copies[key]
 
     def absorb(self, node: fx.Node) -> bool:
@@ -122,7 +122,7 @@ def _identity(value: torch.Tensor) -> Hashable:
     """Equal for two tensors that are the same numbers in the same memory."""
     if value.numel() == 0 or value.is_meta:
         return id(value)
-    place = (value.data_ptr(), str(value.device), value.dtype)
+    place = (address(value), str(value.device), value.dtype)
     return (*place, tuple(value.shape), value.stride(), isinstance(value, nn.Parameter))
 
 

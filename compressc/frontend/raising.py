@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressc.ir import layer_tensors
-from compressc.ir.ops import build_layer
+from compressc.ir import LAYERS, layer_tensors
+from compressc.ir.layer_building import build_layer
 
 #: The arguments of one call by schema name; tensors that the program holds are tensors here.
 Bound = Mapping[str, Any]
@@ -185,7 +185,7 @@ _CORE_RULES: dict[str, Rule] = {
     "aten.max_pool2d_with_indices": Rule("max_pool2d", _max_pool2d, when=_is_first_alone),
 }
 
-#: ATen overload -> how to raise it.
+#: ATen overload -> how to raise it. Activations that have no options need no row.
 RULES: dict[str, Rule] = {
     "aten.linear": Rule("linear", _linear, _INPUT, _WEIGHT_BIAS),
     "aten.matmul": Rule(
@@ -243,16 +243,8 @@ RULES: dict[str, Rule] = {
         {"weight": "weight"},
     ),
     "aten.dropout": Rule("dropout", lambda a: {"p": a["p"]}, _INPUT),
-    "aten.relu": Rule("relu"),
-    "aten.relu6": Rule("relu6"),
     "aten.hardtanh": Rule("relu6", when=lambda a: (a["min_val"], a["max_val"]) == (0, 6)),
     "aten.gelu": Rule("gelu", lambda a: {"approximate": a["approximate"]}),
-    "aten.silu": Rule("silu"),
-    "aten.sigmoid": Rule("sigmoid"),
-    "aten.tanh": Rule("tanh"),
-    "aten.mish": Rule("mish"),
-    "aten.hardswish": Rule("hardswish"),
-    "aten.hardsigmoid": Rule("hardsigmoid"),
     "aten.softplus": Rule("softplus", when=lambda a: (a["beta"], a["threshold"]) == (1, 20)),
     "aten.leaky_relu": Rule("leaky_relu", lambda a: {"slope": a["negative_slope"]}),
     "aten.elu": Rule(
@@ -282,7 +274,7 @@ def raise_call(kind: str, bound: Bound) -> tuple[str, nn.Module, list[Any]] | No
     Returns:
         Layer kind, module and operands, or None where the call must stay an ATen call.
     """
-    rule = RULES.get(kind)
+    rule = RULES.get(kind) or _plain_activation(kind, bound)
     if rule is None or not rule.when(bound) or not _all_held(rule, bound):
         return None
     name = rule.kind if isinstance(rule.kind, str) else rule.kind(bound)
@@ -292,6 +284,15 @@ def raise_call(kind: str, bound: Bound) -> tuple[str, nn.Module, list[Any]] | No
         value = bound[source] if source else torch.zeros(blank.shape, dtype=blank.dtype)
         place_tensor(layer, slot, value)
     return name, layer, [bound[operand] for operand in rule.operands]
+
+
+def _plain_activation(kind: str, bound: Bound) -> Rule | None:
+    """`aten.tanh(x)`: a layer kind of that name, where neither of the two has options."""
+    name = kind.removeprefix("aten.")
+    layer = LAYERS.get(name)
+    if layer is None or layer.role != "activation" or layer.attributes:
+        return None
+    return Rule(name) if {key for key in bound if key[0] != "#"} == {"self"} else None
 
 
 def _all_held(rule: Rule, bound: Bound) -> bool:

@@ -4,17 +4,10 @@ from compressc.ir.bundle import graph_hash, load_bundle, save_bundle
 from compressc.ir.deriving import derive_types, retype
 from compressc.ir.factored import fuse_factored
 from compressc.ir.graph import Graph, dimension_symbols, open_dimensions
+from compressc.ir.layer_building import fit_attributes, layer_tensors
+from compressc.ir.layers import LAYERS, NORMS, PRODUCTS, LayerKind, Role, Tensor, register_layer
 from compressc.ir.lowering import lower, module_names
-from compressc.ir.ops import (
-    LAYERS,
-    LayerKind,
-    Op,
-    Ref,
-    Tensor,
-    layer_attributes,
-    layer_tensors,
-    register_layer,
-)
+from compressc.ir.ops import Op, Ref, layer_attributes
 from compressc.ir.parser import parse_graph
 from compressc.ir.printer import op_text, print_graph
 from compressc.ir.quantized import QUANTIZED
@@ -24,11 +17,14 @@ from compressc.ir.verify import check_finite, check_structure, verify
 
 __all__ = [
     "LAYERS",
+    "NORMS",
+    "PRODUCTS",
     "QUANTIZED",
     "Graph",
     "LayerKind",
     "Op",
     "Ref",
+    "Role",
     "Tensor",
     "TensorType",
     "TupleType",
@@ -37,6 +33,7 @@ __all__ = [
     "derive_types",
     "dimension_symbols",
     "evaluate",
+    "fit_attributes",
     "fuse_factored",
     "graph_hash",
     "largest_error",

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from compressc.errors import CompresscError
+from compressc.ir.sharing import bytes_of
 
 #: Bytes, as torch allocates on a CPU (and a cache line).
 ALIGNMENT = 64
@@ -73,4 +74,4 @@ def write_aligned(
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in order:
-            file.write(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+            file.writelines(bytes_of(tensors[name]))

@@ -15,6 +15,7 @@ from compressc.interruption import held_back
 from compressc.ir.aligned import is_aligned, write_aligned
 from compressc.ir.graph import Graph
 from compressc.ir.parser import parse_graph
+from compressc.ir.sharing import bytes_of
 from compressc.strangers import reading, regular_file
 
 TEXT, WEIGHTS = "graph.txt", "weights.safetensors"
@@ -107,6 +108,6 @@ def graph_hash(graph: Graph) -> str:
         order = [dim for dim in _memory_order(tensor) if tensor.shape[dim] > 1]
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)} {order}\n".encode())
         if not tensor.is_meta:
-            flat = tensor.detach().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy().data)
+            for piece in bytes_of(tensor.detach().contiguous()):
+                digest.update(piece)
     return digest.hexdigest()

@@ -20,7 +20,8 @@ from torch.utils._sympy.numbers import int_oo
 
 from compressc.errors import CompresscError, first_line
 from compressc.ir.graph import Graph
-from compressc.ir.ops import Arg, Op, Ref, layer_tensors, map_arg, overload
+from compressc.ir.layer_building import layer_tensors
+from compressc.ir.ops import Arg, Op, Ref, map_arg, overload
 from compressc.ir.printer import error_at
 from compressc.ir.types import (
     Size,
@@ -146,7 +147,7 @@ def _fake_call(
         return evaluate(arg, env) if isinstance(arg, sympy.Expr) else arg
 
     args, kwargs = map_arg(op.args, leaf), map_arg(op.kwargs, leaf)
-    if op.kind in ("parameter", "constant"):
+    if op.role == "tensor":
         return op.layer() if op.layer is not None else None
     key = (op.kind, _layer_key(op.layer), _key(args), _key(kwargs))
     if key not in known:

@@ -14,7 +14,8 @@ from torch import nn
 
 from compressc.errors import CompresscError
 from compressc.ir.collection import collector_paused
-from compressc.ir.ops import Arg, Op, Ref, copy_layer, layer_tensors, map_arg, refs_of
+from compressc.ir.layer_building import copy_layer, layer_tensors
+from compressc.ir.ops import Arg, Op, Ref, map_arg, refs_of
 from compressc.ir.printer import print_graph
 from compressc.ir.types import Size, TensorType, ValueType
 

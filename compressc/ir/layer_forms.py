@@ -10,14 +10,9 @@ from torch import nn
 
 from compressc.errors import CompresscError
 from compressc.ir.graph import Graph
-from compressc.ir.ops import (
-    Op,
-    Tensor,
-    build_layer,
-    layer_attributes,
-    layer_tensors,
-    squeeze,
-)
+from compressc.ir.layer_building import build_layer, layer_tensors, squeeze
+from compressc.ir.layers import Tensor
+from compressc.ir.ops import Op, layer_attributes
 from compressc.ir.printer import arg_text, error_at
 
 #: Tables of a module that change what it computes, or hide tensors, and that no text shows.
@@ -78,7 +73,7 @@ class LayerForms:
         hidden = [table for table in _HIDDEN if getattr(layer, table, None)]
         if hidden or "forward" in vars(layer):
             raise self._fault(op, f"'%{op.name}' has code that its text does not show", *hidden)
-        if op.kind in ("parameter", "constant"):
+        if op.role == "tensor":
             return self._check_held(op)
         key, form = self._form(op)
         if type(layer) is not type(form.model):

@@ -60,7 +60,7 @@ class _Lowering:
             kwargs = {key: self._arg(value) for key, value in op.kwargs.items()}
             return self.fx.call_function(overload(op.kind), self._arg(op.args), kwargs)
         target = self._submodule(op)
-        if op.kind in ("parameter", "constant"):
+        if op.role == "tensor":
             return self.fx.get_attr(f"{target}.value")
         return self.fx.call_module(target, self._arg(op.args))
 

@@ -14,7 +14,9 @@ from torch import nn
 from compressc.errors import CompresscError
 from compressc.ir.collection import collector_paused
 from compressc.ir.graph import Graph
-from compressc.ir.ops import LAYERS, Arg, Op, Ref, Tensor, build_layer, layer_tensors, overload
+from compressc.ir.layer_building import build_layer, layer_tensors
+from compressc.ir.layers import LAYERS, Tensor
+from compressc.ir.ops import Arg, Op, Ref, overload
 from compressc.ir.printer import _FORMATS, _LAYOUTS
 from compressc.ir.types import (
     DTYPES,

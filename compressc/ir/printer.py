@@ -10,7 +10,8 @@ import sympy
 import torch
 
 from compressc.errors import CompresscError
-from compressc.ir.ops import Arg, Op, Ref, layer_attributes, layer_tensors
+from compressc.ir.layer_building import layer_tensors
+from compressc.ir.ops import Arg, Op, Ref, layer_attributes
 from compressc.ir.types import DTYPE_NAMES, size_text
 
 _LAYOUTS = {torch.strided: "layout.strided"}

@@ -21,8 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compressc.ir.ops import LAYERS, Op, build_layer, layer_attributes, register_layer
+from compressc.ir.layer_building import build_layer
+from compressc.ir.layers import LAYERS, register_layer
+from compressc.ir.ops import Op, layer_attributes
 
+#: The pair of calls around a value that is stored as int8, with one scale.
+QUANTIZE = "quantized_decomposed.quantize_per_tensor"
+DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor"
 #: s8 weights use -127..127: the range stays symmetric, as `-scale * 128` has no positive partner.
 WEIGHT_MIN, WEIGHT_MAX = -127, 127
 #: The weight's dimension that has one scale per index.
@@ -140,7 +145,7 @@ QUANTIZED: dict[str, type[nn.Module]] = {
     "embedding": QuantizedEmbedding,
 }
 for _kind, _module in QUANTIZED.items():  # a quantized layer has the attributes of its float form
-    register_layer(f"quantized_{_kind}", replace(LAYERS[_kind], module=_module))
+    register_layer(f"quantized_{_kind}", replace(LAYERS[_kind], module=_module, int8=True))
 
 
 def quantized_layer(

@@ -12,7 +12,8 @@ from compressc.ir.collection import collector_paused
 from compressc.ir.deriving import derived_types
 from compressc.ir.graph import Graph
 from compressc.ir.layer_forms import LayerForms
-from compressc.ir.ops import LAYERS, Arg, Op, Ref, map_arg, overload
+from compressc.ir.layers import LAYERS, NORMS
+from compressc.ir.ops import Arg, Op, Ref, map_arg, overload
 from compressc.ir.printer import error_at, limit_text
 from compressc.ir.readable import check_readable
 from compressc.ir.sampled_types import doubtful_op
@@ -69,7 +70,7 @@ def check_structure(graph: Graph) -> None:
         if len(graph.dag.pred[op.name]) != len(set(op.inputs)):
             raise error_at(graph, op, "CC400", f"'%{op.name}' has edges that are no operands")
         dangling = not graph.dag.succ[op.name] and op.name not in returned
-        if op.kind in ("parameter", "constant") and dangling:
+        if op.role == "tensor" and dangling:
             raise error_at(graph, op, "CC400", f"nothing reads '%{op.name}'")
         if (op.kind in LAYERS) != (op.layer is not None):
             raise error_at(
@@ -120,33 +121,28 @@ def _check_call(graph: Graph, op: Op, twin: nn.Module | None) -> None:
         raise error_at(graph, op, "CC400", wanted, op.kind)
 
 
-#: Layers of torch whose kernels take integers and booleans, too.
-_TAKES_INTEGERS = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Tanh, nn.MaxPool2d, nn.Dropout)
-
-
 def _check_operand_dtypes(graph: Graph, op: Op, twin: nn.Module) -> None:
     """Kernels are stricter than shape functions: floats of the weights' dtype, as a rule."""
     held = {t.dtype for t in twin.state_dict().values() if t.dtype.is_floating_point}
     for name in op.inputs:
         type_ = graph[name].type
-        if isinstance(type_, TensorType) and not _takes(twin, held, type_.dtype):
-            wanted = f"'%{op.name}' takes {_wanted(twin, held)}"
+        if isinstance(type_, TensorType) and not _takes(op, held, type_.dtype):
+            wanted = f"'%{op.name}' takes {_wanted(op, held)}"
             raise error_at(graph, op, "CC401", wanted, str(type_))
 
 
-def _takes(twin: nn.Module, held: set[torch.dtype], dtype: torch.dtype) -> bool:
-    if isinstance(twin, nn.Embedding):
+def _takes(op: Op, held: set[torch.dtype], dtype: torch.dtype) -> bool:
+    if op.role == "embedding":
         return dtype in (torch.int64, torch.int32)
     if not dtype.is_floating_point:
-        own = type(twin).__module__.startswith("torch.nn.")
-        return not own or isinstance(twin, _TAKES_INTEGERS)
+        return op.role is None or LAYERS[op.kind].integers
     halves = (torch.float16, torch.bfloat16)
-    mixed = "Norm" in type(twin).__name__ and held == {torch.float32} and dtype in halves
+    mixed = op.role in NORMS and held == {torch.float32} and dtype in halves
     return not held or dtype in held or mixed
 
 
-def _wanted(twin: nn.Module, held: set[torch.dtype]) -> str:
-    if isinstance(twin, nn.Embedding):
+def _wanted(op: Op, held: set[torch.dtype]) -> str:
+    if op.role == "embedding":
         return "indices"
     return ", ".join(sorted(map(str, held))) or "floats"
 

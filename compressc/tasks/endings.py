@@ -6,23 +6,15 @@ from dataclasses import dataclass
 
 from compressc.ir import Graph, Op, Ref, TensorType
 
-#: Change neither the order of scores nor their place; on the way to an ending they are passed over.
-_PASSED = {
-    "dropout",
-    "aten.alias",
+#: Change neither the order of scores nor their place; on the way to an ending they are passed over,
+#: and so are moves that leave the dimensions in place.
+_MONOTONE = {
     "aten.clamp",
     "aten.clamp_min",
     "aten.clamp_max",
-    "aten.clone",
-    "aten.contiguous",
-    "aten.detach",
     "aten.exp",
     "aten.log",
     "aten.round",
-    "aten.squeeze",
-    "aten.to",
-    "aten.unsqueeze",
-    "aten._to_copy",
 }
 _ENDINGS = {
     "aten.softmax": "softmax",
@@ -44,15 +36,11 @@ _ON_THE_WAY = {
     "aten.add",
     "aten.clamp",
     "aten.clamp_min",
-    "aten.expand",
-    "aten.expand_as",
     "aten.maximum",
     "aten.mul",
     "aten.pow",
     "aten.reciprocal",
     "aten.square",
-    "aten.unsqueeze",
-    "aten._to_copy",
 }
 
 
@@ -80,9 +68,10 @@ def find_ending(graph: Graph, output: str) -> Ending:
     while value is not None:
         op = graph[value]
         step = _ending(graph, op)
-        rescaled = rescaled or _base(op) in ("aten.exp", "aten.log")
+        rescaled = rescaled or op.packet in ("aten.exp", "aten.log")
         if step is None:
-            value = op.inputs[0] if _base(op) in _PASSED and op.inputs else None
+            passes = op.packet in _MONOTONE or op.move in ("same", "cast", "ones")
+            value = op.inputs[0] if passes else None
         elif rescaled and "softmax" not in step.name:
             break  # one half is no threshold any more
         elif found.dim is not None and step.dim not in (None, found.dim):
@@ -96,8 +85,8 @@ def find_ending(graph: Graph, output: str) -> Ending:
 
 def _ending(graph: Graph, op: Op) -> Ending | None:
     """The ending that an op is, with its operand."""
-    kind = _base(op)
-    if kind == "getitem" and op.args[1] == 1 and _base(graph[op.inputs[0]]) == "aten.max":
+    kind = op.packet
+    if kind == "getitem" and op.args[1] == 1 and graph[op.inputs[0]].packet == "aten.max":
         op, kind = graph[op.inputs[0]], "aten.argmax"
     name = _ENDINGS.get(kind)
     if name in ("softmax", "log_softmax", "argmax"):
@@ -120,22 +109,17 @@ def _normalized(graph: Graph, op: Op) -> Ending | None:
     dims: list[int] = []
     rooted = False
     while divisor.name != value:
-        kind = _base(divisor)
+        kind = divisor.packet
         if kind in _NORMS | _SUMS:
             listed = next((arg for arg in divisor.args[1:] if isinstance(arg, tuple)), ())
             dims += [dim for dim in listed if isinstance(dim, int)]
             rooted = rooted or kind in _NORMS
         elif kind in _ROOTS or (kind == "aten.pow" and divisor.args[1] in (0.5, -0.5)):
             rooted = True
-        elif kind not in _ON_THE_WAY:
+        elif kind not in _ON_THE_WAY and divisor.move not in ("same", "cast", "ones", "copies"):
             return None
         if not divisor.inputs:
             return None
         divisor = graph[divisor.inputs[0]]
     is_norm = rooted and len(dims) == 1 and isinstance(graph[value].type, TensorType)
     return _along(graph, "normalize", value, dims[0]) if is_norm else None
-
-
-def _base(op: Op) -> str:
-    """The kind without the overload: `aten.softmax` of `aten.softmax.int`."""
-    return ".".join(op.kind.split(".")[:2])

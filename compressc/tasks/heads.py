@@ -5,53 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from compressc.ir import Graph, Op, TensorType
+from compressc.ir import NORMS, Graph, Op, TensorType
 
-_SCORING = {"linear", "aten.matmul", "aten.bmm", "aten.mm", "aten.addmm", "aten.einsum"}
-#: End a block; what comes out of them goes on to a head in most networks.
-_HIDDEN = {
-    "aten.embedding",
-    "aten.tanh",
-    "batch_norm",
-    "elu",
-    "embedding",
-    "gelu",
-    "group_norm",
-    "hardswish",
-    "layer_norm",
-    "leaky_relu",
-    "mish",
-    "relu",
-    "relu6",
-    "rms_norm",
-    "silu",
-    "tanh",
-}
-_POOLS = ("adaptive_avg_pool", "avg_pool", "aten.mean", "aten.adaptive_avg_pool", "aten.avg_pool")
-#: Keep scores scores: moved, resized, cut to size, scaled by a constant.
-_PASSED = {
-    "aten.alias",
-    "aten.clone",
-    "aten.contiguous",
-    "aten.div",
-    "aten.flatten",
-    "aten.getitem",
-    "aten.mul",
-    "aten.permute",
-    "aten.reshape",
-    "aten.select",
-    "aten.slice",
-    "aten.squeeze",
-    "aten.sub",
-    "aten.transpose",
-    "aten.unflatten",
-    "aten.unsqueeze",
-    "aten.view",
-    "aten._to_copy",
-    "dropout",
-    "getitem",
-}
-_MOVES = {"aten.permute", "aten.transpose", "aten.movedim"}
+_CONVOLUTIONS = ("convolution", "transposed_convolution")
+_SCORING = {"aten.matmul", "aten.bmm", "aten.mm", "aten.addmm", "aten.einsum"}
+#: Ends of a block; what comes out of them goes on to a head in most networks.
+_HIDDEN = NORMS | {"embedding", "activation"}
+_HIDDEN_CALLS = {"aten.embedding", "aten.tanh"}
+#: Activations that make scores into shares or rates: no block ends in them.
+_LINKS = {"sigmoid", "hardsigmoid", "softplus"}
+_POOLS = ("aten.mean", "aten.adaptive_avg_pool", "aten.avg_pool")
+#: Keep scores scores, as a move does: scaled and shifted by a constant.
+_SCALED = {"aten.add", "aten.div", "aten.mul", "aten.sub"}
 
 
 @dataclass(frozen=True)
@@ -78,25 +43,25 @@ def find_head(graph: Graph, output: str) -> Head:
 def _find(graph: Graph, name: str, pooled: bool, moved: bool) -> Head:
     while True:
         op = graph[name]
-        kind = _base(op)
-        if kind in _SCORING or kind.startswith(("conv", "aten.conv")):
-            first = "conv" in kind and not moved
-            return Head("scores", _width(op, 1 if "conv" in kind else -1), first)
+        convolves = op.role in _CONVOLUTIONS or op.packet.startswith("aten.conv")
+        if convolves or op.role == "linear" or op.packet in _SCORING:
+            return Head("scores", _width(op, 1 if convolves else -1), convolves and not moved)
         # SqueezeNet rectifies its scores before it pools them
-        if kind in ("relu", "relu6") and pooled:
+        if op.kind in ("relu", "relu6") and pooled:
             below = _find(graph, op.inputs[0], False, moved)
             return below if below.kind == "scores" else Head("hidden")
-        if kind in _HIDDEN or kind.startswith("batch_norm"):
+        if (op.role in _HIDDEN and op.kind not in _LINKS) or op.packet in _HIDDEN_CALLS:
             return Head("hidden")
-        computed = [i for i in op.inputs if graph[i].kind not in ("parameter", "constant")]
-        if kind in ("aten.add", "aten.cat") and len(computed) > 1:
+        computed = [i for i in op.inputs if graph[i].role != "tensor"]
+        if op.packet in ("aten.add", "aten.cat") and len(computed) > 1:
             heads = [_find(graph, i, pooled, moved) for i in computed]
             scores = all(head.kind == "scores" for head in heads)
             return heads[0] if scores else Head("hidden")
-        pools = kind.startswith(_POOLS)
-        if not computed or not (pools or kind in _PASSED | {"aten.add"} or "upsample" in kind):
+        pools = op.role == "average_pool" or op.packet.startswith(_POOLS)
+        passes = op.move is not None or op.packet in _SCALED or "upsample" in op.kind
+        if not computed or not (pools or passes):
             return Head("other")
-        pooled, moved = pooled or pools, moved or kind in _MOVES
+        pooled, moved = pooled or pools, moved or op.move == "reorder"
         name = computed[0]
 
 
@@ -104,7 +69,3 @@ def _width(op: Op, dim: int) -> int | None:
     shape = op.type.shape if isinstance(op.type, TensorType) else ()
     size = shape[dim] if len(shape) > 1 else None
     return size if isinstance(size, int) else None
-
-
-def _base(op: Op) -> str:
-    return ".".join(op.kind.split(".")[:2])

@@ -18,14 +18,7 @@ from torch import Tensor
 from compressc.ir import Graph, Op, TensorType
 from compressc.ir.types import Size
 
-#: Nonlinearities: where a block commonly ends.
-ACTIVATIONS = frozenset(
-    {
-        *("relu", "relu6", "gelu", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid"),
-        *("leaky_relu", "elu", "softplus", "mish"),
-    }
-)
-SUMS = ("aten.add.Tensor", "aten.add_.Tensor")
+_SUM = "aten.add.Tensor"
 #: Below this a teacher feature is constant, and dividing by its variance would blow up noise.
 LEAST_VARIANCE = 1e-6
 
@@ -87,7 +80,7 @@ def find_pairs(student: Graph, teacher: Graph) -> dict[str, Pair]:
 
 
 def _pair(student: Graph, teacher: Graph, op: Op) -> Pair | None:
-    if op.kind in ("input", "parameter", "constant") or not op.lineage:
+    if op.kind == "input" or op.role == "tensor" or not op.lineage:
         return None
     name = op.lineage[-1]
     if name not in teacher or not _fits(
@@ -162,7 +155,7 @@ def _is_end(graph: Graph, name: str) -> bool:
     op = graph[name]
     if op.kind == "input" or not isinstance(op.type, TensorType):
         return False
-    return op.kind in ACTIVATIONS or op.kind in SUMS or len(graph.users(name)) > 1
+    return op.role == "activation" or op.kind == _SUM or len(graph.users(name)) > 1
 
 
 def _learned(graph: Graph) -> set[str]:

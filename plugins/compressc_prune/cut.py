@@ -10,7 +10,7 @@ from torch import nn
 
 from compressc.analysis import Axis, Coupling, kept_indices
 from compressc.analysis.axes import leaves
-from compressc.ir import Graph, TensorType, retype
+from compressc.ir import Graph, TensorType, fit_attributes, retype
 
 
 def cut_widths(graph: Graph, found: Coupling, kept: Mapping[Axis, torch.Tensor]) -> None:
@@ -45,9 +45,10 @@ def _slice_tensors(graph: Graph, found: Coupling, kept: Mapping[Axis, torch.Tens
     for name, axis in found.groups:
         graph[name].layer.groups = len(kept_indices(axis, kept))  # type: ignore[union-attr]
     for name in dict.fromkeys(name for name, _ in places):
-        layer = graph[name].layer
-        _fit_attributes(layer)
-        graph.set_layer(name, layer)
+        op = graph[name]
+        assert op.layer is not None
+        fit_attributes(op.kind, op.layer)
+        graph.set_layer(name, op.layer)
 
 
 def _sliced(tensor: torch.Tensor, dims: Mapping[int, torch.Tensor]) -> torch.Tensor:
@@ -56,26 +57,6 @@ def _sliced(tensor: torch.Tensor, dims: Mapping[int, torch.Tensor]) -> torch.Ten
         out = out.index_select(dim, indices)
     out = out.contiguous()
     return nn.Parameter(out, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else out
-
-
-def _fit_attributes(layer: Any) -> None:
-    """Make a layer's size attributes say what its tensors are."""
-    match layer:
-        case nn.Linear():
-            layer.out_features, layer.in_features = layer.weight.shape
-        case nn.modules.conv._ConvNd():
-            one, other = layer.weight.shape[:2]
-            grouped = other * layer.groups
-            channels = (grouped, one) if not layer.transposed else (one, grouped)
-            layer.in_channels, layer.out_channels = channels
-        case nn.modules.batchnorm._BatchNorm():
-            layer.num_features = len(layer.running_mean)  # type: ignore[arg-type]
-        case nn.LayerNorm() | nn.RMSNorm() if layer.weight is not None:
-            layer.normalized_shape = tuple(layer.weight.shape)
-        case nn.GroupNorm():
-            layer.num_channels = len(layer.weight)
-        case nn.Embedding():
-            layer.num_embeddings, layer.embedding_dim = layer.weight.shape
 
 
 def _record_lineage(graph: Graph, found: Coupling, kept: Mapping[Axis, torch.Tensor]) -> None:

@@ -12,14 +12,13 @@ from typing import Any
 
 import torch
 import torch_pruning as tp
-from torch import nn
 from torch_pruning.dependency.dependency import Dependency
 from torch_pruning.dependency.group import Group
 from torch_pruning.dependency.node import Node
 
 from compressc.analysis import Axis, Coupling, Slot, Width
 from compressc.analysis.axes import find
-from compressc.ir import Graph, lower
+from compressc.ir import LAYERS, Graph, Op, Role, lower
 from compressc.pipeline import Context
 from compressc.tasks import task_of
 
@@ -59,8 +58,9 @@ class Scorer:
         """Importance f32[width.size], scaled to mean 1 so that widths can be compared."""
         group = Group()
         for slot in width.slots:
-            layer: Any = self.graph[slot.op].layer
-            item = _group_item(layer, slot)
+            op = self.graph[slot.op]
+            layer: Any = op.layer
+            item = _group_item(op, slot)
             if item is not None and not (self.reads_gradients and layer.weight.grad is None):
                 indices, positions = _positions(slot.axis, width.axis)
                 group.add_dep(item, indices.tolist())
@@ -72,28 +72,31 @@ class Scorer:
         return scores / scores.mean().clamp_min(1e-12)
 
 
-def _group_item(layer: nn.Module | None, slot: Slot) -> Dependency | None:
+#: Role of a layer and what a dimension of its weight is -> the pruning function for it.
+_FUNCTIONS: dict[tuple[Role | None, str], Any] = {
+    ("linear", "out"): tp.prune_linear_out_channels,
+    ("linear", "in"): tp.prune_linear_in_channels,
+    ("convolution", "out"): tp.prune_conv_out_channels,
+    ("convolution", "in"): tp.prune_conv_in_channels,
+    ("transposed_convolution", "out"): tp.prune_conv_out_channels,
+    ("transposed_convolution", "in"): tp.prune_conv_in_channels,
+    ("batch_norm", "features"): tp.prune_batchnorm_out_channels,
+    ("layer_norm", "shape"): tp.prune_layernorm_out_channels,
+}
+
+
+def _group_item(op: Op, slot: Slot) -> Dependency | None:
     """The pruning function of torch-pruning that stands for a dimension of a layer's weight."""
-    functions = {
-        (nn.Linear, 0): tp.prune_linear_out_channels,
-        (nn.Linear, 1): tp.prune_linear_in_channels,
-        (nn.modules.conv._ConvNd, 0): tp.prune_conv_out_channels,
-        (nn.modules.conv._ConvNd, 1): tp.prune_conv_in_channels,
-        (nn.modules.batchnorm._BatchNorm, 0): tp.prune_batchnorm_out_channels,
-        (nn.LayerNorm, 0): tp.prune_layernorm_out_channels,
-    }
-    if slot.tensor != "weight" or layer is None:
+    if slot.tensor != "weight" or slot.dim >= len(LAYERS[op.kind].weight):
         return None
-    dim = slot.dim
-    if getattr(layer, "transposed", False):
-        dim = 1 - dim
-    if getattr(layer, "groups", 1) > 1 and dim == 1:
+    dimension = LAYERS[op.kind].weight[slot.dim]
+    if dimension == "in" and getattr(op.layer, "groups", 1) > 1:
         return None
-    for (kind, wanted), function in functions.items():
-        if isinstance(layer, kind) and dim == wanted:
-            node = Node(layer, None, slot.op)
-            return Dependency(function, function, node, node)
-    return None
+    function = _FUNCTIONS.get((op.role, dimension))
+    if function is None or not hasattr(op.layer, "bias"):  # the criteria read one: no RMS norm
+        return None
+    node = Node(op.layer, None, slot.op)
+    return Dependency(function, function, node, node)
 
 
 def _positions(axis: Axis, leaf: Axis) -> tuple[torch.Tensor, torch.Tensor]:

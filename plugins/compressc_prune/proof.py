@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
 
 from compressc.analysis import Axis, Coupling, Slot, Width, kept_indices
 from compressc.analysis.axes import leaves
 from compressc.errors import CompresscError, first_line
-from compressc.ir import Graph, largest_error, random_inputs, run_graph
+from compressc.ir import PRODUCTS, Graph, largest_error, random_inputs, run_graph
 from compressc.ir.deriving import NOT_APPLICABLE
 from compressc.pipeline import Context
 from compressc_prune.cut import cut_widths
@@ -127,8 +126,7 @@ class Proof:
 
 
 def _multiplies(graph: Graph, slot: Slot) -> bool:
-    layer = graph[slot.op].layer
-    return slot.tensor == "weight" and isinstance(layer, nn.Linear | nn.modules.conv._ConvNd)
+    return slot.tensor == "weight" and graph[slot.op].role in PRODUCTS
 
 
 def _reason(error: Exception) -> str:

@@ -28,9 +28,6 @@ Note = Callable[[str, str], None]
 _QDQ = "quantized_decomposed"
 _WEIGHT, _BIAS = 1, 2  # positions of an ATen linear's or conv's tensors
 
-#: Norms that end in `gain * x + bias` along the last dimension, as SmoothQuant's factors lie.
-_GAINS = ("layer_norm", "rms_norm")
-
 
 @dataclass(frozen=True)
 class Int8Weight:
@@ -122,8 +119,11 @@ class _Carrier:
         self.value[node] = self.graph.insert_after(constant.name, product).name
 
     def _absorb(self, op: Op, factor: torch.Tensor) -> bool:
-        """Let a norm that only this layer reads multiply by the factor in its own gain."""
-        if op.kind not in _GAINS or len(self.graph.users(op.name)) != 1:
+        """Let a norm that only this layer reads multiply by the factor in its own gain.
+
+        It ends in `gain * x + bias` along the last dimension, as the factors lie.
+        """
+        if op.role != "layer_norm" or len(self.graph.users(op.name)) != 1:
             return False
         assert op.layer is not None
         own = op.layer._parameters  # replaced, not written to: another norm may be tied to it
@@ -163,7 +163,7 @@ class _Carrier:
         """Weight and bias of a layer as nncf left them."""
         layer = op.layer
         assert layer is not None
-        embedding = op.kind == "embedding"
+        embedding = op.role == "embedding"
         bias = None if embedding or len(node.args) <= _BIAS else node.args[_BIAS]
         if isinstance(bias, fx.Node):
             self._set_float(layer, "bias", self._tensor(bias).reshape(-1))
@@ -195,7 +195,7 @@ class _Carrier:
         values, scale = (self._value_of(arg) for arg in product.args)
         if self._value_of(zero).any() or values.dtype is not torch.int8:
             return None
-        return Int8Weight(values.clone(), scale.float().reshape(-1).clone())
+        return Int8Weight(values, scale.float().reshape(-1).clone())
 
     def _tied(self, layer: nn.Module, found: Int8Weight) -> Int8Weight:
         """Layers that shared a float weight share the int8 one, where nncf left them equal."""

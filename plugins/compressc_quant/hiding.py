@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from compressc.ir import Graph
-from compressc.ir.quantized import QUANTIZED
+from compressc.ir import Graph, Role
 from compressc.ir.types import DTYPE_NAMES
 from compressc_quant.tracing import Traced
 
@@ -41,9 +40,9 @@ def unobservable(graph: Graph, traced: Traced) -> dict[str, str]:
                 found[node.name] = ""  # said of the tuple
             continue
         name = traced.origin.get(node.name)
-        kind = graph[name].kind if name is not None else ""
-        reason = _reason(node, traced.module, kind)
-        if kind.startswith("batch_norm"):
+        role = graph[name].role if name is not None else None
+        reason = _reason(node, traced.module, role)
+        if role == "batch_norm":
             found[node.name] = ""  # see below
         elif reason:
             found[node.name] = reason
@@ -71,7 +70,7 @@ def hidden(module: fx.GraphModule, names: Collection[str]) -> Iterator[None]:
         module.recompile()
 
 
-def _reason(node: fx.Node, module: fx.GraphModule, kind: str) -> str:
+def _reason(node: fx.Node, module: fx.GraphModule, role: Role | None) -> str:
     result = node.meta.get("val")
     if isinstance(result, tuple | list):
         if not _is_split(node):
@@ -79,7 +78,7 @@ def _reason(node: fx.Node, module: fx.GraphModule, kind: str) -> str:
     elif isinstance(result, torch.Tensor) and result.dtype is not torch.float32:
         return f"its result is {_name(result.dtype)}"
     operands = node.all_input_nodes
-    if kind == "embedding" and kind in QUANTIZED:
+    if role == "embedding":
         operands = operands[:1]
     for value in map(_value(module), operands):
         if isinstance(value, torch.Tensor) and value.dtype is not torch.float32:

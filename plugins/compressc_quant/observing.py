@@ -13,6 +13,7 @@ from torch import fx
 
 from compressc.errors import CompresscError, first_line
 from compressc.quiet import quiet
+from compressc_quant.sparing import sparing
 
 #: nncf would store the gains of these in int8: they get less accurate, and no runtime any faster.
 _NORMS = ("layer_norm", "rms_norm", "group_norm", "batch_norm")
@@ -49,27 +50,29 @@ def observe(
         preset = nncf.QuantizationPreset
         # a scale per channel on a depthwise convolution's input has no kernel in ONNX Runtime
         per_tensor = QuantizationParameters(per_channel=False)
+        fix = OverflowFix.ENABLE if settings.half_range else OverflowFix.DISABLE
         advanced: dict[str, Any] = {}
         if not settings.smooth:  # a negative alpha turns it off
             advanced["smooth_quant_alphas"] = nncf.AdvancedSmoothQuantParameters(-1, -1)
         items = [batch[0] if len(batch) == 1 else batch for batch in batches]
         try:
-            result = nncf.quantize(
-                module,
-                nncf.Dataset(items),
-                preset=preset.PERFORMANCE if settings.symmetric else preset.MIXED,
-                target_device=nncf.TargetDevice.CPU,
-                subset_size=len(items),
-                fast_bias_correction=True,
-                model_type=nncf.ModelType.TRANSFORMER if settings.transformer else None,
-                ignored_scope=nncf.IgnoredScope(types=list(_NORMS), validate=False),
-                advanced_parameters=nncf.AdvancedQuantizationParameters(
-                    overflow_fix=OverflowFix.ENABLE if settings.half_range else OverflowFix.DISABLE,
-                    disable_bias_correction=not settings.bias_correction,
-                    activations_quantization_params=per_tensor,
-                    **advanced,
-                ),
-            )
+            with sparing():
+                result = nncf.quantize(
+                    module,
+                    nncf.Dataset(items),
+                    preset=preset.PERFORMANCE if settings.symmetric else preset.MIXED,
+                    target_device=nncf.TargetDevice.CPU,
+                    subset_size=len(items),
+                    fast_bias_correction=True,
+                    model_type=nncf.ModelType.TRANSFORMER if settings.transformer else None,
+                    ignored_scope=nncf.IgnoredScope(types=list(_NORMS), validate=False),
+                    advanced_parameters=nncf.AdvancedQuantizationParameters(
+                        overflow_fix=fix,
+                        disable_bias_correction=not settings.bias_correction,
+                        activations_quantization_params=per_tensor,
+                        **advanced,
+                    ),
+                )
         except Exception as error:  # a library's failure, of whatever type, named as its own
             raise CompresscError(
                 "CC601",

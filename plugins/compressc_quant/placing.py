@@ -17,10 +17,8 @@ import torch
 
 from compressc.ir import Graph, Op, Ref, TensorType, lower
 from compressc.ir.ops import map_arg
+from compressc.ir.quantized import DEQUANTIZE, QUANTIZE
 
-_QUANTIZE = "quantized_decomposed.quantize_per_tensor"
-_DEQUANTIZE = "quantized_decomposed.dequantize_per_tensor"
-_CONVOLUTIONS = tuple(f"quantized_conv{n}d" for n in (1, 2, 3))
 #: Activations that ONNX Runtime computes inside its integer convolution.
 _FUSED = ("relu", "relu6")
 
@@ -55,30 +53,28 @@ def round_results(
 
 def _float_result(graph: Graph, op: Op) -> str | None:
     """The value behind an integer convolution that some float op reads, if it may be rounded."""
-    if op.kind not in _CONVOLUTIONS or not graph[op.inputs[0]].kind.startswith(_DEQUANTIZE):
+    integers = op.int8 and op.role == "convolution"
+    if not integers or graph[op.inputs[0]].kind != DEQUANTIZE:
         return None
     users, last = graph.users(op.name), op.name
     if len(users) == 1 and users[0].kind in _FUSED and last not in graph.output_names:
         last = users[0].name
         users = graph.users(last)
-    is_rounded = all(user.kind == _QUANTIZE for user in users)
+    is_rounded = all(user.kind == QUANTIZE for user in users)
     if last in graph.output_names or is_rounded or not _feeds_a_layer(graph, last):
         return None
     return last
 
 
 def _feeds_a_layer(graph: Graph, name: str) -> bool:
-    return any(
-        graph[later].kind.startswith("quantized_") and graph[later].layer is not None
-        for later in nx.descendants(graph.dag, name)
-    )
+    return any(graph[later].int8 for later in nx.descendants(graph.dag, name))
 
 
 def _quantizer_of(graph: Graph, name: str) -> str | None:
     """The dequantize of a value that nncf quantizes for some of its readers."""
     for user in graph.users(name):
-        if user.kind == _QUANTIZE:
-            return next((u.name for u in graph.users(user.name) if u.kind == _DEQUANTIZE), None)
+        if user.kind == QUANTIZE:
+            return next((u.name for u in graph.users(user.name) if u.kind == DEQUANTIZE), None)
     return None
 
 
@@ -113,14 +109,14 @@ def _quantize(
     shape = graph.type_of(name).shape
     rounded = Op(
         graph.fresh_name(f"{name}.q"),
-        _QUANTIZE,
+        QUANTIZE,
         (Ref(name), *form),
         type=TensorType(dtype, shape),
     )
     graph.insert_after(name, rounded)
     back = Op(
         graph.fresh_name(f"{name}.dq"),
-        _DEQUANTIZE,
+        DEQUANTIZE,
         (Ref(rounded.name), *form),
         type=TensorType(torch.float32, shape),
     )
@@ -129,7 +125,7 @@ def _quantize(
 
 def _read_behind(graph: Graph, name: str, rounded: str) -> None:
     for user in graph.users(name):
-        if user.kind != _QUANTIZE:
+        if user.kind != QUANTIZE:
             args = map_arg(
                 user.args, lambda a: Ref(rounded) if isinstance(a, Ref) and a.name == name else a
             )

@@ -20,7 +20,7 @@ from compressc_quant.narrowing import quantize_what_can
 from compressc_quant.observing import Settings, observe
 from compressc_quant.placing import round_results
 from compressc_quant.tracing import trace
-from compressc_quant.verdicts import ATTENTION, STATED, judge, why_float
+from compressc_quant.verdicts import ATTENTION, judge, stated, why_float
 
 #: Samples that coverage is asked with: nncf's decisions do not depend on them, ranges would.
 _FEW = 4
@@ -189,6 +189,6 @@ def _loss(got: Sequence[torch.Tensor], want: Sequence[torch.Tensor]) -> str:
 def _tell(graph: Graph, ctx: Context, transformer: bool, told: Mapping[str, str]) -> None:
     """Say of everything that could be int8 and is still in float why it is."""
     for op in graph:
-        stays = parameters_of(op) and not op.kind.startswith("quantized_")
-        if stays or op.kind in STATED or op.name in told:
+        stays = parameters_of(op) and not op.int8
+        if stays or stated(op) or op.name in told:
             ctx.note(op.name, f"skipped: {told.get(op.name) or why_float(op, transformer, graph)}")

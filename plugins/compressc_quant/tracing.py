@@ -7,7 +7,6 @@ op becomes a submodule of its own.
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import torch
 from torch import fx, nn
 
 from compressc.ir import Graph, lower
+from compressc.ir.layer_building import copy_layer
 from compressc.quiet import quiet
 
 
@@ -62,7 +62,7 @@ def trace(graph: Graph, example: tuple[torch.Tensor, ...]) -> Traced:
         path = f"call_{number}"
         is_layer = node.op == "call_module"
         # a copy: nncf mistakes a weight that two layers share for the weight of one
-        target = copy.deepcopy(lowered.get_submodule(node.target)) if is_layer else node.target
+        target = copy_layer(lowered.get_submodule(node.target), {}) if is_layer else node.target
         lowered.add_submodule(path, _Call(target))
         node.op, node.target = "call_module", path
         paths[path] = node.meta["ir_op"]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from compressc.analysis.coverage import Verdict
-from compressc.ir import Graph, Op, layer_tensors
+from compressc.ir import PRODUCTS, Graph, Op, layer_tensors
 from compressc.pipeline import Context, Pass
 
 #: Told of an op and what becomes of it.
@@ -53,7 +53,7 @@ class Simplify(Pass):
             fold_batch_norms(graph, tell)
         else:
             for op in graph:
-                if op.kind.startswith("batch_norm"):
+                if op.role == "batch_norm":
                     tell(op.name, Verdict.cannot("skipped folding: fold=False"))
         remove_dead_code(graph, tell)
 
@@ -61,7 +61,7 @@ class Simplify(Pass):
 def remove_identities(graph: Graph, tell: Tell) -> None:
     """Erase ops that return their operand in inference: dropouts, reshapes to the same shape."""
     for op in graph:
-        if op.kind == "dropout" or _keeps_shape(graph, op):
+        if _hands_on(graph, op):
             source = op.args[0].name
             if graph[source].kind == "input" and op.name in graph.output_names:
                 # an output that is an input has no op to stand for it
@@ -72,9 +72,10 @@ def remove_identities(graph: Graph, tell: Tell) -> None:
             tell(op.name, Verdict.does("removed: in inference it changes nothing"))
 
 
-def _keeps_shape(graph: Graph, op: Op) -> bool:
-    kinds = ("aten.reshape", "aten.view", "aten.expand", "aten.flatten.using_ints")
-    return op.kind in kinds and graph[op.args[0].name].type == op.type
+def _hands_on(graph: Graph, op: Op) -> bool:
+    """A move that keeps dtype, shape and order: all numbers stay where they are."""
+    moves = op.move not in (None, "reorder")
+    return moves and graph[op.args[0].name].type == op.type
 
 
 def remove_dead_code(graph: Graph, tell: Tell) -> None:
@@ -93,7 +94,7 @@ def _tensors(op: Op) -> list[str]:
 def fold_batch_norms(graph: Graph, tell: Tell) -> None:
     """`bn(conv(x))` as one conv: w' = w * f and b' = (b - mean) * f + beta, f = gamma / std."""
     for op in graph:
-        if not op.kind.startswith("batch_norm"):
+        if op.role != "batch_norm":
             continue
         source = graph[op.args[0].name]
         reason = _obstacle(graph, source)
@@ -108,13 +109,14 @@ def fold_batch_norms(graph: Graph, tell: Tell) -> None:
 
 def _obstacle(graph: Graph, source: Op) -> str:
     """Why a batch norm cannot be folded into the op it reads."""
-    if not isinstance(source.layer, nn.Linear | nn.modules.conv._ConvNd):
+    if source.layer is None or source.role not in PRODUCTS or source.int8:
         return f"it reads %{source.name}, which is no linear or convolution"
-    if len(graph.type_of(source.name).shape) != source.layer.weight.dim():
+    weight: torch.Tensor = source.layer.weight  # type: ignore[assignment]
+    if len(graph.type_of(source.name).shape) != weight.dim():
         return f"it does not run over the output channels of %{source.name}"
     if len(graph.users(source.name)) != 1 or source.name in graph.output_names:
         return f"%{source.name} is read elsewhere, too"
-    tied = len(graph.holders(source.layer.weight)) > 1
+    tied = len(graph.holders(weight)) > 1
     return f"the weight of %{source.name} is tied to another layer" if tied else ""
 
 

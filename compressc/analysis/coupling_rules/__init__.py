@@ -19,13 +19,15 @@ from compressc.analysis.coupling_rules import (
 )
 from compressc.analysis.coupling_rules.arithmetic import pointwise
 from compressc.analysis.coupling_rules.rule import Rule, Values
-from compressc.ir import Op
+from compressc.ir import Op, Role
 from compressc.ir.ops import overload
 
-__all__ = ["FAMILIES", "RULES", "Rule", "Values", "rule_for"]
+__all__ = ["FAMILIES", "ROLES", "RULES", "Rule", "Values", "rule_for"]
 
-#: Op kind -> rule: layers, and overloads that are unlike the others of their name.
-RULES: dict[str, Rule] = {**arithmetic.RULES, **layers.RULES, **moving.RULES, **shapes.RULES}
+#: Role of a layer -> rule.
+ROLES: dict[Role, Rule] = {**layers.ROLES, **moving.ROLES}
+#: Op kind -> rule: overloads that are unlike the others of their name, and layers without a role.
+RULES: dict[str, Rule] = {**arithmetic.RULES, **layers.RULES, **shapes.RULES}
 #: Name of an ATen op -> rule of all its overloads. Pointwise ones need no entry: torch tags them.
 FAMILIES: dict[str, Rule] = {
     **arithmetic.FAMILIES,
@@ -41,9 +43,11 @@ def rule_for(op: Op) -> Rule | None:
     """The rule of an op, or None where it has none."""
     if op.kind in RULES:
         return RULES[op.kind]
-    namespace, _, rest = op.kind.partition(".")
-    if op.layer is not None or op.kind == "input" or not rest:
+    if op.role is not None:
+        return None if op.int8 else ROLES[op.role]  # the scales of an int8 weight do not follow
+    namespace, _, name = op.packet.partition(".")
+    if op.layer is not None or not name:
         return None
     if torch.Tag.pointwise in getattr(overload(op.kind), "tags", ()) and op.inputs:
         return pointwise
-    return FAMILIES.get(rest.partition(".")[0]) if namespace == "aten" else None
+    return FAMILIES.get(name) if namespace == "aten" else None

@@ -16,6 +16,7 @@ from compressc.analysis.coupling_rules.rule import (
     each_result,
 )
 from compressc.ir import Op, TupleType
+from compressc.ir.moves import names_of
 from compressc.ir.ops import refs_of
 
 
@@ -132,7 +133,7 @@ REDUCTIONS: dict[str, Effect] = {
 }
 
 _SAME = """
-clone contiguous detach to alias _to_copy type_as lift_fresh_copy real imag conj resolve_conj
+real imag conj resolve_conj
 feature_dropout alpha_dropout feature_alpha_dropout dropout native_dropout rrelu log_sigmoid
 zeros_like ones_like full_like empty_like rand_like randn_like fill
 bernoulli nan_to_num
@@ -144,7 +145,7 @@ greater greater_equal hardswish less less_equal masked_fill multiply negative no
 subtract true_divide where
 """
 #: Ops whose result has the axes of their first operand. All overloads of a name are alike.
-SAME: dict[str, Rule] = dict.fromkeys(_SAME.split(), _same)
+SAME: dict[str, Rule] = dict.fromkeys([*names_of("same", "cast"), *_SAME.split()], _same)
 
 RULES: dict[str, Rule] = {
     "quantized_decomposed.quantize_per_tensor": _same,

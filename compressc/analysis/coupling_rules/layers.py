@@ -23,7 +23,7 @@ from compressc.analysis.coupling_rules.rule import (
     fresh,
     operand,
 )
-from compressc.ir import LAYERS, Op
+from compressc.ir import Op, Role
 
 _SLIDES = "a convolution slides along it"
 
@@ -38,8 +38,8 @@ def _linear(c: Analysis, op: Op) -> Values:
 
 def _conv(c: Analysis, op: Op) -> Values:
     x = c.axes(op.args[0])
-    channel = len(x) - int(op.kind[-2]) - 1  # 0 in an unbatched call
     layer: Any = op.layer
+    channel = len(x) - len(layer.kernel_size) - 1  # 0 in an unbatched call
     out = c.produce(op, layer.out_channels)
     inner, outer = x[channel], out
     if layer.groups > 1:
@@ -48,7 +48,7 @@ def _conv(c: Analysis, op: Op) -> Values:
         out_groups, outer = factor_axis(out, layer.groups, layer.out_channels // layer.groups)
         unify(groups, out_groups)
         c.group(op, groups)
-    if op.kind.startswith("conv_transpose"):
+    if op.role == "transposed_convolution":
         c.slot(op, "weight", x[channel], outer)
     else:
         c.slot(op, "weight", out, inner)
@@ -227,21 +227,21 @@ def _same(c: Analysis, op: Op) -> Values:
     return c.axes(op.args[0])
 
 
-_ACTIVATIONS = (
-    "dropout relu relu6 gelu silu sigmoid tanh hardswish hardsigmoid leaky_relu elu softplus mish"
-)
-
-RULES: dict[str, Rule] = {
+#: Role of a layer -> rule.
+ROLES: dict[Role, Rule] = {
     "linear": _linear,
-    **{kind: _conv for kind in LAYERS if kind.startswith("conv")},
-    **{kind: _batch_norm for kind in LAYERS if kind.startswith("batch_norm")},
+    "convolution": _conv,
+    "transposed_convolution": _conv,
+    "batch_norm": _batch_norm,
     "layer_norm": _last_axes_norm,
-    "rms_norm": _last_axes_norm,
     "group_norm": _group_norm,
     "embedding": _embedding,
-    "parameter": _held,
-    "constant": _held,
-    **dict.fromkeys(_ACTIVATIONS.split(), _same),
+    "tensor": _held,
+    "activation": _same,
+    "dropout": _same,
+}
+#: Overload of a call -> rule.
+RULES: dict[str, Rule] = {
     "aten.batch_norm": _channel_norm,
     "aten.instance_norm": _channel_norm,
     "aten.group_norm": _group_norm_call,

@@ -21,7 +21,7 @@ from compressc.analysis.coupling_rules.rule import (
     freeze_others,
     fresh,
 )
-from compressc.ir import Op
+from compressc.ir import Op, Role
 
 #: The dimensions that a call moves along, given the rank of its first operand.
 Along = Callable[[Op, int], list[int]]
@@ -194,11 +194,12 @@ def _all(names: str, where: Along, reason: str) -> dict[str, Rule]:
 
 _pool = _along(_trailing, "pooling slides along it")
 
-RULES: dict[str, Rule] = dict.fromkeys(("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d"), _pool)
+#: Role of a layer -> rule.
+ROLES: dict[Role, Rule] = {"average_pool": _pool, "max_pool": _pool}
 
 #: Name of an ATen op, without its overload -> rule.
 FAMILIES: dict[str, Rule] = {
-    **_all(_POOLS, _trailing, "pooling slides along it"),
+    **dict.fromkeys(_POOLS.split(), _pool),
     **_all(_RESIZED, _trailing, "interpolated"),
     **_all(_PADDED, _trailing, "padded"),
     **_all("pad constant_pad_nd", _padded, "padded"),

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from compressc.analysis.arguments import argument
 from compressc.analysis.axes import Axis, freeze
-from compressc.ir import Op, Ref, TensorType, TupleType
+from compressc.ir import Op, Ref, TupleType
 from compressc.ir.ops import refs_of
 
 Axes = tuple[Axis, ...]
@@ -78,13 +78,6 @@ def freeze_others(c: Analysis, op: Op, reason: str) -> None:
 def each_result(op: Op, axes: Axes) -> Values:
     """The same axes for each of the op's results."""
     return tuple(axes for _ in op.type.items) if isinstance(op.type, TupleType) else axes
-
-
-def rank_of(op: Op) -> int:
-    """How many dimensions the result has; of the first one where there are several."""
-    first = op.type.items[0] if isinstance(op.type, TupleType) else op.type
-    assert isinstance(first, TensorType)
-    return len(first.shape)
 
 
 def operand(c: Analysis, op: Op, name: str) -> Axes | None:

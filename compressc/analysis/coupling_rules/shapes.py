@@ -22,6 +22,7 @@ from compressc.analysis.axes import (
 from compressc.analysis.coupling_rules.arithmetic import broadcast
 from compressc.analysis.coupling_rules.rule import Analysis, Axes, Rule, Values, dims, freeze_dims
 from compressc.ir import Op, TensorType, TupleType
+from compressc.ir.moves import names_of
 from compressc.ir.ops import overload
 
 
@@ -163,8 +164,7 @@ def _split(c: Analysis, op: Op) -> Values:
 def split_dim(op: Op, rank: int) -> int:
     """The dimension that a call splits: `hsplit` and its like have one of their own."""
     own = {"aten.hsplit": int(rank > 1), "aten.vsplit": 0, "aten.dsplit": 2}
-    packet = op.kind.rpartition(".")[0]
-    return own[packet] if packet in own else dims(op, "dim", rank)[0]
+    return own[op.packet] if op.packet in own else dims(op, "dim", rank)[0]
 
 
 def _gated(c: Analysis, op: Op) -> Values:
@@ -207,11 +207,6 @@ def _one_hot(c: Analysis, op: Op) -> Values:
     return (*c.axes(op.args[0]), classes)
 
 
-_REORDERINGS = """
-permute transpose t unsqueeze squeeze movedim moveaxis swapaxes swapdims mT mH adjoint numpy_T
-atleast_1d atleast_2d atleast_3d
-"""
-_RESHAPES = "reshape view _unsafe_view flatten unflatten ravel"
 _SPLITS = """
 split_with_sizes split chunk unsafe_split unsafe_split_with_sizes unsafe_chunk tensor_split hsplit
 vsplit dsplit
@@ -221,8 +216,8 @@ _FACTORIES = "zeros ones full empty rand randn new_zeros new_ones new_full new_e
 
 #: Name of an ATen op, without its overload -> rule.
 FAMILIES: dict[str, Rule] = {
-    **dict.fromkeys(_REORDERINGS.split(), _reorder),
-    **dict.fromkeys(_RESHAPES.split(), _reshape),
+    **dict.fromkeys(names_of("reorder", "ones"), _reorder),
+    **dict.fromkeys(names_of("reshape"), _reshape),
     **dict.fromkeys(("view_as", "reshape_as"), _reshape_like),
     **dict.fromkeys(("expand", "expand_as", "broadcast_to"), _expand),
     **dict.fromkeys(("repeat", "tile"), _repeat),

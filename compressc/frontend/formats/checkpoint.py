@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError
+from compressc.ir.sharing import address
 
 #: What torch's wrappers put into the middle of names.
 _WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -148,7 +149,7 @@ def _place(tensor: torch.Tensor) -> Any:
     """Equal for tensors of a module that are tied: a file may hold one of them only."""
     if not tensor.numel() or tensor.is_meta:
         return id(tensor)
-    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride()
+    return address(tensor), tuple(tensor.shape), tensor.stride()
 
 
 def _same(one: Fit, other: Fit) -> bool:

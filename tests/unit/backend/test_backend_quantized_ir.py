@@ -7,7 +7,7 @@ from torch import nn
 
 from compressc.errors import CompresscError
 from compressc.ir import load_bundle, lower, parse_graph, save_bundle, verify
-from compressc.ir.ops import build_layer
+from compressc.ir.layer_building import build_layer
 from compressc.ir.quantized import QUANTIZED, quantized_layer
 
 

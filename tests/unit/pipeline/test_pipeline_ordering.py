@@ -21,8 +21,9 @@ def error_of(text: str, given=None) -> CompresscError:
     return caught.value
 
 
-def test_a_wrong_order_is_told_before_any_work_with_its_reason():
-    error = error_of("scale,last,first")
+@pytest.mark.parametrize("text", ["scale,last,first", "last,noise,first"])
+def test_a_wrong_order_is_told_before_any_work_with_its_reason(text):
+    error = error_of(text)
     assert error.code == "CC104"
     assert error.wanted == "'first' must come before 'last'"
     assert error.hint == "last eats what first makes"

@@ -374,19 +374,112 @@ def test_progress_counts_every_step():
     assert (moments[-1].step, moments[-1].steps, moments[-1].epoch) == (8, 8, 2)
 
 
-def test_every_step_runs_at_the_rate_of_the_schedule(monkeypatch):
-    model, lesson = linear_problem()
-    rates = []
+@pytest.fixture
+def rates(monkeypatch):
+    """The rate of every step that an optimizer makes."""
+    found = []
     original = torch.optim.AdamW.step
 
     def step(self, *args, **kwargs):
-        rates.extend({group["lr"] for group in self.param_groups})
+        found.extend({group["lr"] for group in self.param_groups})
         return original(self, *args, **kwargs)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    train(model, lesson, Recipe(1, 0.2, warmup=0.0))
-    # four steps: 0.2 * (1 + cos(pi k / 4)) / 2
-    assert rates == pytest.approx([0.2, 0.1707107, 0.1, 0.0292893], rel=1e-5)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("warmup", "want"),
+    [
+        (0.0, [0.2, 0.1707107, 0.1, 0.0292893]),  # 0.2 * (1 + cos(pi k / 4)) / 2
+        (0.5, [0.2 / 3, 0.4 / 3, 0.2, 0.1]),  # a third, two thirds, the peak, half a cosine
+    ],
+)
+def test_every_step_runs_at_the_rate_of_the_schedule(rates, warmup, want):
+    model, lesson = linear_problem()
+    train(model, lesson, Recipe(1, 0.2, warmup=warmup))
+    assert rates == pytest.approx(want, rel=1e-5)
+
+
+def test_behind_a_setback_the_schedule_goes_on_and_the_optimizer_begins_anew(rates):
+    model, lesson = linear_problem()
+    weights = []
+    model.weight.register_post_accumulate_grad_hook(lambda p: weights.append(float(p.detach())))
+
+    def loss(module, batch):
+        size = 1e3 if len(rates) < 4 else 1.0  # a gradient that an old optimizer would remember
+        if len(weights) == 4:
+            weights.append(math.nan)
+            return lesson.loss(module, batch) * math.nan
+        return lesson.loss(module, batch) * size
+
+    result = train(
+        model,
+        Lesson(lesson.batches, loss, lesson.validate),
+        Recipe(3, 0.2, weight_decay=0.0, warmup=0.0, clip=0.0),
+    )
+    assert result.setbacks == (2,)
+    # steps 8 and on of 12, at half the rate: 0.1 * (1 + cos(pi 8 / 12)) / 2
+    assert rates[4] == pytest.approx(0.025)
+    # a first step of Adam is the rate times the sign of the gradient
+    assert abs(weights[6] - weights[5]) == pytest.approx(0.025, rel=1e-3)
+
+
+def test_what_keeps_half_of_the_gain_is_no_setback():
+    model, lesson = linear_problem()
+    scores = iter([0.0, 10.0, 5.1, 4.9])
+    result = train(
+        model, Lesson(lesson.batches, lesson.loss, lambda m: next(scores)), Recipe(3, 0.1)
+    )
+    assert result.setbacks == (3,)
+
+
+def test_the_start_is_scored_with_the_statistics_it_came_with():
+    model = dropout_model()
+    model[1].running_mean.fill_(7.0)
+    _, lesson = linear_problem()
+    seen = []
+
+    def validate(module):
+        seen.append(float(module[1].running_mean[0]))
+        return -float(len(seen))  # no epoch is better
+
+    inputs = lesson.batches.tensors[:1]
+    train(model, Lesson(lesson.batches, lesson.loss, validate, inputs), Recipe(1, 0.1))
+    assert seen[0] == 7.0
+    assert abs(seen[1]) < 3.0
+    assert float(model[1].running_mean[0]) == 7.0
+
+
+def test_the_rate_is_tried_on_other_batches_than_the_direction_is_from():
+    class Fixed:
+        def __len__(self):
+            return 4
+
+        def epoch(self, generator):  # two that would go 0.006 far, two that would go 0.0012
+            return iter([0.006, 0.006, 0.0012, 0.0012])
+
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    lesson = Lesson(Fixed(), lambda m, goal: (m.weight - goal).pow(2).sum(), lambda m: 0.0)
+    result = train(model, lesson, Recipe(1, None, weight_decay=0.0))
+    assert result.rate == pytest.approx(0.5 * 1e-5 * 2**7)  # 0.00128 is nearest to 0.0012
+
+
+@pytest.mark.parametrize(("seed", "same"), [(3, True), (4, False)])
+def test_the_seed_decides_the_order(seed, same):
+    def order(seed):
+        model, lesson = linear_problem()
+        seen = []
+
+        def loss(module, batch):
+            seen.extend(batch[0].flatten().tolist())
+            return lesson.loss(module, batch)
+
+        train(model, replace(lesson, loss=loss), Recipe(1, 1e-3, seed=seed))
+        return seen
+
+    assert (order(3) == order(seed)) == same
 
 
 def test_every_epoch_has_an_order_of_its_own():
