@@ -95,7 +95,7 @@ def cases(teacher: Tensor, labels: Tensor) -> list[Case]:
         Case(
             "softmax_kl_ce",
             lambda s: kernels.softmax_kl_ce(
-                s, teacher, labels, T, alpha=0.5, label_smoothing=0.1, reduction="mean"
+                s, teacher, labels, T, kl_share=0.5, label_smoothing=0.1, reduction="mean"
             ),
             lambda s: (
                 (kl(log(like(s)), log(s)) + F.cross_entropy(s, labels, label_smoothing=0.1)) / 2

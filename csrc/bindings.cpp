@@ -17,7 +17,7 @@ bool softmax_kl(std::uintptr_t student, int student_type, std::int64_t student_s
                 std::uintptr_t teacher, int teacher_type, std::int64_t teacher_stride,
                 std::uintptr_t weight, std::uintptr_t labels, std::uintptr_t loss,
                 std::uintptr_t total, std::uintptr_t grad, std::int64_t rows, std::int64_t vocab,
-                int direction, float temperature, float scale, float alpha, float smoothing,
+                int direction, float temperature, float scale, float kl_share, float smoothing,
                 int threads) {
   compressc::SoftmaxKl args;
   args.student = pointer<const void>(student);
@@ -36,7 +36,7 @@ bool softmax_kl(std::uintptr_t student, int student_type, std::int64_t student_s
   args.direction = static_cast<compressc::Direction>(direction);
   args.temperature = temperature;
   args.scale = scale;
-  args.alpha = alpha;
+  args.kl_share = kl_share;
   args.smoothing = smoothing;
   py::gil_scoped_release unlocked;
   return compressc::softmax_kl(args, threads);

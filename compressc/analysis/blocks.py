@@ -18,9 +18,9 @@ import numpy as np
 
 from compressc.analysis.block_names import BlockName, block_name, misfit
 from compressc.analysis.cost import Cost, op_cost_terms, sum_sizes
-from compressc.analysis.labels import LEAVES, Labels
 from compressc.analysis.macs import multiplies
 from compressc.analysis.repeats import Ints, Run, find_runs
+from compressc.analysis.signatures import Signatures
 from compressc.ir import Graph, Op, layer_tensors
 from compressc.ir.types import Size
 
@@ -94,15 +94,15 @@ class _Order:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.ops = [op for op in graph if op.kind not in ("input", *LEAVES)]
+        self.ops = [op for op in graph if op.kind != "input" and op.role != "tensor"]
         place = {op.name: i for i, op in enumerate(self.ops)}
         #: Operands as positions; what is outside of the order is a name.
         self.sources: list[tuple[int | str, ...]] = [
             tuple(place.get(name, name) for name in op.inputs) for op in self.ops
         ]
-        labels = Labels(graph)
+        signatures = Signatures(graph)
         numbers: dict[str, int] = {}
-        texts = (labels.label(op) for op in self.ops)
+        texts = (signatures.of(op) for op in self.ops)
         self.labels: Ints = np.array(
             [numbers.setdefault(text, len(numbers)) for text in texts], dtype=np.int64
         )
@@ -258,7 +258,7 @@ class _Order:
         seen: set[str] = set()
         for name in body:
             for source in self.graph[name].inputs:
-                if self.graph[source].kind in LEAVES:
+                if self.graph[source].role == "tensor":
                     users = self.graph.dag.successors(source)
                     own = source not in seen and all(user in inside for user in users)
                     found.append(source if own else None)

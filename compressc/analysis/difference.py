@@ -13,9 +13,9 @@ import torch
 from compressc.analysis.block_names import joint_name
 from compressc.analysis.blocks import find_blocks
 from compressc.analysis.cost import Cost, op_costs, total_cost
-from compressc.analysis.labels import Labels
 from compressc.analysis.lineage import Kin, keys_of, match_kin
 from compressc.analysis.liveness import peak_memory
+from compressc.analysis.signatures import Signatures
 from compressc.ir import LAYERS, Graph, Op, Ref, layer_attributes, layer_tensors
 from compressc.ir.ops import map_arg
 
@@ -166,7 +166,7 @@ class _Comparison:
     def __init__(self, before: Graph, after: Graph, dimensions: Mapping[str, int]) -> None:
         self.graphs = (before, after)
         self.kins = match_kin(before, after)
-        self.labels = (Labels(before), Labels(after))
+        self.signatures = (Signatures(before), Signatures(after))
         self.costs = (op_costs(before, **dimensions), op_costs(after, **dimensions))
         self.home = [
             {op.name: i for i, kin in enumerate(self.kins) for op in kin.before},
@@ -190,7 +190,7 @@ class _Comparison:
         found: list[Change] = []
         unchanged: list[tuple[Op, Op]] = []
         for a, b in pairs:
-            if self._label(0, a) == self._label(1, b):
+            if self._signature(0, a) == self._signature(1, b):
                 unchanged.append((a, b))
             else:
                 before.append(a)
@@ -218,8 +218,8 @@ class _Comparison:
         ]
         return main, [op for op in ops if op not in main]
 
-    def _label(self, side: int, op: Op) -> str:
-        return self.labels[side].label(op)
+    def _signature(self, side: int, op: Op) -> str:
+        return self.signatures[side].of(op)
 
     def _same_op(self, a: Op, b: Op) -> list[Change]:
         """Ops that compute alike: do they read the same, and hold the same?"""
@@ -284,7 +284,7 @@ class _Comparison:
         if op.kind in LAYERS:
             facts = {name: str(value) for name, value in layer_attributes(op).items()}
         else:
-            _, *rest, _ = self._label(side, op).split("|")
+            _, *rest, _ = self._signature(side, op).split("|")
             facts = {"arguments": "|".join(rest)}
         return facts | {"type": str(op.type)}
 

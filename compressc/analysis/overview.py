@@ -14,7 +14,6 @@ from compressc.analysis.cost import (
     not_counted,
     op_costs,
 )
-from compressc.analysis.labels import LEAVES
 from compressc.analysis.liveness import Peak, peak_formula, peak_memory
 from compressc.ir import LAYERS, Graph
 from compressc.ir.types import Size
@@ -82,13 +81,13 @@ def overview(graph: Graph, *, every: bool = False, **dimensions: int) -> Overvie
     Raises:
         CompresscError: CC204 where the model cannot be run at these sizes.
     """
-    computing = [op for op in graph if op.kind not in ("input", *LEAVES)]
+    computing = [op for op in graph if op.kind != "input" and op.role != "tensor"]
     costs = op_costs(graph, **dimensions)
     blocks = find_blocks(graph)
     return Overview(
         layers=dict(Counter(op.kind for op in computing if op.kind in LAYERS).most_common()),
         calls=dict(Counter(op.kind for op in computing if op.kind not in LAYERS).most_common()),
-        tensors=sum(op.kind in LEAVES for op in graph),
+        tensors=sum(op.role == "tensor" for op in graph),
         formula=cost_formula(graph),
         cost=sum(costs.values(), Cost()),
         peak=peak_memory(graph, **dimensions),

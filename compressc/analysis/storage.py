@@ -16,7 +16,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 
-from compressc.analysis.labels import LEAVES, Labels
+from compressc.analysis.signatures import Signatures
 from compressc.errors import CompresscError, first_line
 from compressc.ir import Graph, Op, Ref, TensorType, dimension_symbols, evaluate, layer_tensors
 from compressc.ir.ops import map_arg, overload
@@ -85,7 +85,7 @@ class _Runner:
     def __init__(self, graph: Graph, sizes: Mapping[str, int]) -> None:
         self.graph = graph
         self.env = graph.size_env(**sizes)
-        self.labels = Labels(graph)
+        self.signatures = Signatures(graph)
         self.values: dict[str, Any] = {}
         self.known: dict[Any, _Result] = {}
         self.storages: list[Storage] = []
@@ -93,7 +93,7 @@ class _Runner:
 
     def run(self) -> Sharing:
         for op in self.graph:
-            if op.kind in LEAVES:
+            if op.role == "tensor":
                 ((_, tensor),) = layer_tensors(_layer(op))
                 self.values[op.name], self.of[op.name] = _blank(tensor), (HELD,)
             elif op.kind == "input":
@@ -115,7 +115,7 @@ class _Runner:
     def _call(self, op: Op) -> None:
         operands, numbers = self._operands(op)
         places = [(str(t.dtype), tuple(t.shape), t.stride()) for t in operands]
-        key = (self.labels.label(op), *places)
+        key = (self.signatures.of(op), *places)
         if key not in self.known:
             self.known[key] = self._run(op, operands)
         result = self.known[key]

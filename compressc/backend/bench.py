@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from compressc.backend.backend import Backend, Runner, load_backend
 from compressc.backend.file_record import Failure, FileRecord, LatencyRecord
 from compressc.backend.integers import VNNI, full_range_layers, is_quantized
 from compressc.backend.proof import emit_proved
+from compressc.backend.threads import torch_threads
 from compressc.data import Split
 from compressc.errors import CompresscError, first_line
 from compressc.ir import Graph, lower
@@ -194,7 +195,7 @@ def _latency(  # noqa: PLR0913  (two runners and what the record says of them)
 ) -> LatencyRecord:
     inputs = tuple(_repeated(x, batch) for x in samples.inputs)
     runs = {name: partial(run, *inputs) for name, run in runners.items()}
-    with _torch_threads(target.threads):
+    with torch_threads(target.threads):
         spreads = measure_latency(runs, rounds=_ROUNDS, threads=target.threads)
     return LatencyRecord.of(
         spreads["teacher"],
@@ -209,13 +210,3 @@ def _latency(  # noqa: PLR0913  (two runners and what the record says of them)
 def _repeated(array: torch.Tensor, batch: int) -> torch.Tensor:
     copies = -(-batch // len(array))
     return array.repeat(copies, *[1] * (array.dim() - 1))[:batch].contiguous()
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from compressc.backend.backend import Backend, Runner
 from compressc.backend.exporting import export_graph, unwritable
 from compressc.backend.onnx import refused
+from compressc.backend.threads import torch_threads
 from compressc.ir import Graph
 from compressc.quiet import quiet
 
@@ -62,15 +63,8 @@ class Pt2(Backend):
             raise refused(self.runtime, path, error) from error
 
         def run(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            before = torch.get_num_threads()
-            if before != threads:
-                torch.set_num_threads(threads)
-            try:
-                with torch.no_grad():
-                    return tuple(pytree.tree_leaves(module(*inputs)))
-            finally:
-                if before != threads:
-                    torch.set_num_threads(before)
+            with torch_threads(threads), torch.no_grad():
+                return tuple(pytree.tree_leaves(module(*inputs)))
 
         return run
 

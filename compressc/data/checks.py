@@ -15,7 +15,7 @@ NO_LABEL = -100
 _BLOCK = 1 << 20
 
 
-def check_inputs(inputs: object, where: str) -> None:
+def check_samples(inputs: object, where: str) -> None:
     """Inputs are a non-empty tuple of tensors of one length, at least 1."""
     if not isinstance(inputs, tuple) or not inputs:
         got = type(inputs).__name__ if inputs != () else "an empty tuple"

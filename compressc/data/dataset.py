@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from compressc.data.arrays import bad, to_labels, to_tensor
-from compressc.data.checks import check_alike, check_inputs, check_labels, check_values
+from compressc.data.checks import check_alike, check_labels, check_samples, check_values
 
 PARTS = ("train", "calibration", "test")
 
@@ -39,7 +39,7 @@ class Split:
     labels: Tensor | None = None
 
     def __post_init__(self) -> None:
-        check_inputs(self.inputs, "Split")
+        check_samples(self.inputs, "Split")
         if self.labels is not None:
             labels = to_labels(self.labels, "the labels of a Split")
             check_labels(labels, len(self), "Split")
@@ -174,7 +174,7 @@ def _as_split(value: object, where: str) -> Split:
     if not isinstance(inputs, tuple | list):
         inputs = (inputs,)
     tensors = tuple(to_tensor(x, f"{where}, input {i}") for i, x in enumerate(inputs))
-    check_inputs(tensors, where)
+    check_samples(tensors, where)
     if labels is None:
         return Split(tensors)
     classes = to_labels(labels, f"the labels of {where}")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from compressc.data.arrays import bad, to_labels
-from compressc.data.checks import check_inputs, check_labels
+from compressc.data.checks import check_labels, check_samples
 from compressc.data.dataset import Dataset, Split, as_dataset
 from compressc.data.npz import Archive, Member, available_memory, open_archive
 from compressc.data.splitting import assemble, divide
@@ -71,7 +71,7 @@ class _Part:
         """Find the keys, and see that their headers fit together: no bytes are read before."""
         keys = _input_keys(archive.members, part, path)
         heads = tuple(archive.members[key].head for key in keys)
-        check_inputs(heads, f"{path}, {' and '.join(keys)}")
+        check_samples(heads, f"{path}, {' and '.join(keys)}")
         label = f"y{part}" if f"y{part}" in archive.members else None
         if label is not None:
             check_labels(archive.members[label].head, len(heads[0]), f"{path}, {label}")

@@ -29,7 +29,7 @@ class _SoftmaxKl(ctypes.Structure):
         ("labels", c_void_p),
         *[(name, c_int64) for name in ("rows", "vocab", "student_stride", "teacher_stride")],
         *[(name, c_int) for name in ("student_type", "teacher_type", "direction")],
-        *[(name, c_float) for name in ("temperature", "scale", "alpha", "smoothing")],
+        *[(name, c_float) for name in ("temperature", "scale", "kl_share", "smoothing")],
     ]
 
 
@@ -139,7 +139,7 @@ def rows_loss(
         teacher_type=DTYPES[teacher.dtype],
         labels=_address(labels),
         direction=DIRECTIONS[problem.direction],
-        alpha=problem.alpha,
+        kl_share=problem.kl_share,
         smoothing=problem.smoothing,
     )
     _start("compressc_cuda_softmax_kl", student, args)

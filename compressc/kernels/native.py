@@ -46,7 +46,7 @@ def rows_loss(
     if isinstance(problem.teacher, TopK):
         return _topk_kl(problem, problem.teacher, (want_grad, reduce, in_place))
     assert MODULE is not None
-    _, _, temperature, weight, direction, labels, alpha, smoothing, scale = problem
+    _, _, temperature, weight, direction, labels, kl_share, smoothing, scale = problem
     student, teacher = rows_of(problem.student), rows_of(problem.teacher)
     rows, vocab = student.shape
     # The losses one by one, or only their sum.
@@ -73,7 +73,7 @@ def rows_loss(
         DIRECTIONS[direction],
         temperature,
         scale,
-        alpha,
+        kl_share,
         smoothing,
         torch.get_num_threads(),
     )

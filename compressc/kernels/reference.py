@@ -23,7 +23,7 @@ def rows_loss(problem: Problem) -> Tensor:
     elif problem.labels is None:
         loss = softmax_kl(student, teacher, temperature, weight, problem.direction)
     else:
-        mix = (problem.alpha, problem.smoothing)
+        mix = (problem.kl_share, problem.smoothing)
         if weight is not None:  # an absent row may hold anything, NaN too
             student = student.masked_fill((weight == 0).unsqueeze(-1), -INF)
         loss = softmax_kl_ce(student, teacher, problem.labels, temperature, mix)
@@ -74,19 +74,19 @@ def softmax_kl_ce(
     temperature: float,
     mix: tuple[float, float],
 ) -> Tensor:
-    """`alpha * T^2 * KL(p || q) + (1 - alpha) * cross_entropy(student, labels)`, `[B]`.
+    """`kl_share * T^2 * KL(p || q) + (1 - kl_share) * cross_entropy(student, labels)`, `[B]`.
 
-    The cross-entropy is at temperature 1. `mix` is (alpha, label smoothing); a negative label means
-    that the row has none, and leaves the first term. Otherwise as `softmax_kl`.
+    The cross-entropy is at temperature 1. `mix` is (kl_share, label smoothing); a negative label
+    means that the row has none, and leaves the first term. Otherwise as `softmax_kl`.
     """
-    alpha, smoothing = mix
+    kl_share, smoothing = mix
     soft = softmax_kl(student, teacher, temperature)
     student, _, absent = prepared(student, teacher, None)
     target = labels.clamp(min=-1)
     hard = F.cross_entropy(
         student, target, reduction="none", label_smoothing=smoothing, ignore_index=-1
     )
-    return alpha * soft + (1 - alpha) * hard.masked_fill(absent, 0.0)
+    return kl_share * soft + (1 - kl_share) * hard.masked_fill(absent, 0.0)
 
 
 def topk_kl(

@@ -32,9 +32,9 @@ void for_each_row(const SoftmaxKl& a, std::int64_t begin, std::int64_t end, cons
     task.temperature = a.temperature;
     task.weight = a.scale * (a.weight == nullptr ? 1.0f : a.weight[i]);
     task.label = a.labels == nullptr ? -1 : a.labels[i];
-    task.alpha = a.alpha;
+    task.kl_share = a.kl_share;
     task.smoothing = a.smoothing;
-    if (a.labels != nullptr && task.label < 0) task.weight *= a.alpha;  // the divergence's share
+    if (a.labels != nullptr && task.label < 0) task.weight *= a.kl_share;  // the divergence's share
     if (task.weight == 0) {
       a.loss[i] = 0;
       if (g != nullptr) fill_zero(g, a.vocab);

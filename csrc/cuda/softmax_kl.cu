@@ -104,9 +104,9 @@ __device__ __forceinline__ void write_gradient(const Task& task, const Row& row,
   const SoftmaxKl& a = task.a;
   const float shift_s = finite_or_zero(r.m_s), shift_t = finite_or_zero(r.m_t);
   const float inverse_t = 1.0f / a.temperature, k = kLog2e * inverse_t;
-  const float soft = now.factor * a.temperature * (kLoss == Loss::with_labels ? a.alpha : 1.0f);
+  const float soft = now.factor * a.temperature * (kLoss == Loss::with_labels ? a.kl_share : 1.0f);
   const float of_s = soft / r.z_s, of_t = soft / r.z_t;
-  const float hard = labelled ? now.factor * (1.0f - a.alpha) : 0.0f;
+  const float hard = labelled ? now.factor * (1.0f - a.kl_share) : 0.0f;
   const float of_1 = hard / r.z_1, uniform = hard * a.smoothing / static_cast<float>(a.vocab);
   const float at_y = hard * (1.0f - a.smoothing);
   const bool steep = solved.divergence == INFINITY;  // no finite slope either
@@ -165,8 +165,8 @@ __global__ void __launch_bounds__(kMaxThreads, 2) softmax_kl_rows(Task task) {
   const bool labelled = kLoss == Loss::with_labels && now.label >= 0;
   float loss = solved.divergence < 0 ? 0.0f : solved.divergence;
   loss *= a.temperature * a.temperature;
-  if (kLoss == Loss::with_labels) loss *= a.alpha;
-  if (labelled) loss += (1.0f - a.alpha) * cross_entropy<kStudent>(a, row, r, now.at_label);
+  if (kLoss == Loss::with_labels) loss *= a.kl_share;
+  if (labelled) loss += (1.0f - a.kl_share) * cross_entropy<kStudent>(a, row, r, now.at_label);
   if (threadIdx.x == 0) a.loss[i] = now.factor * loss;
   if (now.grad != nullptr) {
     write_gradient<kLoss, kStudent>(task, row, now, r, solved, labelled);

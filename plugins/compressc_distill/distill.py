@@ -17,7 +17,7 @@ from compressc.training import Lesson, Moment, Recipe, TrainingResult, reestimat
 from compressc_distill.features import Pair, choose_points, find_pairs
 from compressc_distill.holdout import hold_out
 from compressc_distill.objectives import Objective
-from compressc_distill.reach import judge
+from compressc_distill.reach import verdicts
 from compressc_distill.teacher import Reader, Teacher
 from compressc_distill.teaching import Mixture, Teaching
 
@@ -190,7 +190,7 @@ class Distill(Pass):
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         """By what a gradient gets to. Whether an epoch beats the start is not foretold."""
-        return judge(graph, _values(graph, task_of(ctx)), self._points(graph, ctx))
+        return verdicts(graph, _values(graph, task_of(ctx)), self._points(graph, ctx))
 
     def _points(self, graph: Graph, ctx: Context) -> dict[str, Pair]:
         """The feature points: student value -> pair."""
@@ -223,7 +223,7 @@ class Distill(Pass):
         if self.alpha and not task.labels:
             why = "; ".join(task.warnings) or "no labels"
             ctx.note(task.value_in(graph), f"{why}: distilled by the teacher's answers alone")
-        for name, verdict in judge(graph, _values(graph, task), points).items():
+        for name, verdict in verdicts(graph, _values(graph, task), points).items():
             if verdict.outcome == "cannot":
                 ctx.note(name, f"skipped: {verdict.text}")
 

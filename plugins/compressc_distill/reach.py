@@ -14,7 +14,9 @@ from compressc_distill.features import Pair
 UNREACHED = "no gradient: what is distilled does not depend on it, or not by floats alone"
 
 
-def judge(graph: Graph, outputs: Iterable[str], points: Mapping[str, Pair]) -> dict[str, Verdict]:
+def verdicts(
+    graph: Graph, outputs: Iterable[str], points: Mapping[str, Pair]
+) -> dict[str, Verdict]:
     """A verdict for each op.
 
     Args:

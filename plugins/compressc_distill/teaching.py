@@ -47,7 +47,7 @@ class Mixture:
         classes = self.task.judged.learned == "class_scores"
         if labels is not None and self._in_one_pass(labels):
             return softmax_kl_ce(
-                student, teacher, labels, self.temperature, alpha=1 - alpha, reduction="mean"
+                student, teacher, labels, self.temperature, kl_share=1 - alpha, reduction="mean"
             )
         total = student.new_zeros(())
         if alpha < 1:

@@ -16,7 +16,7 @@ from compressc.training import reestimate_behind
 from compressc_prune.cut import cut_widths
 from compressc_prune.importance import Scorer
 from compressc_prune.proof import prove
-from compressc_prune.verdicts import NORMALIZED, judge, what, with_culprit
+from compressc_prune.verdicts import NORMALIZED, verdicts, what, with_culprit
 
 
 class Prune(Pass):
@@ -82,7 +82,7 @@ class Prune(Pass):
         else:  # how many indices go depends on the size alone
             scores = {width: torch.zeros(width.size) for width in allowed}
         kept = prove(graph, found, self._choose(scores), refused, ctx)
-        return judge(graph, found, kept, self._spared(found, refused, kept))
+        return verdicts(graph, found, kept, self._spared(found, refused, kept))
 
     def _refused(self, found: Coupling) -> dict[Axis, str]:
         """Leaf axis of each width -> why it must not be cut, or nothing."""
@@ -120,7 +120,7 @@ class Prune(Pass):
                     text = f"kept {len(kept[width])} of {width.size} {what(width)}"
                 ctx.note(", ".join(width.producers), text)
                 told.update(width.producers)
-        for name, verdict in judge(graph, found, kept, spared).items():
+        for name, verdict in verdicts(graph, found, kept, spared).items():
             if name not in told and parameters_of(graph[name]) and not verdict.tensors:
                 ctx.note(name, f"skipped: {verdict.text}")
 

@@ -17,7 +17,7 @@ NORMALIZED = "a norm or mean runs over it (normalized=True cuts it)"
 _NAMED = 1
 
 
-def judge(
+def verdicts(
     graph: Graph, found: Coupling, kept: Mapping[Width, torch.Tensor], refused: Mapping[Axis, str]
 ) -> dict[str, Verdict]:
     """A verdict for each op.
@@ -28,11 +28,11 @@ def judge(
         kept: the widths that are cut, and the indices i64[k] that stay.
         refused: leaf axis of every other width -> why it is not cut.
     """
-    judgement = _Judgement(graph, found, kept, refused)
-    return {op.name: judgement.of(op) for op in graph}
+    rules = _Verdicts(graph, found, kept, refused)
+    return {op.name: rules.of(op) for op in graph}
 
 
-class _Judgement:
+class _Verdicts:
     def __init__(
         self,
         graph: Graph,

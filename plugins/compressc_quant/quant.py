@@ -20,7 +20,7 @@ from compressc_quant.narrowing import quantize_what_can
 from compressc_quant.observing import Settings, observe
 from compressc_quant.placing import round_results
 from compressc_quant.tracing import trace
-from compressc_quant.verdicts import ATTENTION, judge, stated, why_float
+from compressc_quant.verdicts import ATTENTION, stated, verdicts, why_float
 
 #: Samples that coverage is asked with: nncf's decisions do not depend on them, ranges would.
 _FEW = 4
@@ -117,7 +117,7 @@ class Quant(Pass):
             told = self._quantize(after, few, False, self._half_range(ctx))
         except CompresscError as error:
             return {op.name: Verdict.cannot(f"quant would fail: {error}") for op in graph}
-        return judge(graph, after, self._transformer(graph), told)
+        return verdicts(graph, after, self._transformer(graph), told)
 
     def _half_range(self, ctx: Context) -> bool:
         return ctx.target.saturates_int8 if self.range == "auto" else self.range == "half"

@@ -17,7 +17,7 @@ _NO_KERNEL = "it has no int8 kernel in ONNX Runtime or OpenVINO"
 _ATTENTION = "softmax and the product with the values stay in float"
 
 
-def judge(
+def verdicts(
     before: Graph, after: Graph, transformer: bool, told: Mapping[str, str]
 ) -> dict[str, Verdict]:
     """A verdict for each op of `before`.

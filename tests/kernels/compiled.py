@@ -42,7 +42,7 @@ def loss(dtype: str, kind: str, want_grad: bool) -> Variant:
     pointers = {"student": dtype, "teacher": dtype, "weight": "*fp32", "labels": "*i64"}
     pointers |= {"loss": "*fp32", "grad": dtype}
     sizes = {"vocab": "i32", "student_stride": "i32", "teacher_stride": "i32"}
-    numbers = dict.fromkeys(("temperature", "scale", "alpha", "smoothing"), "fp32")
+    numbers = dict.fromkeys(("temperature", "scale", "kl_share", "smoothing"), "fp32")
     constants = {"HAS_WEIGHT": True, "WANT_GRAD": want_grad, "BLOCK": softmax_kl.BLOCK}
     constants |= KINDS[kind]
     return Variant(softmax_kl.softmax_kl_rows, pointers | sizes | numbers, constants, OPTIONS)

@@ -29,7 +29,7 @@ int losses(std::int64_t rows, std::int64_t vocab) {
   a.vocab = a.student_stride = a.teacher_stride = vocab;
   a.temperature = 2;
   a.scale = 1;
-  a.alpha = 0.5f;
+  a.kl_share = 0.5f;
   a.smoothing = 0.1f;
   int failed = 0;
   for (int direction = 0; direction < 3; ++direction) {

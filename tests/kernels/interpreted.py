@@ -58,7 +58,7 @@ def kinds(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> l
         plain,
         plain._replace(direction="reverse"),
         plain._replace(direction="jensen_shannon"),
-        plain._replace(labels=labels, alpha=0.7, smoothing=0.1),
+        plain._replace(labels=labels, kl_share=0.7, smoothing=0.1),
         plain._replace(teacher=TopK.of(teacher, min(4, vocab), temperature)),
     ]
 
@@ -120,7 +120,7 @@ def wrong_places() -> None:
     topk.indices[1, 0] = 40
     labels = torch.tensor([1, 40, -1])
     for problem in (
-        Problem(student, teacher, 1.0, labels=labels, alpha=0.5),
+        Problem(student, teacher, 1.0, labels=labels, kl_share=0.5),
         Problem(student, topk, 1.0),
     ):
         loss, grad = losses.rows_loss(problem, True, False)

@@ -28,7 +28,7 @@ def problems(rows: int = 3, vocab: int = 3000) -> list[Problem]:
         Problem(student, teacher, 2.0),
         Problem(student, teacher, 2.0, direction="reverse"),
         Problem(student, teacher, 2.0, direction="jensen_shannon"),
-        Problem(student, teacher, 2.0, labels=labels, alpha=0.5, smoothing=0.1),
+        Problem(student, teacher, 2.0, labels=labels, kl_share=0.5, smoothing=0.1),
         Problem(student, TopK.of(teacher, 5, 2.0), 2.0),
     ]
 
@@ -103,7 +103,7 @@ def test_a_label_or_index_outside_the_vocabulary_makes_its_row_nan():
     topk.indices[1, 0] = 40
     with on_a_gpu():
         for problem in (
-            Problem(student, teacher, 1.0, labels=labels, alpha=0.5),
+            Problem(student, teacher, 1.0, labels=labels, kl_share=0.5),
             Problem(student, topk, 1.0),
         ):
             loss, grad = cuda.rows_loss(problem, True, False)

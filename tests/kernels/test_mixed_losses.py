@@ -32,10 +32,10 @@ def jensen_shannon(student: Tensor, teacher: Tensor, t: float) -> Tensor:
     return t * t * terms.sum(-1) / 2
 
 
-def hinton(student, teacher, labels, t, alpha, smoothing):
+def hinton(student, teacher, labels, t, kl_share, smoothing):
     soft = t * t * kl((teacher / t).log_softmax(-1), (student / t).log_softmax(-1))
     hard = F.cross_entropy(student, labels, reduction="none", label_smoothing=smoothing)
-    return alpha * soft + (1 - alpha) * hard
+    return kl_share * soft + (1 - kl_share) * hard
 
 
 def buckets(student: Tensor, teacher: TopK, t: float) -> Tensor:
@@ -76,19 +76,21 @@ def test_directions(implementation, formula, dtype, temperature):
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-@pytest.mark.parametrize(("alpha", "smoothing"), [(0.5, 0.0), (0.9, 0.1), (0.0, 0.0), (1.0, 0.0)])
-def test_mixed_with_cross_entropy(implementation, dtype, temperature, alpha, smoothing):
+@pytest.mark.parametrize(
+    ("kl_share", "smoothing"), [(0.5, 0.0), (0.9, 0.1), (0.0, 0.0), (1.0, 0.0)]
+)
+def test_mixed_with_cross_entropy(implementation, dtype, temperature, kl_share, smoothing):
     torch.manual_seed(1)
     for rows, vocab in SHAPES:
         student, teacher = torch.randn(2, rows, vocab).mul(2).to(dtype).unbind()
         labels = torch.randint(vocab, (rows,))
-        mix = {"alpha": alpha, "label_smoothing": smoothing}
+        mix = {"kl_share": kl_share, "label_smoothing": smoothing}
         call = partial(
             softmax_kl_ce, teacher=teacher, labels=labels, temperature=temperature, **mix
         )
 
         def formula(s: Tensor, t: Tensor = teacher, y: Tensor = labels) -> Tensor:
-            return hinton(s, t.to(s.dtype), y, temperature, alpha, smoothing)
+            return hinton(s, t.to(s.dtype), y, temperature, kl_share, smoothing)
 
         check(call, formula, student, temperature)
 
@@ -160,7 +162,7 @@ def test_a_row_without_a_label_keeps_its_divergence(implementation):
     student, teacher = torch.randn(3, 20), torch.randn(3, 20)
     labels = torch.tensor([4, -100, 19])
     loss, grad = solve(
-        lambda s: softmax_kl_ce(s, teacher, labels, 2.0, alpha=0.3), student, torch.ones(3)
+        lambda s: softmax_kl_ce(s, teacher, labels, 2.0, kl_share=0.3), student, torch.ones(3)
     )
     soft, pull = solve(lambda s: softmax_kl(s, teacher, 2.0), student, torch.ones(3))
     torch.testing.assert_close(loss[1], 0.3 * soft[1])
@@ -180,7 +182,7 @@ def test_the_gradient_may_overwrite_what_it_was_made_of(implementation):
         Problem(student, teacher, 2.0),
         Problem(student, teacher, 2.0, direction="reverse"),
         Problem(student, teacher, 2.0, direction="jensen_shannon"),
-        Problem(student, teacher, 2.0, labels=torch.tensor([0, 2999, 7]), alpha=0.5),
+        Problem(student, teacher, 2.0, labels=torch.tensor([0, 2999, 7]), kl_share=0.5),
         Problem(student, TopK.of(teacher, 5, 2.0), 2.0),
     ]
     for problem in problems:
@@ -197,9 +199,9 @@ def test_the_gradient_may_overwrite_what_it_was_made_of(implementation):
     [
         lambda s: softmax_kl(s, s, direction="reverse"),
         lambda s: softmax_kl(s, s, direction="jensen_shannon"),
-        lambda s: softmax_kl_ce(s, TEACHER, torch.tensor([1, 2, -1]), 3.0, alpha=0.4),
+        lambda s: softmax_kl_ce(s, TEACHER, torch.tensor([1, 2, -1]), 3.0, kl_share=0.4),
         lambda s: softmax_kl_ce(
-            s, TEACHER, torch.tensor([1, 2, 0]), 3.0, alpha=0.4, label_smoothing=0.2
+            s, TEACHER, torch.tensor([1, 2, 0]), 3.0, kl_share=0.4, label_smoothing=0.2
         ),
         lambda s: softmax_kl(s, TopK.of(TEACHER, 3, 3.0), 3.0),
     ],
@@ -216,7 +218,7 @@ def test_what_cannot_be_computed_is_refused():
     refused = [
         (lambda: softmax_kl_ce(x, x, torch.tensor([0, 3])), "CC204"),
         (lambda: softmax_kl_ce(x, x, torch.tensor([0])), "CC204"),
-        (lambda: softmax_kl_ce(x, x, torch.tensor([0, 1]), alpha=1.5), "CC100"),
+        (lambda: softmax_kl_ce(x, x, torch.tensor([0, 1]), kl_share=1.5), "CC100"),
         (lambda: softmax_kl(x, TopK.of(x, 2), direction="reverse"), "CC100"),
         (lambda: softmax_kl(x, TopK(x, x.long() + 3, torch.zeros(2))), "CC204"),
         (lambda: softmax_kl(x, TopK(x[:1], x[:1].long(), torch.zeros(1))), "CC204"),

@@ -24,7 +24,7 @@ def rows_grad(problem: Problem) -> Tensor:
         grad = temperature * _divergence(ready / temperature, logits / temperature, problem)
         if problem.labels is not None:
             hard = _cross_entropy(ready, problem.labels, problem.smoothing)
-            grad = problem.alpha * grad + (1 - problem.alpha) * hard
+            grad = problem.kl_share * grad + (1 - problem.kl_share) * hard
     grad = grad.masked_fill(absent.unsqueeze(-1), 0.0) * problem.scale
     if weight is not None:
         grad = grad * weight.to(grad.dtype).unsqueeze(-1)

@@ -115,7 +115,7 @@ def _register(name: str, arguments: str, pose: Callable[..., Problem]) -> None:
 
 def call(problem: Problem) -> Tensor:
     """The registered operator that solves `problem`: loss `[B]`."""
-    student, teacher, temperature, weight, direction, labels, alpha, smoothing, scale = problem
+    student, teacher, temperature, weight, direction, labels, kl_share, smoothing, scale = problem
     operators = torch.ops.compressc
     if isinstance(teacher, TopK):
         loss = operators.softmax_kl_topk(student, *teacher, temperature, weight)
@@ -123,7 +123,7 @@ def call(problem: Problem) -> Tensor:
         loss = operators.softmax_kl(student, teacher, temperature, direction, weight)
     else:
         loss = operators.softmax_kl_ce(
-            student, teacher, labels, temperature, alpha, smoothing, weight
+            student, teacher, labels, temperature, kl_share, smoothing, weight
         )
     return cast("Tensor", loss if scale == 1.0 else loss * scale)
 
@@ -137,9 +137,9 @@ _register(
 )
 _register(
     "softmax_kl_ce",
-    "Tensor teacher, Tensor labels, float temperature, float alpha, float smoothing",
-    lambda student, teacher, labels, temperature, alpha, smoothing, weight=None: Problem(
-        student, teacher, temperature, weight, "forward", labels, alpha, smoothing
+    "Tensor teacher, Tensor labels, float temperature, float kl_share, float smoothing",
+    lambda student, teacher, labels, temperature, kl_share, smoothing, weight=None: Problem(
+        student, teacher, temperature, weight, "forward", labels, kl_share, smoothing
     ),
 )
 _register(

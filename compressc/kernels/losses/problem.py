@@ -45,7 +45,7 @@ class Problem(NamedTuple):
         weight: `[B]` or None for 1; a row of weight 0 is ignored, whatever it holds.
         direction: "forward" is KL(teacher || student).
         labels: int64 `[B]` or None; with labels, a negative one means this row has none.
-        alpha: share of the divergence where there are labels; the rest is cross-entropy.
+        kl_share: share of the divergence where there are labels; the rest is cross-entropy.
         smoothing: label smoothing.
         scale: of every loss and gradient; `1 / B` makes the gradient of a sum that of a mean.
     """
@@ -56,7 +56,7 @@ class Problem(NamedTuple):
     weight: Tensor | None = None
     direction: Direction = "forward"
     labels: Tensor | None = None
-    alpha: float = 1.0
+    kl_share: float = 1.0
     smoothing: float = 0.0
     scale: float = 1.0
 

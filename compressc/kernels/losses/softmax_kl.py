@@ -64,19 +64,19 @@ def softmax_kl_ce(  # noqa: PLR0913 - one loss, its options by keyword
     labels: Tensor,
     temperature: float = 1.0,
     *,
-    alpha: float = 0.5,
+    kl_share: float = 0.5,
     label_smoothing: float = 0.0,
     weight: Tensor | None = None,
     reduction: Reduction = "none",
 ) -> Tensor:
-    """`alpha * softmax_kl + (1 - alpha) * cross_entropy(student, labels)`, in one pass.
+    """`kl_share * softmax_kl + (1 - kl_share) * cross_entropy(student, labels)`, in one pass.
 
     Args:
         student: raw logits `[..., V]`.
         teacher: raw logits of the same shape.
         labels: int64 `[...]`; a negative one (-100, say) leaves the row its first term alone.
         temperature: T > 0, of the first term. The second is at temperature 1.
-        alpha: in [0, 1].
+        kl_share: in [0, 1].
         label_smoothing: in [0, 1), as `torch.nn.functional.cross_entropy` has it.
         weight: as in `softmax_kl`, like `reduction` and what is returned.
         reduction: see `softmax_kl`.
@@ -84,12 +84,14 @@ def softmax_kl_ce(  # noqa: PLR0913 - one loss, its options by keyword
     Raises:
         CompresscError: CC204 if shapes, devices or labels do not fit, CC100 for a bad option.
     """
-    if not 0.0 <= alpha <= 1.0 or not 0.0 <= label_smoothing < 1.0:
-        got = f"alpha {alpha}, label_smoothing {label_smoothing}"
-        raise CompresscError("CC100", "alpha must be in [0, 1], label_smoothing in [0, 1)", got=got)
+    if not 0.0 <= kl_share <= 1.0 or not 0.0 <= label_smoothing < 1.0:
+        got = f"kl_share {kl_share}, label_smoothing {label_smoothing}"
+        raise CompresscError(
+            "CC100", "kl_share must be in [0, 1], label_smoothing in [0, 1)", got=got
+        )
     scale = _scale(student, weight, reduction)
     problem = Problem(
-        student, teacher, temperature, weight, "forward", labels, alpha, label_smoothing, scale
+        student, teacher, temperature, weight, "forward", labels, kl_share, label_smoothing, scale
     )
     return _solve(problem, reduction)
 

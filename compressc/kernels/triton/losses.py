@@ -46,7 +46,7 @@ def _start(problem: Problem, loss: Tensor, grad: Tensor | None) -> None:
         teacher.stride(0),
         float(problem.temperature),
         float(problem.scale),
-        float(problem.alpha),
+        float(problem.kl_share),
         float(problem.smoothing),
         HAS_WEIGHT=problem.weight is not None,
         LABELS=labels is not None,

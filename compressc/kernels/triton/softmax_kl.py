@@ -114,7 +114,7 @@ def softmax_kl_rows(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0913, 
     teacher_stride,
     temperature,
     scale,
-    alpha,
+    kl_share,
     smoothing,
     HAS_WEIGHT: tl.constexpr,
     LABELS: tl.constexpr,
@@ -167,13 +167,13 @@ def softmax_kl_rows(  # type: ignore[no-untyped-def]  # noqa: PLR0912, PLR0913, 
     soft = factor * temperature
     value = tl.where(divergence < 0, 0.0, divergence) * temperature * temperature
     if LABELS:
-        soft *= alpha
-        hard = tl.where(labelled, factor * (1.0 - alpha), 0.0)
+        soft *= kl_share
+        hard = tl.where(labelled, factor * (1.0 - kl_share), 0.0)
         log_z = tl.log(z_1)
         ce = log_z - (1.0 - smoothing) * (at_label - shift_s)
         if smoothing > 0:  # without it, masked logits (-inf) must not count
             ce -= smoothing * below / vocab
-        value = alpha * value + tl.where(labelled, (1.0 - alpha) * ce, 0.0)
+        value = kl_share * value + tl.where(labelled, (1.0 - kl_share) * ce, 0.0)
     tl.store(loss + row, tl.where(absent, 0.0, factor * value))
     if WANT_GRAD:
         grad += row * vocab

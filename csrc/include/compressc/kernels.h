@@ -9,11 +9,11 @@ namespace compressc {
 
 enum class Direction : int { forward = 0, reverse = 1, jensen_shannon = 2 };
 
-// scale * weight * (alpha * T^2 * D(softmax(teacher / T), softmax(student / T))
-//                   + (1 - alpha) * cross entropy of softmax(student) and the label)
+// scale * weight * (kl_share * T^2 * D(softmax(teacher / T), softmax(student / T))
+//                   + (1 - kl_share) * cross entropy of softmax(student) and the label)
 // for each row of raw logits, and its gradient with respect to the student's logits. D is KL(p || q),
 // KL(q || p) or the Jensen-Shannon divergence of p (teacher) and q (student). Without labels there is
-// no second term, whatever alpha.
+// no second term, whatever kl_share.
 struct SoftmaxKl {
   const void* student;  // [rows, vocab], elements of a row contiguous
   const void* teacher;  // [rows, vocab], likewise
@@ -29,7 +29,7 @@ struct SoftmaxKl {
   Direction direction;
   float temperature;  // > 0
   float scale;        // of every loss and gradient: 1 / rows for a mean
-  float alpha;        // share of the divergence where there are labels
+  float kl_share;        // share of the divergence where there are labels
   float smoothing;    // label smoothing
 };
 

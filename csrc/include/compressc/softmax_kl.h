@@ -200,8 +200,8 @@ inline int block_length(std::int64_t vocab, std::int64_t b) {
 struct RowTask {
   std::int64_t vocab;
   float temperature, weight;
-  std::int64_t label;  // negative: none, and then alpha and smoothing mean nothing
-  float alpha, smoothing;
+  std::int64_t label;  // negative: none, and then kl_share and smoothing mean nothing
+  float kl_share, smoothing;
 };
 
 template <Keep kKeep, typename S, typename T>

@@ -2,7 +2,8 @@
 // from one pass over the logits (Hinton, Vinyals, Dean 2015).
 //
 // With e_1 the student's exponentials at temperature 1 and y the label, the gradient is
-//   alpha T (e_s / z_s - e_t / z_t) + (1 - alpha) (e_1 / z_1 - smoothing / V - (1 - smoothing) [i = y])
+//   kl_share T (e_s / z_s - e_t / z_t)
+//     + (1 - kl_share) (e_1 / z_1 - smoothing / V - (1 - smoothing) [i = y])
 #pragma once
 
 #include "compressc/softmax_kl.h"
@@ -45,8 +46,8 @@ struct CeFactors {
 // Where T is 1, exp_at_1 is exp_s: its factor then joins that of exp_s, and no third array is read.
 template <bool kStream, bool kThird, typename S>
 inline void ce_gradient(S* g, const RowSums& r, const RowTask& task, const Scratch& w) {
-  const double soft = static_cast<double>(task.weight) * task.alpha * task.temperature;
-  const double hard = static_cast<double>(task.weight) * (1.0 - task.alpha);
+  const double soft = static_cast<double>(task.weight) * task.kl_share * task.temperature;
+  const double hard = static_cast<double>(task.weight) * (1.0 - task.kl_share);
   for (std::int64_t b = 0; b < blocks_of(task.vocab); ++b) {
     CeFactors f;
     f.s = static_cast<float>(soft / r.z_s * w.blocks.factor_s[b]);
@@ -88,8 +89,8 @@ inline void ce_row(const S* s, const T* t, S* g, float* loss, const RowTask& tas
     ce += task.smoothing * (log_z - mean);
   }
   const double t2 = static_cast<double>(task.temperature) * task.temperature;
-  const double soft = task.alpha * t2 * forward_kl(r, task.temperature);
-  *loss = static_cast<float>(task.weight * (soft + (1.0 - task.alpha) * ce));
+  const double soft = task.kl_share * t2 * forward_kl(r, task.temperature);
+  *loss = static_cast<float>(task.weight * (soft + (1.0 - task.kl_share) * ce));
   if (g == nullptr) return;
   if (third) {
     ce_gradient<kStream, true>(g, r, task, w);

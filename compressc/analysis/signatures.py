@@ -10,12 +10,9 @@ from compressc.ir import Graph, Op, Ref, layer_attributes, symbol
 from compressc.ir.ops import map_arg
 from compressc.ir.types import simplify_size
 
-#: Ops that hold one tensor: the text puts them where they are first read, which says nothing.
-LEAVES = ("parameter", "constant")
 
-
-class Labels:
-    """The labels of a graph's ops: kind, attributes, operand positions, types, open sizes open.
+class Signatures:
+    """The signatures of a graph's ops: kind, attributes, operand positions, types, open sizes open.
 
     Width symbols are filled in: two layers of 4 heads are alike whatever their widths are called.
     """
@@ -26,7 +23,7 @@ class Labels:
         self._sizes: dict[Any, str] = {}
         self._types: dict[Any, str] = {}
 
-    def label(self, op: Op) -> str:
+    def of(self, op: Op) -> str:
         """Text that is equal for ops that compute alike; a held operand shows its type."""
         parts = [op.kind, repr(map_arg(op.args, self._leaf))]
         if op.kwargs:
@@ -38,7 +35,7 @@ class Labels:
     def _leaf(self, arg: Any) -> Any:
         if isinstance(arg, Ref):
             source = self.graph[arg.name]
-            return f"@{source.kind} {self._type(source)}" if source.kind in LEAVES else "%"
+            return f"@{source.kind} {self._type(source)}" if source.role == "tensor" else "%"
         if isinstance(arg, sympy.Expr):
             if arg not in self._sizes:
                 self._sizes[arg] = str(simplify_size(arg.xreplace(self._widths)))
