@@ -17,6 +17,7 @@ from compressc.backend.file_record import Failure, FileRecord, LatencyRecord
 from compressc.backend.integers import VNNI, full_range_layers, is_quantized
 from compressc.backend.proof import emit_proved
 from compressc.backend.threads import torch_threads
+from compressc.collecting import give_back
 from compressc.data import Split
 from compressc.errors import CompresscError, first_line
 from compressc.ir import Graph, lower
@@ -132,6 +133,7 @@ def bench(
             files.append(_measure(backend, graph, target, teacher, folder, failures))
         except CompresscError as error:
             failures.append(_failure(f"backend {backend.name}", error))
+        give_back()  # exporters leave cycles that hold the weights
     progress("writing files", len(backends), len(backends))
     if failures and not files:
         raise CompresscError("CC503", "at least one file must come out", got=failures[0].message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from compressc.collecting import give_back
 from compressc.errors import CompresscError
 from compressc.ir import Graph, check_finite, graph_hash, random_inputs, verify
 from compressc.pipeline.cache import PassCache
@@ -121,9 +121,7 @@ class Pipeline:
         start = time.perf_counter()
         self._guarded_run(step.pass_, graph, context)
         seconds = time.perf_counter() - start
-        # Libraries leave cycles that hold tensors, several times the model, until Python happens
-        # to look for them: it counts objects, not bytes.
-        gc.collect()
+        give_back()
         self._check(step.pass_, before, graph)
         facts = Facts(
             text=step.pass_.text,

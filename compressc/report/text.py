@@ -136,6 +136,12 @@ def integers(file: FileRecord) -> str:
     return "; ".join(parts)
 
 
+def int8_count(file: FileRecord) -> str:
+    """`51 of 53`; a dash where the runtime has no integer kernels."""
+    found = file.int8_layers
+    return f"{found.ran} of {found.of}" if found is not None else NONE
+
+
 def _few(names: list[str], most: int = 4) -> str:
     more = f" and {len(names) - most} others" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -8,6 +8,7 @@ import pytest
 from report_records import digits_record, pass_record
 from rich.console import Console
 
+from compressc.backend.file_record import FloatLayer, Int8Layers
 from compressc.report import Failure, Note, html, render, write_html
 from compressc.tasks.scores import AGREEMENT
 
@@ -215,3 +216,19 @@ def test_import_is_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_html_says_what_each_file_computes_in_integers():
+    left = [FloatLayer(op=f"<b>{i}", reason="its input is float") for i in range(6)]
+    record = digits_record()
+    assert "in int8" not in html.html(record)  # nothing is known of these files
+    pt2, onnx, *others = record.files
+    counted = onnx.model_copy(
+        update={"int8_layers": Int8Layers(ran=47, of=53, left=left), "needs": "VNNI"}
+    )
+    page = html.html(record.model_copy(update={"files": [pt2, counted, *others]}))
+    assert '<td class="n">47 of 53' in page
+    assert page.count('<td class="n">-') >= 1  # a file whose runtime has no integer kernels
+    told = "47 of 53 layers in int8; in float: &lt;b&gt;0, &lt;b&gt;1, &lt;b&gt;2, &lt;b&gt;3 and 2"
+    assert told in page
+    assert "needs VNNI" in page
