@@ -43,7 +43,8 @@ class Width:
     Attributes:
         axis: the representative leaf.
         slots: the tensor dimensions that contain it.
-        producers: layer ops whose output dimension it is made in (linear, conv, embedding).
+        producers: ops whose output dimension it is made in (linear, conv, embedding; a parameter
+            that values are multiplied with).
         symbol: the width symbol that sizes are written with, where one is.
     """
 
@@ -114,12 +115,14 @@ class _Analysis:
         self.graph = graph
         self.found = Coupling()
         self.tied: dict[int, tuple[Axis, ...]] = {}
+        self.sources: dict[str, str] = {}  # op that follows from held tensors alone -> one of them
         self.env: dict[str, int] = dict(graph.widths)
         for i, name in enumerate(open_dimensions(graph)):
             self.env[name] = int(sympy.prime(_FIRST_PRIME + i))
 
     def run(self) -> Coupling:
         for op in self.graph:
+            self._trace_back(op)
             self.found.values[op.name] = self._axes_of(op)
         for name in self.graph.output_names:
             for axis in self.found.values[name]:
@@ -127,6 +130,12 @@ class _Analysis:
         reader = SymbolReader(self.graph, self.found.values, self.env)
         self.found.symbols, self.found.stale = reader.symbols, reader.stale
         return self.found
+
+    def _trace_back(self, op: Op) -> None:
+        if op.kind in ("parameter", "constant"):
+            self.sources[op.name] = op.name
+        elif op.inputs and all(name in self.sources for name in op.inputs):
+            self.sources[op.name] = self.sources[op.inputs[0]]
 
     def _axes_of(self, op: Op) -> Any:
         if op.kind == "input":
@@ -198,6 +207,12 @@ class _Analysis:
         axis = Axis(size)
         self.found.produced.append((op.name, axis))
         return axis
+
+    def makes(self, ref: Any, axis: Axis) -> None:
+        """Declare an axis that an operand alone brings into a product: a parameter makes it."""
+        source = self.sources.get(ref.name)
+        if source is not None and self.graph[source].kind == "parameter":
+            self.found.produced.append((source, axis))
 
     def group(self, op: Op, axis: Axis) -> None:
         """Declare the axis of a convolution's channel groups."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import sympy
@@ -28,10 +29,13 @@ from compressc.quiet import quiet
 _LEAST_BATCH, _MOST_BATCH = 3, 8
 #: What torch says where forward() does `self.weight.data *= self.mask`.
 _HIDDEN_WRITE = "fake tensor in the exported program constant"
-_WRITES_DATA = (
-    "forward() writes into the .data of a parameter: multiply where the weight is read, "
-    "F.linear(x, self.weight * self.mask)"
-)
+_UNKNOWN_TYPE = "which is not a known type"
+#: Words in what torch says -> what the user can do.
+_HINTS = {
+    _HIDDEN_WRITE: "forward() writes into the .data of a parameter: multiply where the weight is "
+    "read, F.linear(x, self.weight * self.mask)",
+    _UNKNOWN_TYPE: "return tensors in tuples, lists, dicts or data classes from forward()",
+}
 
 
 def export_module(
@@ -66,6 +70,7 @@ def export_module(
     with (
         eval_mode(module),
         _plain_attention(),
+        _masks_as_given(),
         _named_keywords(module, arguments),
         torch.no_grad(),
     ):
@@ -100,7 +105,7 @@ def _shape_text(leaf: Any) -> str:
 
 
 def _trace(
-    module: nn.Module, arguments: Arguments, dims: Sequence[dict[int, Any]]
+    module: nn.Module, arguments: Arguments, dims: Sequence[dict[int, Any]], *, again: bool = True
 ) -> torch.export.ExportedProgram:
     try:
         with quiet():
@@ -112,14 +117,34 @@ def _trace(
                 strict=False,
             )
     except Exception as error:  # torch.export raises what the user's own forward raises, and more
+        if again and _UNKNOWN_TYPE in str(error) and register_dataclasses(module, arguments):
+            return _trace(module, arguments, dims, again=False)
+        hints = (hint for words, hint in _HINTS.items() if words in str(error))
         raise CompresscError(
             "CC202",
             "the model cannot be traced by torch.export",
             got=first_line(error),
-            hint=_WRITES_DATA
-            if _HIDDEN_WRITE in str(error)
-            else "make forward() free of Python branches on tensor values",
+            hint=next(hints, "make forward() free of Python branches on tensor values"),
         ) from error
+
+
+def register_dataclasses(module: nn.Module, arguments: Arguments) -> bool:
+    """Tell torch the data classes that a module returns; False where it returns none."""
+    found: set[type] = set()
+
+    def look(value: Any) -> None:
+        if is_dataclass(value):
+            found.add(type(value))
+            value = {each.name: getattr(value, each.name) for each in fields(value)}
+        if isinstance(value, Mapping | tuple | list):
+            for item in value.values() if isinstance(value, Mapping) else value:
+                look(item)
+
+    with quiet():
+        look(module(*arguments.args, **arguments.kwargs))
+    for kind in found:
+        torch.export.register_dataclass(kind)
+    return bool(found)
 
 
 def _by_parameter(
@@ -192,3 +217,22 @@ def _plain_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+@contextmanager
+def _masks_as_given() -> Iterator[None]:
+    """`nn.Transformer` looks for a causal mask among its values, which a trace does not have.
+
+    What it finds out is for speed alone: a mask that nobody called causal is applied as it is.
+    """
+    layers = torch.nn.modules.transformer
+    look = layers._detect_is_causal_mask
+    layers._detect_is_causal_mask = _is_called_causal
+    try:
+        yield
+    finally:
+        layers._detect_is_causal_mask = look
+
+
+def _is_called_causal(mask: Any, is_causal: bool | None = None, size: int | None = None) -> bool:
+    return is_causal is True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -451,9 +452,11 @@ def _flat(arg: Any) -> tuple[Any, ...]:
 
 
 def _plain(value: Any) -> Any:
-    """Output structure in tuples and dicts only; a Hugging Face ModelOutput becomes a dict."""
+    """Output structure in tuples and dicts only; data classes and ModelOutputs become dicts."""
     if isinstance(value, Mapping):
         return {str(k): _plain(v) for k, v in value.items() if v is not None}
     if isinstance(value, tuple | list):
         return tuple(_plain(item) for item in value)
+    if is_dataclass(value) and not isinstance(value, Ref):
+        return _plain({each.name: getattr(value, each.name) for each in fields(value)})
     return value

@@ -8,10 +8,12 @@ the IR's coupling, and the criteria see the right indices.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch_pruning as tp
+from torch import nn
 from torch_pruning.dependency.dependency import Dependency
 from torch_pruning.dependency.group import Group
 from torch_pruning.dependency.node import Node
@@ -43,6 +45,8 @@ class Scorer:
             if criterion == "taylor"
             else tp.importance.GroupMagnitudeImportance(p=2, normalizer=None)
         )
+        makers = {name for name, _ in found.produced}
+        self.multiplied = {name for name in makers if graph[name].kind == "parameter"}
         self.reads_gradients = criterion == "taylor"
         if self.reads_gradients:
             _accumulate_gradients(graph, ctx)
@@ -58,9 +62,9 @@ class Scorer:
         """Importance f32[width.size], scaled to mean 1 so that widths can be compared."""
         group = Group()
         for slot in width.slots:
-            op = self.graph[slot.op]
+            op, place = self._weight_of(slot)
             layer: Any = op.layer
-            item = _group_item(op, slot)
+            item = _group_item(op, place)
             if item is not None and not (self.reads_gradients and layer.weight.grad is None):
                 indices, positions = _positions(slot.axis, width.axis)
                 group.add_dep(item, indices.tolist())
@@ -70,6 +74,30 @@ class Scorer:
             return torch.ones(width.size)
         scores: torch.Tensor = score[: width.size].float().abs()
         return scores / scores.mean().clamp_min(1e-12)
+
+    def _weight_of(self, slot: Slot) -> tuple[Op, Slot]:
+        """The layer of a slot; a parameter that values are multiplied with counts as a linear one.
+
+        Its rows are the indices of the dimension.
+        """
+        op = self.graph[slot.op]
+        if op.name not in self.multiplied:
+            return op, slot
+        layer: Any = op.layer
+        linear = replace(op, kind="linear", layer=_as_linear(layer.value, slot.dim))
+        return linear, replace(slot, tensor="weight", dim=0)
+
+
+def _as_linear(value: torch.Tensor, dim: int) -> nn.Linear:
+    """A linear layer with a row of weights for each index of a dimension."""
+    linear = nn.Linear(1, 1, bias=False, device="meta")
+    linear.weight = nn.Parameter(_rows(value, dim))
+    linear.weight.grad = None if value.grad is None else _rows(value.grad, dim)
+    return linear
+
+
+def _rows(value: torch.Tensor, dim: int) -> torch.Tensor:
+    return value.detach().movedim(dim, 0).reshape(value.shape[dim], -1)
 
 
 #: Role of a layer and what a dimension of its weight is -> the pruning function for it.

@@ -127,7 +127,7 @@ class Prune(Pass):
     def _refusal(self, width: Width) -> str:
         axis = width.axis
         if not width.producers:
-            return axis.frozen or "no linear layer, convolution or embedding makes it"
+            return axis.frozen or "no layer and no product with a parameter makes it"
         if axis.frozen:
             return axis.frozen
         if axis.normalized and not self.normalized:

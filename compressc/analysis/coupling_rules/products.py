@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from compressc.analysis.arguments import argument
 from compressc.analysis.axes import Axis, factor_axis, find, freeze, leaves, set_role, unify
@@ -14,11 +14,11 @@ from compressc.ir import Op, Ref
 
 def _matmul(c: Analysis, op: Op) -> Values:
     """`matmul` and its special cases; a vector stands for a matrix of one row or column."""
-    a, b = c.axes(op.args[0]), c.axes(op.args[1])
-    return _matrix_product(a, b, c.sizes(op))
+    return _matrix_product(c, op.args[0], op.args[1], c.sizes(op))
 
 
-def _matrix_product(a: Axes, b: Axes, sizes: Sequence[int]) -> Axes:
+def _matrix_product(c: Analysis, left: Ref, right: Ref, sizes: Sequence[int]) -> Axes:
+    a, b = c.axes(left), c.axes(right)
     unify(a[-1], b[-2] if len(b) > 1 else b[0])
     heads = _matmul_heads(a) if len(a) == len(b) else []
     _set_heads(heads)
@@ -26,8 +26,15 @@ def _matrix_product(a: Axes, b: Axes, sizes: Sequence[int]) -> Axes:
         if not find(axis).frozen:  # the other one is the positions
             set_role(axis, "head width")
     rows, columns = a[-2:-1] if len(a) > 1 else (), b[-1:] if len(b) > 1 else ()
+    for ref, made in ((left, rows), (right, columns)):
+        _makes(c, ref, made)
     batch = sizes[: len(sizes) - len(rows) - len(columns)]
     return (*broadcast([a[:-2], b[:-2]], batch), *rows, *columns)
+
+
+def _makes(c: Analysis, ref: Ref, axes: Iterable[Axis]) -> None:
+    for axis in axes:
+        c.makes(ref, axis)
 
 
 def _matmul_heads(a: Axes) -> list[Axis]:
@@ -50,9 +57,9 @@ def _set_heads(axes: Sequence[Axis]) -> None:
 
 def _add_product(c: Analysis, op: Op) -> Values:
     """`addmm`, `baddbmm`, `addmv`: a product, and what is added to it."""
-    added, a, b = (c.axes(ref) for ref in op.args[:3])
+    added, left, right = op.args[:3]
     sizes = c.sizes(op)
-    return broadcast([_matrix_product(a, b, sizes), added], sizes)
+    return broadcast([_matrix_product(c, left, right, sizes), c.axes(added)], sizes)
 
 
 def _linear(c: Analysis, op: Op) -> Values:
@@ -60,6 +67,7 @@ def _linear(c: Analysis, op: Op) -> Values:
     x, weight, bias = c.axes(op.args[0]), c.axes(op.args[1]), operand(c, op, "bias")
     unify(x[-1], weight[-1])
     out = weight[:-1]
+    _makes(c, op.args[1], out)
     if bias and out:
         unify(out[0], bias[0])
     return (*x[:-1], *out)
@@ -75,6 +83,7 @@ def _bilinear(c: Analysis, op: Op) -> Values:
     unify(y[-1], weight[2])
     if bias:
         unify(weight[0], bias[0])
+    c.makes(argument(op, "weight"), weight[0])
     lead = broadcast([x[:-1], y[:-1]], [axis.size for axis in x[:-1]])
     return (*lead, weight[0])
 
@@ -89,8 +98,10 @@ def _tensordot(c: Analysis, op: Op) -> Values:
     right = [dim % len(b) for dim in argument(op, "dims_other")]
     for i, j in zip(left, right, strict=True):
         unify(a[i], b[j])
-    rest_a = (axis for dim, axis in enumerate(a) if dim not in left)
-    rest_b = (axis for dim, axis in enumerate(b) if dim not in right)
+    rest_a = [axis for dim, axis in enumerate(a) if dim not in left]
+    rest_b = [axis for dim, axis in enumerate(b) if dim not in right]
+    for ref, made in zip(op.args, (rest_a, rest_b), strict=False):
+        _makes(c, ref, made)
     return (*rest_a, *rest_b)
 
 
@@ -112,6 +123,9 @@ def _einsum(c: Analysis, op: Op) -> Values:
                 axes[name] = axis
             elif axis.size > 1:
                 unify(known, axis)
+    for i, ref in enumerate(argument(op, "tensors")):
+        others = {name for j, names in enumerate(labels) if j != i for name in names}
+        _makes(c, ref, (axes[name] for name in labels[i] if name in result and name not in others))
     if len(operands) == 2:
         _einsum_roles(labels, result, axes)
     return tuple(axes[name] for name in result)

@@ -41,6 +41,9 @@ class Analysis(Protocol):
     def produce(self, op: Op, size: int) -> Axis:
         """A fresh axis that an op's weight makes."""
 
+    def makes(self, ref: Any, axis: Axis) -> None:
+        """Declare an axis that an operand alone brings into a product: a parameter makes it."""
+
     def group(self, op: Op, axis: Axis) -> None:
         """Declare the axis of a convolution's channel groups."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch import nn
 
 from compressc.errors import CompresscError
 from compressc.frontend import export_module, import_program
-from compressc.ir import Graph, lower, verify
+from compressc.ir import Graph, Ref, lower, verify
 from tests.models import ZOO, UsedTwice
 
 
@@ -179,6 +180,68 @@ def test_attention_of_torch_comes_out_in_parts() -> None:
     assert "layers.0.self_attn.out_proj" in graph
     assert "layers.1.linear1" in graph
     assert torch.backends.mha.get_fastpath_enabled()  # left as it was
+
+
+class Decoder(nn.Module):
+    """A mask is given, and torch itself looks whether it is the causal one."""
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        super().__init__()
+        layer = nn.TransformerDecoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.layers = nn.TransformerDecoder(layer, 1)
+        self.register_buffer("mask", mask)
+
+    def forward(self, x: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+        return self.layers(x, memory, tgt_mask=self.mask)
+
+
+@pytest.mark.parametrize("which", ["causal", "banded"])
+def test_a_decoder_with_a_mask_applies_the_mask(which: str) -> None:
+    mask = nn.Transformer.generate_square_subsequent_mask(6)
+    if which == "banded":
+        mask[3, 0] = mask[5, 1] = -torch.inf
+    module = Decoder(mask).eval()
+    x, memory = torch.randn(3, 6, 8), torch.randn(3, 4, 8)
+    look = torch.nn.modules.transformer._detect_is_causal_mask
+    graph = import_program(export_module(module, (x, memory)))
+    assert torch.nn.modules.transformer._detect_is_causal_mask is look
+    with torch.no_grad():
+        torch.testing.assert_close(lower(graph)(x, memory), module(x, memory))
+
+
+@dataclass
+class Answer:
+    scores: torch.Tensor
+    hidden: list[torch.Tensor]
+    attention: torch.Tensor | None = None
+
+
+class Answers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> Answer:
+        hidden = self.inner(x).relu()
+        return Answer(self.head(hidden), [hidden])
+
+
+class Strange(Answers):
+    def forward(self, x: torch.Tensor) -> object:
+        return type("Answer", (), {"scores": self.head(self.inner(x))})()
+
+
+def test_a_data_class_that_is_returned_becomes_a_dict_of_its_fields() -> None:
+    module, x = Answers().eval(), torch.randn(5, 4)
+    graph = import_program(export_module(module, (x,)))
+    assert graph.outputs == {"scores": Ref("head"), "hidden": (Ref("relu"),)}
+    with torch.no_grad():
+        torch.testing.assert_close(lower(graph)(x)["scores"], module(x).scores)
+
+
+def test_an_object_that_is_returned_is_refused_with_what_may_be() -> None:
+    with pytest.raises(CompresscError, match=r"CC202.*return tensors in tuples, lists, dicts"):
+        export_module(Strange().eval(), (torch.randn(5, 4),))
 
 
 def test_packed_attention_weights_are_split_into_layers() -> None:
