@@ -14,6 +14,7 @@ from compressc.ir import Graph
 from compressc.pipeline import Context, Pass
 from compressc.training import reestimate_behind
 from compressc_prune.cut import cut_widths
+from compressc_prune.factors import INSTEAD, cofactors, doubled
 from compressc_prune.importance import Scorer
 from compressc_prune.proof import prove
 from compressc_prune.verdicts import NORMALIZED, verdicts, what, with_culprit
@@ -87,10 +88,12 @@ class Prune(Pass):
     def _refused(self, found: Coupling) -> dict[Axis, str]:
         """Leaf axis of each width -> why it must not be cut, or nothing."""
         stale = {leaf: f"a size of %{op} would not follow" for leaf, op in found.stale.items()}
-        return {
-            width.axis: self._refusal(width) or stale.get(width.axis, "")
-            for width in found.widths()
+        widths = found.widths()
+        refused = {
+            width.axis: self._refusal(width) or stale.get(width.axis, "") for width in widths
         }
+        free = [width for width in widths if not refused[width.axis]]
+        return refused | dict.fromkeys(doubled(free, cofactors(found)), INSTEAD)
 
     def _spared(
         self, found: Coupling, refused: Mapping[Axis, str], kept: Mapping[Width, torch.Tensor]
@@ -112,8 +115,13 @@ class Prune(Pass):
     ) -> None:
         """A note for each width, and one for each op with parameters that no width spoke for."""
         told: set[str] = set()
+        pairs = cofactors(found)
+        cut = {width.axis for width in kept}
         for width in found.widths():
-            if width.producers:
+            axis = width.axis
+            if axis.frozen and not axis.role and cut & pairs.get(axis, set()):
+                told.update(width.producers)  # the other factor speaks for the channels
+            elif width.producers:
                 reason = with_culprit(spared.get(width.axis, ""), width.axis, width.producers)
                 text = f"skipped {what(width)}: {reason}"
                 if width in kept:
@@ -122,7 +130,8 @@ class Prune(Pass):
                 told.update(width.producers)
         for name, verdict in verdicts(graph, found, kept, spared).items():
             if name not in told and parameters_of(graph[name]) and not verdict.tensors:
-                ctx.note(name, f"skipped: {verdict.text}")
+                acts = verdict.outcome == "does"
+                ctx.note(name, verdict.text if acts else f"skipped: {verdict.text}")
 
     def _refusal(self, width: Width) -> str:
         axis = width.axis

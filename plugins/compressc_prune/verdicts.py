@@ -59,7 +59,10 @@ class _Verdicts:
             touched = {
                 slot.tensor for slot in slots if any(leaf in self.cut for leaf in leaves(slot.axis))
             }
-            return Verdict.does(self._action(op, cut), *touched)
+            action = self._action(op, cut)
+            if own and not touched:
+                action += f"; its own width stays: {self._reason(op, own)}"
+            return Verdict.does(action, *touched)
         blocked = self.found.reasons.get(op.name)
         read = [*seen, *(leaf for name in op.inputs for leaf in self._leaves(name))]
         if not parameters_of(op) and not self.made.intersection(read if blocked else seen):

@@ -140,9 +140,9 @@ bernoulli nan_to_num
 """
 #: Other names of element-wise ops, which torch tags under their first name alone.
 _POINTWISE = """
-absolute arccos arccosh arcsin arcsinh arctan arctan2 arctanh complex divide fix floor_divide
-greater greater_equal hardswish less less_equal masked_fill multiply negative not_equal polar rsub
-subtract true_divide where
+__and__ __or__ __xor__ __lshift__ __rshift__ absolute arccos arccosh arcsin arcsinh arctan arctan2
+arctanh complex divide fix floor_divide greater greater_equal hardswish less less_equal
+masked_fill multiply negative not_equal polar rsub subtract true_divide where
 """
 #: Ops whose result has the axes of their first operand. All overloads of a name are alike.
 SAME: dict[str, Rule] = dict.fromkeys([*names_of("same", "cast"), *_SAME.split()], _same)
@@ -152,7 +152,7 @@ RULES: dict[str, Rule] = {
     "quantized_decomposed.dequantize_per_tensor": _same,
     "aten.broadcast_tensors": _broadcast_tensors,
     "aten.cosine_similarity": _similarity(_sums, last=False),
-    "aten.pairwise_distance": _similarity(_measures, last=True),
+    "aten.pairwise_distance": _similarity(_sums, last=True),
 }
 #: Name of an ATen op, without its overload -> rule.
 FAMILIES: dict[str, Rule] = {
