@@ -451,21 +451,6 @@ def test_the_start_is_scored_with_the_statistics_it_came_with():
     assert float(model[1].running_mean[0]) == 7.0
 
 
-def test_the_rate_is_tried_on_other_batches_than_the_direction_is_from():
-    class Fixed:
-        def __len__(self):
-            return 4
-
-        def epoch(self, generator):  # two that would go 0.006 far, two that would go 0.0012
-            return iter([0.006, 0.006, 0.0012, 0.0012])
-
-    model = nn.Linear(1, 1, bias=False)
-    nn.init.zeros_(model.weight)
-    lesson = Lesson(Fixed(), lambda m, goal: (m.weight - goal).pow(2).sum(), lambda m: 0.0)
-    result = train(model, lesson, Recipe(1, None, weight_decay=0.0))
-    assert result.rate == pytest.approx(0.5 * 1e-5 * 2**7)  # 0.00128 is nearest to 0.0012
-
-
 @pytest.mark.parametrize(("seed", "same"), [(3, True), (4, False)])
 def test_the_seed_decides_the_order(seed, same):
     def order(seed):
