@@ -209,8 +209,8 @@ def _parse_origin(text: str) -> tuple[tuple[str, ...], dict[int, tuple[int, ...]
 
 
 def _run(text: str) -> range:
-    first, _, last = text.partition("-")
-    run = range(int(first), int(last or first) + 1)
+    first, dash, last = text.partition("-")
+    run = range(int(first), int(last if dash else first) + 1)
     if len(run) > _MOST_KEPT:
         raise ValueError(f"more than {_MOST_KEPT} kept indices")
     return run

@@ -11,7 +11,7 @@ from compressc.backend import Backend, emit_proved, is_quantized, prove
 from compressc.backend.integers import full_range_layers
 from compressc.data import Split
 from compressc.errors import CompresscError
-from compressc.ir import Ref, lower
+from compressc.ir import Ref, lower, parse_graph
 from compressc.tasks import Response, Task
 
 
@@ -175,6 +175,28 @@ def test_which_weights_need_vnni():
     assert full_range_layers(quantized_graph(64)) == []
     assert full_range_layers(quantized_graph(65)) == ["conv", "fc"]
     assert full_range_layers(float_graph()) == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "needs"),
+    [(8, []), (4, ["conv"]), (1, ["conv"])],  # sums of 1, 2 and 8 channels in one position
+)
+def test_a_depthwise_convolution_adds_no_channels_in_pairs(groups, needs):
+    pair = "quantized_decomposed.{}quantize_per_tensor({}, 0.03, 120, 0, 255, dtype.u8)"
+    inside = 8 // groups
+    graph = parse_graph(
+        "graph g(%x: f32[b,8,6,6]) {\n"
+        f"  %q = {pair.format('', '%x')} : u8[b,8,6,6]\n"
+        f"  %dq = {pair.format('de', '%q')} : f32[b,8,6,6]\n"
+        f"  %conv = quantized_conv2d(%dq) {{in=8, out=8, kernel=3, padding=1, groups={groups}}} "
+        "@bias @weight @scale : f32[b,8,6,6]\n  return %conv\n}",
+        {
+            "weight": torch.full((8, inside, 3, 3), 127, dtype=torch.int8),
+            "scale": torch.ones(8),
+            "bias": torch.zeros(8),
+        },
+    )
+    assert full_range_layers(graph) == needs
 
 
 def test_one_sample_is_enough(tmp_path):

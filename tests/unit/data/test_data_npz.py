@@ -150,6 +150,18 @@ def test_each_sample_is_in_memory_once(tmp_path, layout):
         assert part.labels[:500].equal(torch.from_numpy(y)[rows])
 
 
+@pytest.mark.parametrize("columns_first", [False, True])
+def test_rows_come_in_the_order_of_their_part(tmp_path, monkeypatch, columns_first):
+    monkeypatch.setattr(npz, "BLOCK", 3 * 16)  # three rows
+    np.savez(tmp_path / "d.npz", x=np.asfortranarray(X) if columns_first else X)
+    parts = (np.array([150, 2, 9, 1]), np.array([7, 0]))
+    with npz.open_archive(tmp_path / "d.npz") as archive:
+        first, second = archive.divide("x", parts)
+        assert np.array_equal(first, X[[150, 2, 9, 1]])
+        assert np.array_equal(second, X[[7, 0]])
+        assert np.array_equal(archive.read("x"), X)
+
+
 def test_small_blocks_and_the_last_one(tmp_path, monkeypatch):
     monkeypatch.setattr(npz, "BLOCK", 7 * 16)  # seven rows; 200 are no multiple
     np.savez(tmp_path / "d.npz", x=X, y=Y)

@@ -48,6 +48,21 @@ def test_pipes_devices_and_folders(bundle: Path, name: str) -> None:
     refused(bundle, "a folder", name)
 
 
+def test_a_text_without_end_is_not_read(bundle: Path) -> None:
+    os.truncate(bundle / "graph.txt", 1 << 40)  # zeros that take no room on the disk
+    refused(bundle, "bytes, more than", "graph.txt")
+
+
+@pytest.mark.parametrize("runs", ["0-999999999999", "0-9-9", "0-", "-3", "7-2-1"])
+def test_kept_indices_of_another_form(runs: str) -> None:
+    text = f"graph g(%x: f32[b,4]) {{\n  %z = relu(%x) : f32[b,4] # from z kept 1:{runs}\n"
+    started = time.perf_counter()
+    with pytest.raises(CompresscError) as caught:
+        parse_graph(text + "  return %z\n}")
+    assert caught.value.code == "CC402"
+    assert time.perf_counter() - started < 2
+
+
 @pytest.mark.parametrize("order", ['{"nope":[1,0]}', "[1]", '{"0.weight":[7,9]}', "{", '{"a":3}'])
 def test_memory_orders_of_another_form(bundle: Path, order: str) -> None:
     path = bundle / "weights.safetensors"

@@ -57,6 +57,12 @@ def test_equal_masks_count_for_nothing():
     assert fidelity(torch.full((1, 2), math.inf), torch.full((1, 2), math.inf)).cosine == 1
 
 
+def test_infinities_of_other_signs_are_no_agreement():
+    low, high = torch.tensor([[1.0, -math.inf]]), torch.tensor([[1.0, math.inf]])
+    assert fidelity(low, high).max_abs_error == math.inf
+    assert fidelity(low, high).cosine == 0
+
+
 def test_zero_outputs():
     zero = torch.zeros(2, 2)
     assert fidelity(zero, zero).relative_rms_error == 0
