@@ -336,7 +336,7 @@ def llama_child(layers: str) -> dict[str, Any]:
     """Load and inspect a Llama of 1.1 billion parameters (22 layers) on the meta device."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from compressc.analysis import cost_rows, total_cost
+    from compressc.analysis import op_costs, total_cost
 
     config = LlamaConfig(
         num_hidden_layers=int(layers), hidden_size=2048, intermediate_size=5632,
@@ -354,10 +354,11 @@ def llama_child(layers: str) -> dict[str, Any]:
     load = time.perf_counter() - start
     names = [str(size) for size in loaded.graph.type_of(loaded.graph.inputs[0].name).shape]
     sizes = dict.fromkeys(names, 8)
-    text, rows = str(loaded.graph), list(cost_rows(loaded.graph, **sizes))
+    text, costs = str(loaded.graph), op_costs(loaded.graph, **sizes).values()
+    counted = sum(cost.parameters > 0 or cost.macs > 0 for cost in costs)
     total = total_cost(loaded.graph, **sizes)
     coupled = couple(loaded.graph).widths()
-    return {"ops": len(loaded.graph), "counted": len(rows), "characters": len(text),
+    return {"ops": len(loaded.graph), "counted": counted, "characters": len(text),
             "parameters": total.parameters, "widths": len(coupled), "load": load,
             "all": time.perf_counter() - start, "before": before,
             "peak": resident("VmHWM")}  # fmt: skip

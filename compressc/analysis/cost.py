@@ -193,10 +193,3 @@ def result_bytes(op: Op, size_of: SizeOf) -> Any:
                 count = count * size_of(size)
             total = total + count
     return total
-
-
-def cost_rows(graph: Graph, **dimensions: int) -> Iterable[tuple[Op, Cost]]:
-    """(op, cost) of the ops that hold weights or multiply, in order."""
-    for name, cost in op_costs(graph, **dimensions).items():
-        if cost.parameters or cost.macs:
-            yield graph[name], cost

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from types import TracebackType
 
 import torch
 
@@ -64,12 +63,7 @@ class Teacher(AbstractContextManager["Teacher"]):
         self._scratch = tempfile.TemporaryDirectory()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._files.clear()
         self._scratch.cleanup()
 

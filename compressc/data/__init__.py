@@ -5,6 +5,6 @@ into a `Dataset` of three `Split`s. What the protocol asks of a foreign object i
 """
 
 from compressc.data.dataset import Dataset, Split, as_dataset
-from compressc.data.opening import dataset_names, open_dataset
+from compressc.data.opening import open_dataset
 
-__all__ = ["Dataset", "Split", "as_dataset", "dataset_names", "open_dataset"]
+__all__ = ["Dataset", "Split", "as_dataset", "open_dataset"]

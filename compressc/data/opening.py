@@ -8,14 +8,9 @@ from compressc.data.arrays import bad
 from compressc.data.dataset import Dataset, as_dataset
 from compressc.data.files import call_function, read_npz
 from compressc.errors import CompresscError
-from compressc.plugins import DATASETS, find, load, origin
+from compressc.plugins import DATASETS, load, origin
 
 FORMS = "a name, file.npz or file.py:function"
-
-
-def dataset_names() -> list[str]:
-    """Names of the installed data sets, sorted; none of them is loaded."""
-    return list(find(DATASETS))
 
 
 def open_dataset(spec: str | Path | Dataset | object) -> Dataset:

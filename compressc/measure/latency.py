@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from time import perf_counter_ns, process_time_ns
-from types import TracebackType
 from typing import Literal
 
 import numpy as np
@@ -241,11 +240,6 @@ class _NoGarbageCollection(AbstractContextManager[None]):
         gc.collect()
         gc.disable()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if self._was_on:
             gc.enable()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import torch
@@ -117,6 +117,7 @@ class Pass(Configured, ABC):
         name, version: see `Configured`.
         effect: `exact` passes keep every output up to rounding, and the pipeline checks that.
         needs: of `data` and `labels`.
+        reads_target: what its result depends on of `ctx.target`; all of it where it does not say.
         after, before: other passes -> why this one must come after (before) them where both run.
         prelude: passes that the pipeline puts in front of this one where they are missing.
     """
@@ -125,6 +126,7 @@ class Pass(Configured, ABC):
 
     effect: ClassVar[Literal["exact", "lossy"]] = "lossy"
     needs: ClassVar[frozenset[str]] = frozenset()
+    reads_target: ClassVar[frozenset[str]] = frozenset(part.name for part in fields(Target))
     after: ClassVar[Mapping[str, str]] = {}
     before: ClassVar[Mapping[str, str]] = {}
     prelude: ClassVar[tuple[str, ...]] = ()

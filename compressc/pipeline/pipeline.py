@@ -137,14 +137,14 @@ class Pipeline:
         self, pass_: Pass, before: Graph, origin: str, context: Context, made: Mapping[str, str]
     ) -> str:
         """Everything that the result depends on."""
-        target = context.target
+        target = {name: getattr(context.target, name) for name in sorted(pass_.reads_target)}
         return PassCache.key(
             {
                 "graph": graph_hash(before),
                 "teacher": origin,
                 "data": self.data.fingerprint if self.data is not None else None,
                 "task": self.task.cache_key() if self.task is not None else None,
-                "target": [target.instruction_set, target.device, target.threads],
+                "target": target,
                 "seed": self.seed,
                 "conditions": made,
                 "pass": pass_.cache_key(),

@@ -53,6 +53,7 @@ class Distill(Pass):
     """
 
     name: ClassVar[str] = "distill"
+    reads_target: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[frozenset[str]] = frozenset({"data"})
     after: ClassVar[Mapping[str, str]] = {
         "prune": "distillation recovers what pruning cuts",

@@ -27,6 +27,7 @@ class LowRank(Pass):
 
     name: ClassVar[str] = "lowrank"
     effect: ClassVar[Literal["exact", "lossy"]] = "lossy"
+    reads_target: ClassVar[frozenset[str]] = frozenset()
     before: ClassVar[Mapping[str, str]] = {
         "distill": "distillation recovers what factorization loses",
         "quant": "int8 weights cannot be factorized",

@@ -35,6 +35,7 @@ class Prune(Pass):
 
     name: ClassVar[str] = "prune"
     effect: ClassVar[Literal["exact", "lossy"]] = "lossy"
+    reads_target: ClassVar[frozenset[str]] = frozenset()
     before: ClassVar[Mapping[str, str]] = {
         "distill": "distillation recovers what pruning loses",
         "quant": "int8 weights cannot be sliced without calibrating again",

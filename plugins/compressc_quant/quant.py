@@ -47,6 +47,7 @@ class Quant(Pass):
 
     name: ClassVar[str] = "quant"
     effect: ClassVar[Literal["exact", "lossy"]] = "lossy"
+    reads_target: ClassVar[frozenset[str]] = frozenset({"instruction_set"})
     needs: ClassVar[frozenset[str]] = frozenset({"data"})
     after: ClassVar[Mapping[str, str]] = {
         "prune": "channels cannot be cut once weights are int8",

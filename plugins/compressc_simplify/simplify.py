@@ -27,6 +27,7 @@ class Simplify(Pass):
 
     name: ClassVar[str] = "simplify"
     effect: ClassVar[Literal["exact", "lossy"]] = "exact"
+    reads_target: ClassVar[frozenset[str]] = frozenset()
     after: ClassVar[Mapping[str, str]] = {
         "distill": "training needs the batch norms and dropouts that simplify removes",
     }

@@ -23,6 +23,7 @@ class Sparsify24(Pass):
 
     name: ClassVar[str] = "sparsify24"
     needs: ClassVar[frozenset[str]] = frozenset()
+    reads_target: ClassVar[frozenset[str]] = frozenset()
     before: ClassVar[Mapping[str, str]] = {
         "quant": "int8 weights are rounded, so that the smallest cannot be told",
     }

@@ -17,6 +17,7 @@ from compressc.fingerprint import fingerprint
 from compressc.ir import graph_hash
 from compressc.kernels.dispatch import using
 from compressc.pipeline import Pass, PassCache, Pipeline, conditions, default_cache_folder, stored
+from compressc.target import Target
 from tests.unit.pipeline.pipeline_passes import Noise, Scale, data, small_graph
 
 pytestmark = pytest.mark.usefixtures("passes")
@@ -400,3 +401,21 @@ def test_a_cached_graph_trains(tmp_path):
     run(tmp_path)
     graph = run(tmp_path)[0].graph
     assert all(isinstance(t, torch.nn.Parameter) for t in graph.tensors().values())
+
+
+OTHER_TARGETS = {
+    "backends": Target(backends=("onnx",)),
+    "batches": Target(batches=(8,)),
+    "threads": Target(threads=2),
+    "instruction_set": Target(instruction_set="neon"),
+}
+
+
+@pytest.mark.parametrize("part", OTHER_TARGETS)
+def test_a_result_is_for_what_its_pass_reads_of_the_target(tmp_path, monkeypatch, part):
+    run(tmp_path)
+    assert not run(tmp_path, target=OTHER_TARGETS[part])[0].cached, "a pass that does not say"
+    monkeypatch.setattr(Scale, "reads_target", frozenset({part}))
+    run(tmp_path)
+    for name, target in OTHER_TARGETS.items():
+        assert run(tmp_path, target=target)[0].cached == (name != part)
