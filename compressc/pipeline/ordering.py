@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from compressc.errors import CompresscError
+from compressc.ir import Graph
 from compressc.pipeline.options import parse_pass
 from compressc.pipeline.pass_ import Pass, TransferSet
 
@@ -60,3 +63,25 @@ def _check_needs(pass_: Pass, data: TransferSet | None) -> None:
         )
     if "labels" in pass_.requirements and data is not None and data.train.labels is None:
         raise CompresscError("CC105", f"pass '{pass_.name}' needs labels", got="a data set without")
+
+
+def require_floats(passes: Sequence[Pass], graph: Graph) -> None:
+    """See that every pass takes weights of the model's dtypes, before any work.
+
+    Raises:
+        CompresscError: CC105 naming the pass and the dtype.
+    """
+    found = {t.dtype for t in graph.tensors().values() if t.is_floating_point()}
+    for pass_ in passes:
+        other = found - pass_.floats if pass_.floats is not None else set()
+        if other and pass_.floats is not None:
+            raise CompresscError(
+                "CC105",
+                f"pass '{pass_.name}' needs a model in {_names(pass_.floats)}",
+                got=_names(other),
+                hint="--dtype float32 converts it",
+            )
+
+
+def _names(dtypes: Iterable[torch.dtype]) -> str:
+    return " or ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))

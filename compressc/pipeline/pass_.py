@@ -118,6 +118,7 @@ class Pass(Configured, ABC):
         effect: `exact` passes keep every output up to rounding, and the pipeline checks that.
         needs: of `data` and `labels`.
         reads_target: what its result depends on of `ctx.target`; all of it where it does not say.
+        floats: dtypes of weights that it can work on; None for all.
         after, before: other passes -> why this one must come after (before) them where both run.
         prelude: passes that the pipeline puts in front of this one where they are missing.
     """
@@ -127,6 +128,7 @@ class Pass(Configured, ABC):
     effect: ClassVar[Literal["exact", "lossy"]] = "lossy"
     needs: ClassVar[frozenset[str]] = frozenset()
     reads_target: ClassVar[frozenset[str]] = frozenset(part.name for part in fields(Target))
+    floats: ClassVar[frozenset[torch.dtype] | None] = None
     after: ClassVar[Mapping[str, str]] = {}
     before: ClassVar[Mapping[str, str]] = {}
     prelude: ClassVar[tuple[str, ...]] = ()

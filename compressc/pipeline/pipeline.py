@@ -16,7 +16,7 @@ from compressc.ir import Graph, check_finite, graph_hash, random_inputs, verify
 from compressc.pipeline.cache import PassCache
 from compressc.pipeline.conditions import conditions
 from compressc.pipeline.exactness import check_exact
-from compressc.pipeline.ordering import Step, plan
+from compressc.pipeline.ordering import Step, plan, require_floats
 from compressc.pipeline.pass_ import Context, Pass, Progress, TransferSet
 from compressc.pipeline.seeding import seeded
 from compressc.pipeline.stored import Facts
@@ -87,6 +87,7 @@ class Pipeline:
         steps = plan(self.passes, self.data)
         verify(teacher)
         check_finite(teacher)
+        require_floats([step.pass_ for step in steps], teacher)
         results: list[PassResult] = []
         graph, origin = teacher, graph_hash(teacher)
         for step in steps:

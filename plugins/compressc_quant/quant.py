@@ -49,6 +49,7 @@ class Quant(Pass):
     effect: ClassVar[Literal["exact", "lossy"]] = "lossy"
     reads_target: ClassVar[frozenset[str]] = frozenset({"instruction_set"})
     needs: ClassVar[frozenset[str]] = frozenset({"data"})
+    floats: ClassVar[frozenset[torch.dtype]] = frozenset({torch.float32})
     after: ClassVar[Mapping[str, str]] = {
         "prune": "channels cannot be cut once weights are int8",
         "lowrank": "an int8 weight cannot be factorized",

@@ -14,10 +14,12 @@ from pydantic import ValidationError
 from quant_nets import Levels, Tied, imported, random_data
 from torch import nn
 
+from compressc.data import Dataset, Split
 from compressc.errors import CompresscError
 from compressc.ir import graph_hash, load_bundle, lower, parse_graph, save_bundle, verify
-from compressc.pipeline import Context
+from compressc.pipeline import Context, Pipeline
 from compressc.target import Target
+from compressc.testing import export_graph
 
 SNAPSHOT = Path(__file__).parent / "residual.ir"
 
@@ -244,3 +246,11 @@ def test_it_declares_its_order_and_documents_its_options():
     assert set(Quant.after) >= {"prune", "lowrank", "distill"}
     assert Quant.prelude == ("simplify",)
     assert all(field.description for field in Quant.model_fields.values())
+
+
+def test_a_model_in_other_floats_is_refused_before_any_work():
+    graph = export_graph(nn.Linear(4, 4).bfloat16(), torch.zeros(3, 4, dtype=torch.bfloat16))
+    part = Split((torch.zeros(8, 4, dtype=torch.bfloat16),))
+    with pytest.raises(CompresscError, match="'quant' needs a model in float32") as caught:
+        Pipeline([Quant()], Dataset("zeros", part, part, part)).run(graph)
+    assert (caught.value.code, caught.value.got) == ("CC105", "bfloat16")

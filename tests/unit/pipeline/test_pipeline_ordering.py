@@ -3,9 +3,13 @@ from __future__ import annotations
 from typing import ClassVar
 
 import pytest
+import torch
+from torch import nn
 
 from compressc.errors import CompresscError
-from compressc.pipeline import Pipeline, parse_passes, plan
+from compressc.ir import Graph
+from compressc.pipeline import Context, Pipeline, parse_passes, plan
+from compressc.testing import export_graph
 from tests.unit.pipeline.pipeline_passes import Scale, data, small_graph
 
 pytestmark = pytest.mark.usefixtures("passes")
@@ -69,3 +73,30 @@ def test_after_counts_as_before_does():
         plan([Late(), *noise], None)
     assert (caught.value.code, caught.value.hint) == ("CC104", "noise would blur it")
     assert [step.pass_.name for step in plan([*noise, Late()], None)] == ["noise", "late"]
+
+
+def in_floats(dtype: torch.dtype) -> Graph:
+    layer = nn.Sequential(nn.Linear(4, 4), nn.ReLU()).to(dtype)
+    return export_graph(layer, torch.zeros(3, 4, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_pass_for_float32_says_so_before_any_work(dtype):
+    ran = []
+
+    class Single(Scale):
+        name: ClassVar[str] = "single"
+        floats: ClassVar[frozenset[torch.dtype]] = frozenset({torch.float32})
+
+        def run(self, graph: Graph, ctx: Context) -> None:
+            ran.append(graph)
+
+    with pytest.raises(CompresscError) as caught:
+        Pipeline([Single()]).run(in_floats(dtype))
+    error = caught.value
+    assert (error.code, error.wanted) == ("CC105", "pass 'single' needs a model in float32")
+    assert error.got == str(dtype).removeprefix("torch.")
+    assert "--dtype float32" in error.hint
+    assert not ran
+    Pipeline([Single()]).run(in_floats(torch.float32))
+    assert len(ran) == 1
