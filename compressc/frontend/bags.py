@@ -1,4 +1,4 @@
-"""Bags of embeddings as look-ups and sums while a model is traced.
+"""Bags of embeddings as look-ups and sums, while a model is traced and in programs traced before.
 
 `aten.embedding_bag` has bookkeeping results that no other operator and no runtime knows; a look-up
 is a layer, which passes and formats take.
@@ -12,6 +12,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+#: Calls with (weight, ids, offsets, ...), which look up and reduce; result 0 is what they are for.
+CALLS = (
+    "aten.embedding_bag",
+    "aten.embedding_bag.padding_idx",
+    "aten._embedding_bag",
+    "aten._embedding_bag_forward_only",
+)
+_MODES = ("sum", "mean", "max")
 
 
 @contextmanager
@@ -95,3 +106,71 @@ def _of_offsets(
         return torch.where(counts > 0, found, 0.0)
     total = zeros.index_add(0, bags, rows * kept)
     return total if mode == "sum" else total / counts.clamp_min(1)
+
+
+def body_of(call: fx.Node) -> tuple[fx.GraphModule, list[fx.Node]] | None:
+    """What one of `CALLS` computes, as a graph of a look-up and a reduction, and its operands.
+
+    Bags of one length, which torch flattens and gives offsets of even steps, are rows again.
+
+    Returns:
+        None where the bookkeeping results are read, too.
+    """
+    if any(user.args[1] != 0 and user.users for user in call.users):
+        return None
+    names = [argument.name for argument in call.target._schema.arguments]  # type: ignore[union-attr]
+    given: dict[str, Any] = {**dict(zip(names, call.args, strict=False)), **call.kwargs}
+    tensors = {key: given.get(key) for key in ("indices", "offsets", "per_sample_weights")}
+    last, padding = bool(given.get("include_last_offset")), given.get("padding_idx")
+    if padding is not None and padding < 0 and call.target.name().startswith("aten::_"):  # type: ignore[union-attr]
+        padding = None  # how the inner forms write it
+    if not last and (rows := _as_rows(tensors)) is not None:
+        tensors = rows
+    used = {key: node for key, node in tensors.items() if node is not None}
+
+    def body(weight: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        by_name = dict(zip(used, values, strict=True))
+        return _bag(
+            None,
+            by_name["indices"],
+            weight,
+            by_name.get("offsets"),
+            mode=_MODES[given.get("mode", 0)],
+            per_sample_weights=by_name.get("per_sample_weights"),
+            include_last_offset=last,
+            padding_idx=padding,
+        )
+
+    operands = [given["weight"], *used.values()]
+    with torch.no_grad():
+        module = make_fx(body, tracing_mode="symbolic")(*(node.meta["val"] for node in operands))
+    for node in module.graph.nodes:
+        node.meta["nn_module_stack"] = call.meta.get("nn_module_stack")
+    return module, operands
+
+
+def _as_rows(tensors: dict[str, fx.Node | None]) -> dict[str, fx.Node | None] | None:
+    """Ids [bags, n] and weights of what `F.embedding_bag` made flat, where it was that."""
+    found: dict[str, fx.Node | None] = {"indices": None, "per_sample_weights": None}
+    starts = tensors["offsets"]
+    if starts is None or _name(starts) != "arange.start_step" or starts.args[0] != 0:
+        return None
+    for key in found:
+        flat = tensors[key]
+        if flat is None:
+            continue
+        source = flat.args[0] if flat.args else None
+        if _name(flat) not in ("reshape", "view") or not isinstance(source, fx.Node):
+            return None
+        step = starts.args[2]
+        bags = (*starts.meta["val"].shape, step.meta["val"] if isinstance(step, fx.Node) else step)
+        # as texts: a comparison of open sizes would close them
+        if [*map(str, source.meta["val"].shape)] != [*map(str, bags)]:
+            return None
+        found[key] = source
+    return found
+
+
+def _name(node: fx.Node) -> str:
+    target = node.target
+    return str(target).removeprefix("aten.").removesuffix(".default")

@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from compressc.errors import CompresscError
+from compressc.frontend import bags
 from compressc.frontend.held import HeldTensors
 from compressc.frontend.inputs.dimensions import OpenDimensions
 from compressc.frontend.naming import call_stem, layer_stem
@@ -187,6 +188,8 @@ class _Importer:
             return
         if kind in _REGIONS:
             self.values[node] = self._inline(node, kind)
+        elif kind in bags.CALLS and (found := bags.body_of(node)) is not None:
+            self.values[node] = self._inlined(*found) + (None,) * (len(node.meta["val"]) - 1)
         elif kind == "getitem" and isinstance(whole := self.values.get(_first(node)), tuple):
             self.values[node] = whole[operator.index(node.args[1])]  # type: ignore[arg-type]
         elif kind in _ALIASES | _COPIES and _changes_nothing(kind, node):
@@ -247,7 +250,9 @@ class _Importer:
         body = node.args[_REGIONS[kind]]
         assert isinstance(body, fx.Node)
         module = getattr(body.graph.owning_module, str(body.target))
-        operands = node.args[_REGIONS[kind] + 1 :]
+        return self._inlined(module, node.args[_REGIONS[kind] + 1 :])
+
+    def _inlined(self, module: fx.GraphModule, operands: Sequence[Any]) -> Any:
         inner = [n for n in module.graph.nodes if n.op == "placeholder"]
         for place, operand in zip(inner, operands, strict=True):
             if isinstance(operand, fx.Node) and operand in self.held:

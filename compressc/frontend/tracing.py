@@ -16,7 +16,7 @@ from compressc.frontend.guards import check_guards
 from compressc.frontend.importer import import_program
 from compressc.frontend.inputs.arguments import Example, arguments_of
 from compressc.frontend.inputs.specs import ConstantSpec, InputSpec
-from compressc.ir import Graph, TensorType, verify
+from compressc.ir import Graph, TensorType, symbol, verify
 from compressc.ir.types import Size
 
 Specs = Sequence[InputSpec | ConstantSpec]
@@ -60,7 +60,7 @@ def trace_graph(
 def _trace(module: nn.Module, example: Example, specs: Specs, name: str) -> tuple[Graph, Notes]:
     program = export_module(module, example, specs=specs)
     letters = [spec.type.shape for spec in specs if isinstance(spec, InputSpec)]
-    graph = import_program(program, name, letters)
+    graph = import_program(program, name, letters or _one_batch(example))
     check_guards(module, program, graph)
     folded = fold_weights(graph)
     verify(graph)
@@ -69,6 +69,16 @@ def _trace(module: nn.Module, example: Example, specs: Specs, name: str) -> tupl
         *folded,
         *fixed_dimensions(graph, letters),
     )
+
+
+def _one_batch(example: Example) -> list[Sequence[Size]]:
+    """Shapes that say that inputs with as many rows as the first one share its batch.
+
+    Samples are of one length, also where the model itself would take others (`h.gather(1, at)`).
+    """
+    shapes = [tensor.shape for tensor in arguments_of(example).tensors]
+    rows = next((shape[0] for shape in shapes if shape), None)
+    return [(symbol("b"), *shape[1:]) if shape and shape[0] == rows else () for shape in shapes]
 
 
 def fixed_dimensions(graph: Graph, shapes: Sequence[Sequence[Size]]) -> Iterator[str]:

@@ -67,6 +67,49 @@ def test_bags_by_offsets(mode: str, last: bool) -> None:
     assert F.embedding_bag.__module__ == "torch.nn.functional"
 
 
+D = torch.export.Dim.DYNAMIC
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("padding", [None, 2])
+@pytest.mark.parametrize("core", [False, True])
+def test_bags_of_a_program_that_was_exported_elsewhere(
+    mode: str, padding: int | None, core: bool
+) -> None:
+    torch.manual_seed(0)
+    module = Bags(mode=mode, padding_idx=padding).eval()
+    ids = torch.randint(0, 20, (6, 4))
+    ids[0] = 2  # a whole bag of padding
+    program = torch.export.export(module, (ids,), dynamic_shapes=({0: D},))
+    graph = load_model(program.run_decompositions() if core else program).graph
+    assert [op.kind for op in graph][:2] == ["input", "embedding"]
+    assert graph["bags"].lineage == ("bags",)
+    more = torch.cat([ids, ids.flip(0)])
+    torch.testing.assert_close(lower(graph)(more), module(more))
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_bags_by_offsets_of_a_program_that_was_exported_elsewhere(last: bool) -> None:
+    module = Ragged(mode="mean", padding_idx=3, include_last_offset=last).eval()
+    ids = torch.randint(0, 20, (9,))
+    ids[3:5] = 3
+    offsets = torch.cat([OFFSETS, torch.tensor([9])]) if last else OFFSETS
+    program = torch.export.export(module, (ids, offsets), dynamic_shapes=({0: D}, {0: D}))
+    graph = load_model(program).graph
+    assert "embedding" in [op.kind for op in graph]
+    fewer = torch.tensor([0, 4, 6])  # other sizes than it was traced with
+    torch.testing.assert_close(lower(graph)(ids[:6], fewer), module(ids[:6], fewer))
+
+
+def test_weights_of_each_sample_of_a_program_that_was_exported_elsewhere() -> None:
+    module = Bags(mode="sum").eval()
+    ids, weights = torch.randint(0, 20, (6, 4)), torch.randn(6, 4)
+    program = torch.export.export(module, (ids, weights), dynamic_shapes=({0: D}, {0: D}))
+    graph = load_model(program).graph
+    assert [op.kind for op in graph if op.kind == "embedding"]
+    torch.testing.assert_close(lower(graph)(ids[:4], weights[:4]), module(ids[:4], weights[:4]))
+
+
 def test_bags_can_be_compressed() -> None:
     module = Bags(mode="mean").eval()
     compiled = compressc.compile(module, "prune", inputs=["ids: i64[b,4]"], cache=None)

@@ -93,8 +93,36 @@ class Folded(nn.Module):
 
 
 def test_a_batch_that_decides_is_refused() -> None:
-    with pytest.raises(CompresscError, match=r"CC401.*true only where"):
+    with pytest.raises(CompresscError, match=r"CC401.*true only where.*other batch sizes"):
         load_model(Folded(), example=(torch.randn(3, 6),))
+
+
+class LastStep(nn.Module):
+    """Takes the last valid step of each sequence, and would take fewer sequences than lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.out = nn.Embedding(9, 8), nn.Linear(8, 3)
+
+    def forward(self, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        x = self.words(ids)
+        last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, x.shape[2])
+        return self.out(x.gather(1, last).squeeze(1))
+
+
+def test_samples_share_their_batch_though_the_model_would_take_others() -> None:
+    module, ids = LastStep().eval(), torch.randint(0, 9, (6, 7))
+    lengths = torch.randint(1, 8, (6,))
+    graph = load_model(module, example=(ids, lengths)).graph
+    assert [str(graph.type_of(op.name)) for op in graph.inputs] == ["i64[b,7]", "i64[b]"]
+    torch.testing.assert_close(lower(graph)(ids[:4], lengths[:4]), module(ids[:4], lengths[:4]))
+
+
+def test_two_letters_for_one_batch_are_answered_with_a_way_on() -> None:
+    ids, lengths = torch.randint(0, 9, (6, 7)), torch.randint(1, 8, (4,))
+    spec = ["ids: i64[b,7]", "lengths: i64[n]"]
+    with pytest.raises(CompresscError, match=r"CC401.*true only where.*get one letter"):
+        load_model(LastStep(), example=(ids, lengths), input_spec=spec)
 
 
 class ManyLengths(nn.Module):
