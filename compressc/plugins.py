@@ -11,6 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from compressc.errors import CompresscError
+from compressc.strangers import reading
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,9 @@ def load(group: Group, name: str) -> Any:
             distributions claim it, where its import fails, or where it cannot be called.
     """
     point = _only(group, name)
-    try:
+    wanted = f"the {group.noun} '{name}' of {_from(point)} can be imported"
+    with reading("CC106", wanted, origin(group, name)):
         found = point.load()
-    except Exception as error:  # a stranger's module may raise anything
-        raise CompresscError(
-            "CC106",
-            f"the {group.noun} '{name}' of {_from(point)} can be imported",
-            got=f"{type(error).__name__}: {error}",
-            where=origin(group, name),
-        ) from error
     if not callable(found):
         wanted = f"entry point '{name}' must be {group.must_be}"
         raise CompresscError("CC106", wanted, got=repr(found), where=_from(point))

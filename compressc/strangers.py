@@ -1,6 +1,7 @@
-"""Files that somebody else wrote: of a regular kind and a bounded size, and never our own failure.
+"""Files and code that somebody else wrote: bounded, and never taken for a failure of ours.
 
-A library that reads a damaged file raises whatever it likes. Around every such reading stands
+A library that reads a damaged file raises whatever it likes, and so does a user's function, which
+may end the process, too (a script that parses arguments when it is imported). Around both stands
 `reading`, which makes one error of ours of it.
 """
 
@@ -63,14 +64,15 @@ def regular_file(
 def reading(code: str, wanted: str, where: str, hint: str = "") -> Iterator[None]:
     """Whatever is raised in the block becomes one error that shows its first line.
 
-    Errors of ours pass as they are. So does what is no failure of the reading: an interruption.
+    SystemExit and other exceptions beside `Exception`, too. Errors of ours pass as they are, and
+    so does what is no failure of the reading: an interruption.
 
     Raises:
         CompresscError: `code`.
     """
     try:
         yield
-    except CompresscError:
+    except (CompresscError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise CompresscError(code, wanted, got=first_line(error), where=where, hint=hint) from error

@@ -1,4 +1,4 @@
-"""Data from a `.npz` file, read without pickle, or from a function the user names and trusts."""
+"""Data from a `.npz` file, read without pickle."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from compressc.data.arrays import bad, to_labels
 from compressc.data.checks import check_labels, check_samples
-from compressc.data.dataset import Dataset, Split, as_dataset
+from compressc.data.dataset import Dataset, Split
 from compressc.data.npz import Archive, Member, available_memory, open_archive
 from compressc.data.splitting import assemble, divide
 
@@ -145,17 +145,3 @@ def _input_keys(arrays: Mapping[str, Member], part: str, path: Path) -> list[str
         str(path),
         f"the keys are {KEYS}",
     )
-
-
-def call_function(path: Path, function: str) -> Dataset:
-    """Run `function` of the Python file `path`, which the user named: trusted code.
-
-    While it runs, the file's folder is importable, as it is for `python file.py`.
-
-    Raises:
-        CompresscError: CC300 where the file or the function is missing, either of them raises, or
-            what comes back does not follow the protocol of `compressc.data.dataset`.
-    """
-    from compressc.data.python_file import run_function
-
-    return as_dataset(run_function(path, function), f"{path.name}:{function}")

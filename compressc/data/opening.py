@@ -6,9 +6,11 @@ from pathlib import Path
 
 from compressc.data.arrays import bad
 from compressc.data.dataset import Dataset, as_dataset
-from compressc.data.files import call_function, read_npz
+from compressc.data.files import read_npz
+from compressc.data.python_file import call_function
 from compressc.errors import CompresscError
 from compressc.plugins import DATASETS, load, origin
+from compressc.strangers import reading
 
 FORMS = "a name, file.npz or file.py:function"
 
@@ -49,18 +51,9 @@ def _installed(name: str) -> Dataset:
             raise
         raise error.hinted(f"{error.hint}; or give {FORMS}") from None
     where = origin(DATASETS, name)
-    try:
+    wanted = f"the plugin of data set {name!r} returns a data set"
+    with reading("CC106", wanted, where, "reinstall or report it to its authors"):
         made = make()
-    except CompresscError:
-        raise
-    except Exception as error:
-        raise CompresscError(
-            "CC106",
-            f"the plugin of data set {name!r} returns a data set",
-            got=f"{type(error).__name__}: {error}",
-            where=where,
-            hint="reinstall or report it to its authors",
-        ) from error
     try:
         return as_dataset(made, name)
     except CompresscError as error:

@@ -11,31 +11,35 @@ from types import ModuleType
 
 from compressc.beside import importable
 from compressc.data.arrays import bad
-from compressc.errors import CompresscError
+from compressc.data.dataset import Dataset, as_dataset
+from compressc.errors import CompresscError, first_line
+from compressc.strangers import regular_file
 
 
-def run_function(path: Path, function: str) -> object:
-    """Import the file and call its function without arguments.
+def call_function(path: Path, function: str) -> Dataset:
+    """Import the file, which the user named: trusted code; call its function without arguments.
+
+    While it runs, the file's folder is importable, as it is for `python file.py`.
 
     Raises:
-        CompresscError: CC300 where the file or the function is missing, or either raises.
+        CompresscError: CC300 where the file or the function is missing, either of them raises, or
+            what comes back does not follow the protocol of `compressc.data.dataset`.
     """
-    if not path.is_file():
-        raise bad("the data file exists", "no such file", str(path), "check the path")
+    regular_file(path, "CC300", "the data file exists")
     with importable(path.resolve().parent):
         try:
             module = _load(path)
             entry = getattr(module, function, None)
             if not callable(entry):
                 raise _no_function(path, function, module)
-            return entry()
-        except CompresscError:
+            return as_dataset(entry(), f"{path.name}:{function}")
+        except (CompresscError, KeyboardInterrupt):
             raise
         # SystemExit too: a script that ends itself must not end the compiler without a word
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             raise bad(
                 f"{function}() of the data file returns a data set",
-                f"{type(error).__name__}: {error}",
+                first_line(error),
                 _line(error, path),
                 "run the file by itself to see the whole traceback",
             ) from error
@@ -56,7 +60,9 @@ def _no_function(path: Path, function: str, module: ModuleType) -> CompresscErro
     names = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
     near = difflib.get_close_matches(function, names, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names[:8]) or 'none'}"
-    return bad(f"the data file has a function {function!r}", "none of that name", str(path), hint)
+    found = getattr(module, function, None)
+    got = "none of that name" if found is None else f"a {type(found).__name__}"
+    return bad(f"the data file has a function {function!r}", got, str(path), hint)
 
 
 def _line(error: BaseException, path: Path) -> str:

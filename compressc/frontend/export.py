@@ -89,7 +89,7 @@ def try_out(module: nn.Module, arguments: Arguments) -> None:
     try:
         with quiet():
             module(*arguments.args, **arguments.kwargs)
-    except Exception as error:  # the user's forward may raise anything
+    except (Exception, SystemExit) as error:  # the user's forward may raise anything
         raise CompresscError(
             "CC204",
             "the model must accept its inputs",
@@ -116,7 +116,7 @@ def _trace(
                 dynamic_shapes=_by_parameter(module, arguments, dims),
                 strict=False,
             )
-    except Exception as error:  # torch.export raises what the user's own forward raises, and more
+    except (Exception, SystemExit) as error:  # what the user's own forward raises, and more
         if again and _UNKNOWN_TYPE in str(error) and register_dataclasses(module, arguments):
             return _trace(module, arguments, dims, again=False)
         hints = (hint for words, hint in _HINTS.items() if words in str(error))

@@ -88,7 +88,7 @@ class _Run:
         self.best = BestState(self.module)
         self.generator = torch.Generator().manual_seed(self.recipe.seed)
         given = self.recipe.learning_rate
-        self.rate = relative_rate(self.parameters) if given is None else given
+        self.learning_rate = relative_rate(self.parameters) if given is None else given
         self.optimizer = _adamw(self.parameters, self.recipe.weight_decay)
 
     @property
@@ -126,7 +126,7 @@ class _Run:
             return None
         factor = self.factor * cosine_with_warmup(self.step, self.steps, self.recipe.warmup)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * factor
+            group["lr"] = self.learning_rate * factor
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip or math.inf)
@@ -190,7 +190,7 @@ class _Run:
             best=self.best.score,
             best_epoch=self.best.epoch,
             history=tuple(self.history),
-            rate=self.rate,
+            rate=self.learning_rate,
             setbacks=tuple(self.setbacks),
             diverged=self.diverged,
         )

@@ -48,6 +48,8 @@ def test_only_regular_files_are_opened(tmp_path):
         (RecursionError("deep"), "RecursionError: deep"),
         (RuntimeError(), "RuntimeError"),
         (AssertionError("x"), "AssertionError: x"),
+        (SystemExit(2), "SystemExit: 2"),
+        (type("Skipped", (BaseException,), {})("not here"), "Skipped: not here"),
     ],
 )
 def test_whatever_a_library_raises_is_one_error(error, line):

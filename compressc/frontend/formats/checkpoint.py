@@ -166,6 +166,9 @@ def _check_numbers(fit: Fit, own: Mapping[str, torch.Tensor], where: str) -> Non
         floats = own[name].is_floating_point()
         if tensor.layout != torch.strided:
             raise _refused(f"{name} as a sparse tensor", where, "save it as tensor.to_dense()")
+        if tensor.is_meta:
+            hint = "save it where it has its numbers, after they were loaded"
+            raise _refused(f"{name} without numbers, on the meta device", where, hint)
         if tensor.is_complex() and not own[name].is_complex():
             raise _refused(f"{name} in complex numbers", where, "give real weights")
         if tensor.is_quantized or (floats and not tensor.dtype.is_floating_point):

@@ -11,7 +11,11 @@ from typing import Any, cast
 
 from torch import nn
 
-from compressc.errors import CompresscError, first_line
+from compressc.errors import CompresscError
+from compressc.strangers import reading
+
+_WANTED = "a factory is a function without arguments that returns an nn.Module"
+_HINT = "write pkg.mod:function or file.py:function"
 
 
 def run_factory(reference: str) -> nn.Module:
@@ -25,10 +29,8 @@ def run_factory(reference: str) -> nn.Module:
         CompresscError: CC100 where the function cannot be had, or returns no module.
     """
     function = _import(reference)
-    try:
+    with reading("CC100", _WANTED, _where(reference), _HINT):
         module = function()
-    except Exception as error:  # the user's own code may raise anything
-        raise _bad_factory(reference, f"it raised {first_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise _bad_factory(reference, f"it returned a {type(module).__name__}")
     return module
@@ -38,12 +40,10 @@ def _import(reference: str) -> Callable[[], Any]:
     place, _, name = reference.rpartition(":")
     if not place or not name.isidentifier():
         raise _bad_factory(reference, "no function after a colon")
-    try:
+    with reading("CC100", _WANTED, _where(reference), _HINT):
         module = (
             _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         )
-    except Exception as error:  # the user's own code may raise anything
-        raise _bad_factory(reference, first_line(error)) from error
     function = getattr(module, name, None)
     if not callable(function):
         raise _bad_factory(reference, f"no function '{name}' in {place}")
@@ -61,10 +61,8 @@ def _import_file(path: Path) -> Any:
 
 
 def _bad_factory(reference: str, got: str) -> CompresscError:
-    return CompresscError(
-        "CC100",
-        "a factory is a function without arguments that returns an nn.Module",
-        got=got,
-        where=f"--factory {reference}",
-        hint="write pkg.mod:function or file.py:function",
-    )
+    return CompresscError("CC100", _WANTED, got=got, where=_where(reference), hint=_HINT)
+
+
+def _where(reference: str) -> str:
+    return f"--factory {reference}"

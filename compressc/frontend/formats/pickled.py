@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressc.errors import CompresscError, first_line
+from compressc.errors import CompresscError
 from compressc.frontend.formats.archive import is_left_out, load_checkpoint, load_safetensors
 from compressc.frontend.formats.checkpoint import Weights, find_weights
 from compressc.quiet import quiet
+from compressc.strangers import reading
 
 _NAMED = 5
 
@@ -62,10 +63,17 @@ def read_pickle(path: Path, *, trust: bool, state_key: str | None = None) -> Pic
         raise CompresscError(
             "CC200",
             "a file of torch.save holds a module or its state dict",
-            got=type(value).__name__,
+            got=type(value).__name__ + _keys(value),
             where=str(path),
+            hint="save model.state_dict(), or the whole model by torch.export.save",
         )
     return Pickled(model, weights, left_out)
+
+
+def _keys(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return ""
+    return f" with the keys {', '.join(map(str, list(value)[:_NAMED]))}" if value else " of nothing"
 
 
 def _read_weights(path: Path) -> tuple[Any, tuple[str, ...]]:
@@ -78,18 +86,12 @@ def _read_weights(path: Path) -> tuple[Any, tuple[str, ...]]:
 
 def _unpickle(path: Path) -> Any:
     """The whole file, its code included; classes may lie beside it, as where it was written."""
-    try:
-        with quiet():
-            return torch.load(path, map_location="cpu", weights_only=False)
-    except Exception as error:  # a trusted pickle runs its own code, which may raise anything
-        raise CompresscError(
-            "CC200",
-            "the pickled module cannot be loaded",
-            got=first_line(error),
-            where=str(path),
-            hint="its classes must be importable: installed, beside the file, in the current "
-            "folder or on PYTHONPATH; torch.export.save needs none of them",
-        ) from error
+    hint = (
+        "its classes must be importable: installed, beside the file, in the current folder or on "
+        "PYTHONPATH; torch.export.save needs none of them"
+    )
+    with reading("CC200", "the pickled module cannot be loaded", str(path), hint), quiet():
+        return torch.load(path, map_location="cpu", weights_only=False)
 
 
 def _model_in(

@@ -23,6 +23,7 @@ from compressc.frontend.inputs.specs import InputSpec, open_sizes
 from compressc.ir import Graph, TensorType, lower
 from compressc.ir.types import Size
 from compressc.quiet import quiet
+from compressc.strangers import reading
 
 _AGAIN = 'from the original module write torch.export.save(torch.export.export(...), "model.pt2")'
 _SEED = 0
@@ -42,20 +43,11 @@ def read_torchscript(path: Path, *, trust: bool) -> torch.jit.ScriptModule:
             where=str(path),
             hint=f"{_AGAIN}, or give --trust-pickle if you made the file",
         )
-    try:
-        with quiet():
-            script: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
-                str(path), map_location="cpu"
-            )
-            return script.eval()
-    except Exception as error:  # a trusted archive runs its own code, which may raise anything
-        raise CompresscError(
-            "CC200",
-            "the TorchScript archive cannot be loaded",
-            got=first_line(error),
-            where=str(path),
-            hint=_AGAIN,
-        ) from error
+    with reading("CC200", "the TorchScript archive cannot be loaded", str(path), _AGAIN), quiet():
+        script: torch.jit.ScriptModule = torch.jit.load(  # type: ignore[no-untyped-call]
+            str(path), map_location="cpu"
+        )
+        return script.eval()
 
 
 def by_position(script: torch.jit.ScriptModule, arguments: Arguments) -> tuple[torch.Tensor, ...]:

@@ -135,6 +135,38 @@ def test_function_mistakes_point_into_the_file(script):
     assert sys.path[0] != str(script.parent)
 
 
+CODE_THAT_ENDS_THINGS = """
+import sys
+class Odd(BaseException): pass
+class Mute(Exception):
+    def __str__(self): raise RuntimeError
+class Lazy:
+    @property
+    def train(self): raise ValueError("the disk is gone")
+def odd(): raise Odd("strange")
+def mute(): raise Mute
+def lazy(): return Lazy()
+NUMBER = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "got"),
+    [
+        ("odd", "Odd: strange"),
+        ("mute", "Mute: no text, RuntimeError"),
+        ("lazy", "ValueError: the disk is gone"),
+        ("NUMBER", "a int"),
+    ],
+)
+def test_whatever_the_function_raises_points_into_the_file(tmp_path, function, got):
+    path = tmp_path / "strange.py"
+    path.write_text(CODE_THAT_ENDS_THINGS)
+    error = error_of(f"{path}:{function}")
+    assert (error.code, error.got) == ("CC300", got)
+    assert error.where.startswith(str(path))
+
+
 @pytest.mark.parametrize("spec", ["data.csv", "folder/", "folder/data", "C:\\data", "a:b", ""])
 def test_what_is_neither_name_nor_file(spec):
     error = error_of(spec)

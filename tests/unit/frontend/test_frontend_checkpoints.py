@@ -160,10 +160,11 @@ def test_a_module_that_has_a_prefix_of_its_own(net: nn.Module, tmp_path: Path) -
     ("weight", "words"),
     [
         (torch.randn(6, 4).to_sparse(), ("sparse", "to_dense")),
+        (torch.empty(6, 4, device="meta"), ("meta device", "numbers")),
         (torch.randn(6, 4) * 1j, ("complex",)),
         (torch.ones(6, 4, dtype=torch.int8), ("int8", "float weights")),
     ],
-    ids=["sparse", "complex", "int8"],
+    ids=["sparse", "meta", "complex", "int8"],
 )
 def test_weights_that_are_no_dense_floats(
     weight: torch.Tensor, words: tuple[str, ...], net: nn.Module, tmp_path: Path

@@ -241,6 +241,8 @@ def broken():
     raise RuntimeError("no luck")
 def number():
     return 3
+def leaves():
+    raise SystemExit(2)
 """
 
 
@@ -272,6 +274,7 @@ def test_a_state_dict_with_a_factory(tmp_path: Path, shape: str) -> None:
         ("other", "CC200", "2 missing (bias, weight); 24 unexpected"),
         ("broken", "CC100", "no luck"),
         ("number", "CC100", "returned a int"),
+        ("leaves", "CC100", "SystemExit: 2"),
         ("nowhere", "CC100", "no function 'nowhere'"),
         ("not a name", "CC100", "no function after a colon"),
     ],

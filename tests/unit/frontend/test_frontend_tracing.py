@@ -119,7 +119,7 @@ def test_samples_share_their_batch_though_the_model_would_take_others() -> None:
 
 
 def test_two_letters_for_one_batch_are_answered_with_a_way_on() -> None:
-    ids, lengths = torch.randint(0, 9, (6, 7)), torch.randint(1, 8, (4,))
+    ids, lengths = torch.randint(0, 9, (6, 7)), torch.randint(1, 8, (6,))
     spec = ["ids: i64[b,7]", "lengths: i64[n]"]
     with pytest.raises(CompresscError, match=r"CC401.*true only where.*get one letter"):
         load_model(LastStep(), example=(ids, lengths), input_spec=spec)
