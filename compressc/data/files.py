@@ -85,7 +85,7 @@ class _Part:
     def divided(self, archive: Archive, seed: int) -> tuple[Split, Split]:
         """A train and a test part, each class in proportion; each sample is in memory once."""
         if self.samples < 2:
-            hint = "or give x_train and x_test"
+            hint = "give more, or x_train and x_test"
             raise bad("a file to be divided holds two samples or more", "1", self.where, hint)
         labels = self._labels(archive)
         count = max(1, round(self.samples * TEST_SHARE))
@@ -121,7 +121,8 @@ def _check_keys(arrays: Mapping[str, Member], path: Path) -> None:
     if unknown:
         # an unread `label` would silently turn a labelled set into one without
         wanted = f"the keys of a .npz data file are {KEYS}"
-        near = difflib.get_close_matches(unknown[0], ["x", "x_train", "x_test", "y_train"], 1)
+        known = ["x", "y", "x_train", "x_test", "y_train", "y_test"]
+        near = difflib.get_close_matches(unknown[0].strip().lower(), known, 1)
         hint = f"rename it to {near[0]!r} or leave it out" if near else "rename it or leave it out"
         raise bad(wanted, f"key {unknown[0]!r}", str(path), hint)
     plain = [key for key in arrays if not key.endswith(("_train", "_test"))]

@@ -11,6 +11,7 @@ from typing import Any
 import sympy
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from compressc.errors import CompresscError, first_line
 from compressc.frontend.bags import plain_bags
@@ -67,6 +68,7 @@ def export_module(
     # model may write into its inputs.
     arguments = arguments.filled([tensor.detach().clone() for tensor in arguments.tensors])
     check_leaves(arguments)
+    check_initialised(module)
     with (
         eval_mode(module),
         _plain_attention(),
@@ -78,6 +80,23 @@ def export_module(
             try_out(module, arguments)
         with plain_bags():
             return _trace(module, arguments, _open_dims(arguments.tensors, specs))
+
+
+def check_initialised(module: nn.Module) -> None:
+    """See that every weight has its size.
+
+    Raises:
+        CompresscError: CC202 for a lazy layer that has seen no input yet.
+    """
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    if lazy := [name for name, tensor in tensors if is_lazy(tensor)]:
+        raise CompresscError(
+            "CC202",
+            "every weight has a size",
+            got=f"{', '.join(lazy[:3])} of a lazy layer",
+            where=type(module).__name__,
+            hint="call the module once with an example input before it is given away",
+        )
 
 
 def try_out(module: nn.Module, arguments: Arguments) -> None:

@@ -75,21 +75,12 @@ def _limit(text: str, name: str, traced: int, graph: Graph) -> None:
 
 
 def _untrue(text: str, graph: Graph) -> CompresscError:
-    names = [name for name in dimension_symbols(graph) if re.search(rf"\b{name}\b", text)]
-    wanted = f"the trace is true only where {text[:200]}"
-    return CompresscError("CC401", wanted, where=graph.name, hint=_way_on(names))
-
-
-def _way_on(names: list[str]) -> str:
-    """What to do about a decision on these sizes."""
-    if len(names) > 1:
-        return (
-            "sizes that are always equal get one letter, one that never changes is a number: "
-            '--input "ids: i64[b,s]" --input "mask: i64[b,s]"'
-        )
-    if names == ["b"]:
-        return "forward() may not do other things at other batch sizes"
-    return f'write the size in place of {names[0]}: --input "x: f32[b,64]"' if names else ""
+    return CompresscError(
+        "CC401",
+        f"the trace is true only where {text[:200]}",
+        where=graph.name,
+        hint="forward() may not do other things at other batch sizes",
+    )
 
 
 def _places(

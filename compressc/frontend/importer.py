@@ -121,6 +121,13 @@ class _Importer:
         if changed:
             raise _own_state(", ".join(changed))
         self._walk(self.program.graph_module)
+        if not self.graph.output_names:
+            raise CompresscError(
+                "CC202",
+                "forward() returns tensors, also in tuples and dicts",
+                got="none",
+                where=self.graph.name,
+            )
         erase_dead(self.graph)
         return self.graph
 
@@ -341,6 +348,7 @@ class _Importer:
                     "only tensors and sizes can be computed with",
                     got=str(arg.meta.get("val")),
                     where=arg.name,
+                    hint="a number that is read out of a tensor (.item(), int(x)) must stay one",
                 )
             return self.values[arg]
         if isinstance(arg, torch.SymInt):

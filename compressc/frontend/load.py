@@ -160,6 +160,8 @@ def load_model(  # noqa: PLR0913  (each option is one the user may give)
     request = _Request(example, specs, trust_pickle, factory, state_key, ignore_extra, dtype)
     if not isinstance(source, str | Path):
         return _checked(_load_object(source, request), request)
+    if not str(source).strip():  # else it would be the current folder
+        raise CompresscError("CC200", "a model is a file or folder", got="an empty name")
     path = Path(source)
     try:
         return _checked(_READERS[recognise(path)](path, request), request)

@@ -164,6 +164,8 @@ def _check_numbers(fit: Fit, own: Mapping[str, torch.Tensor], where: str) -> Non
     """Refuse what torch would convert in silence into other numbers, or fail on."""
     for name, tensor in fit.taken.items():
         floats = own[name].is_floating_point()
+        if own[name].is_meta:
+            raise _refused("a module on the meta device", where, "let the factory build it on cpu")
         if tensor.layout != torch.strided:
             raise _refused(f"{name} as a sparse tensor", where, "save it as tensor.to_dense()")
         if tensor.is_meta:

@@ -12,6 +12,7 @@ from typing import Any, cast
 from torch import nn
 
 from compressc.errors import CompresscError
+from compressc.frontend.export import check_initialised
 from compressc.strangers import reading
 
 _WANTED = "a factory is a function without arguments that returns an nn.Module"
@@ -29,10 +30,11 @@ def run_factory(reference: str) -> nn.Module:
         CompresscError: CC100 where the function cannot be had, or returns no module.
     """
     function = _import(reference)
-    with reading("CC100", _WANTED, _where(reference), _HINT):
+    with reading("CC100", _WANTED, _where(reference), "call it by itself to see the traceback"):
         module = function()
     if not isinstance(module, nn.Module):
         raise _bad_factory(reference, f"it returned a {type(module).__name__}")
+    check_initialised(module)
     return module
 
 

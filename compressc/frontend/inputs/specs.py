@@ -90,8 +90,9 @@ def check_inputs(graph: Graph, tensors: Sequence[torch.Tensor]) -> None:
     """
     wanted = [graph.type_of(op.name) for op in graph.inputs]
     if len(wanted) != len(tensors):
-        text = f"the model takes {len(wanted)} inputs"
-        raise CompresscError("CC204", text, got=str(len(tensors)), hint=", ".join(map(str, wanted)))
+        text = f"the inputs of the model are {', '.join(map(str, wanted)) or 'none'}"
+        got = f"{len(tensors)} arrays"
+        raise CompresscError("CC204", text, got=got, hint="check the data set or --input")
     open_sizes: dict[str, int] = {}
     for op, type_, tensor in zip(graph.inputs, wanted, tensors, strict=True):
         fits = tensor.dtype == type_.dtype and tensor.dim() == len(type_.shape)
@@ -103,13 +104,20 @@ def check_inputs(graph: Graph, tensors: Sequence[torch.Tensor]) -> None:
             fits &= wanted_size == length
         if not fits:
             text = f"input '{op.name}' must be {type_}"
-            got = f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
-            raise CompresscError("CC204", text, got=got, hint="check the data set or --input")
+            got = f"{_dtype_name(tensor.dtype)} {list(tensor.shape)}"
+            hint = "check the data set or --input"
+            if tensor.dtype != type_.dtype:
+                hint = f"give it as {_dtype_name(type_.dtype)}, or {hint}"
+            raise CompresscError("CC204", text, got=got, hint=hint)
     for name, (least, most) in graph.limits.items():
         size = open_sizes.get(name, least)
         if size < least or (most is not None and size > most):
             text = f"the model takes {limit_text(name, least, most)}"
             raise CompresscError("CC204", text, got=f"{name} = {size}", where=graph.name)
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _are_floats(*types: TensorType) -> bool:
@@ -156,7 +164,7 @@ def _bad(text: str, got: str) -> CompresscError:
         'an input is written like "x: f32[b,3,32,32]"',
         got=got or text,
         where=f"--input {text}",
-        hint="letters for open dimensions (b: batch), numbers for fixed ones",
+        hint="f32, i64, bool, ...; letters for open dimensions (b: batch), numbers for fixed ones",
     )
 
 

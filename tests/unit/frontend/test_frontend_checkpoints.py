@@ -172,6 +172,16 @@ def test_weights_that_are_no_dense_floats(
     refused(tmp_path, {**net.state_dict(), "a.weight": weight}, *words)
 
 
+def test_a_factory_on_the_meta_device(net: nn.Module, tmp_path: Path) -> None:
+    text = FACTORY + "\ndef meta():\n    return Net().to('meta')\n"
+    (tmp_path / "net.py").write_text(text)
+    torch.save(net.state_dict(), tmp_path / "w.pt")
+    with pytest.raises(CompresscError, match=r"CC200.*meta device.*build it on cpu"):
+        load_model(
+            tmp_path / "w.pt", factory=f"{tmp_path / 'net.py'}:meta", input_spec=["f32[b,4]"]
+        )
+
+
 def test_safetensors_with_a_prefix_and_folders_of_weights(net: nn.Module, tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(FACTORY)
     folder = tmp_path / "step_100"

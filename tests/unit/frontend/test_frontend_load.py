@@ -14,10 +14,17 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from compressc.errors import CompresscError
-from compressc.frontend import Loaded, export_module, import_program, load_model
+from compressc.frontend import (
+    Loaded,
+    check_inputs,
+    export_module,
+    import_program,
+    load_model,
+)
 from compressc.ir import lower, save_bundle
 from tests.models import ZOO, DigitsCnn, Small, small
 
@@ -178,7 +185,7 @@ def test_inputs_that_do_not_fit(program_file: Path) -> None:
     refused(small(), "CC204", "must accept its inputs", example=(torch.randn(4, 5),))
     refused(small(), "CC204", "called x", input_spec=["y: f32[b,4]"])
     refused(program_file, "CC204", "f32[b,4]", example=(torch.randn(4, 5),))
-    refused(program_file, "CC204", "1 inputs", example=(torch.randn(4, 4), torch.randn(4, 4)))
+    refused(program_file, "CC204", "2 arrays", example=(torch.randn(4, 4), torch.randn(4, 4)))
     refused(program_file, "CC204", "int64", example=(torch.ones(4, 4, dtype=torch.int64),))
 
 
@@ -186,6 +193,20 @@ def test_weights_that_are_not_finite() -> None:
     module = small()
     module.fc.weight.data[0, 0] = float("nan")
     refused(module, "CC205", "@fc.weight", example=(torch.randn(4, 4),))
+
+
+def test_inputs_that_do_not_fit_say_what_would() -> None:
+    module = nn.Linear(4, 3)
+    graph = load_model(module, input_spec=["f32[b,4]"]).graph
+    with pytest.raises(CompresscError, match="give it as float32"):
+        check_inputs(graph, (torch.ones(2, 4, dtype=torch.uint8),))
+    with pytest.raises(CompresscError, match=r"are f32\[b,4\] \(got 2 arrays"):
+        check_inputs(graph, (torch.ones(2, 4), torch.ones(2, 4)))
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_not_the_current_folder(name: str) -> None:
+    refused(name, "CC200", "an empty name")
 
 
 def test_what_is_no_model_at_all() -> None:
@@ -228,6 +249,7 @@ def test_a_pickled_module_whose_class_is_gone(
 
 FACTORY = """
 import torch
+from torch import nn
 from torch import nn
 def digits():
     from tests.models import DigitsCnn
@@ -377,6 +399,7 @@ import dataclasses, sys
 from collections import OrderedDict, defaultdict, deque
 from typing import NamedTuple
 import torch
+from torch import nn
 from torch import Tensor, nn
 from torch.utils import _pytree
 from transformers.modeling_outputs import BaseModelOutputWithPooling

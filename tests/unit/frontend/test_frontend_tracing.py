@@ -118,11 +118,28 @@ def test_samples_share_their_batch_though_the_model_would_take_others() -> None:
     torch.testing.assert_close(lower(graph)(ids[:4], lengths[:4]), module(ids[:4], lengths[:4]))
 
 
-def test_two_letters_for_one_batch_are_answered_with_a_way_on() -> None:
-    ids, lengths = torch.randint(0, 9, (6, 7)), torch.randint(1, 8, (6,))
-    spec = ["ids: i64[b,7]", "lengths: i64[n]"]
-    with pytest.raises(CompresscError, match=r"CC401.*true only where.*get one letter"):
-        load_model(LastStep(), example=(ids, lengths), input_spec=spec)
+class Says(nn.Module):
+    """Returns what is no tensor, or computes with a number read out of one."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self.fc, self.what = nn.Linear(6, 3), what
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.fc(x) * x.max().item() if self.what == "item" else self.what
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (Says("hello"), "returns tensors"),
+        (Says("item"), r"read out of a tensor \(.item"),
+        (nn.Sequential(nn.LazyLinear(3)), "0.weight.* of a lazy layer.*call the module once"),
+    ],
+)
+def test_what_no_trace_can_hold_says_why(module: nn.Module, words: str) -> None:
+    with pytest.raises(CompresscError, match=f"CC202.*{words}"):
+        load_model(module, example=(torch.randn(3, 6),))
 
 
 class ManyLengths(nn.Module):
