@@ -163,7 +163,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     """
     from compressc.analysis import symbolize_widths
     from compressc.backend import load_backend
-    from compressc.data import open_dataset
+    from compressc.data import PARTS, open_dataset
     from compressc.frontend import cast_inputs, check_inputs, load_model, require_open_batch
     from compressc.measure import require_memory
     from compressc.pipeline import (
@@ -200,7 +200,8 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     require_memory(loaded.graph, target.batches)
     if dataset is not None:
         dataset = dataset.cast(lambda tensors: cast_inputs(loaded.graph, tensors))
-        check_inputs(loaded.graph, dataset.test.inputs)
+        for part in PARTS:
+            check_inputs(loaded.graph, getattr(dataset, part).inputs, f"{dataset.name}.{part}")
     symbolize_widths(loaded.graph)
     task = None if dataset is None else settle(loaded.graph, dataset, judged)
     if gate is not None:

@@ -34,6 +34,10 @@ SATURATING = frozenset({"avx512", "avx2", SSE})
 INSTRUCTION_SETS = (*FLAGS, SSE)
 
 
+#: Threads that a runtime may be given.
+MOST_THREADS = 1024
+
+
 @dataclass(frozen=True)
 class Target:
     """What a compilation is for.
@@ -72,6 +76,13 @@ class Target:
                 "CC100",
                 "batch sizes and threads are positive integers",
                 got=f"batches {list(self.batches)}, threads {self.threads}",
+            )
+        if self.threads > MOST_THREADS:  # where the system gives no more, OpenMP ends the process
+            raise CompresscError(
+                "CC100",
+                f"at most {MOST_THREADS} threads",
+                got=f"{self.threads:,}",
+                hint=f"this machine has {os.cpu_count()} processors",
             )
         _check_device(self.device)
 

@@ -10,9 +10,13 @@ import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from compressc.interruption import REST, end_at_signals, watch_native_code
 from compressc.scratch import scratch
+
+if TYPE_CHECKING:
+    import typer
 
 INTERRUPTED = 130
 #: What a system answers where there is no room, or no way, to write.
@@ -52,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"interrupted; {REST}", file=sys.stderr)
         return INTERRUPTED
     except typer.TyperException as error:
-        print(f"[CC100] {error}; hint: compressc --help", file=sys.stderr)
+        print(f"[CC100] {_usage(error)}; hint: compressc --help", file=sys.stderr)
         return 2
     except CompresscError as error:
         if show:
@@ -78,6 +82,13 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 70
+
+
+def _usage(error: typer.TyperException) -> str:
+    """What typer complains of, with the option that it means, which `str` leaves out."""
+    from compressc.errors import plain
+
+    return plain(error.format_message()).rstrip(".")
 
 
 def _discard_output() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import os
+
 import typer
 
 from compressc.cli.cache import cache
@@ -12,6 +15,7 @@ from compressc.cli.explain import explain
 from compressc.cli.inspect import inspect
 from compressc.cli.opt import opt
 from compressc.cli.passes import passes
+from compressc.errors import CompresscError
 
 DEFAULT = "compile"
 
@@ -53,8 +57,19 @@ app.command("doctor")(doctor)
 
 
 def with_default(arguments: list[str]) -> list[str]:
-    """The arguments with the default command in front where the first word names none."""
-    commands = {command.name for command in app.registered_commands}
-    if not arguments or arguments[0] in commands | {"--help", "--version"}:
+    """The arguments with the default command in front where the first word names none.
+
+    Raises:
+        CompresscError: CC100 where it is no file, but nearly a command.
+    """
+    commands = [command.name or "" for command in app.registered_commands]
+    if not arguments:
+        return ["--help"]
+    first = arguments[0]
+    if first in (*commands, "--help", "--version"):
         return arguments
+    near = difflib.get_close_matches(first, commands, 1, cutoff=0.75)
+    if near and not os.path.lexists(first):
+        wanted = "a command, or the file or folder of a model"
+        raise CompresscError("CC100", wanted, got=repr(first), hint=f"did you mean '{near[0]}'?")
     return [DEFAULT, *arguments]

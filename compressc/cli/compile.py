@@ -83,8 +83,9 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     --traceback shows where an error arose.
     """
     import compressc
+    from compressc.backend import load_backend
     from compressc.gate import Gate
-    from compressc.report import make_writable
+    from compressc.report import make_writable, require_apart
     from compressc.target import Target
 
     sizes = _sizes(batches)
@@ -93,6 +94,7 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
         raise CompresscError("CC100", "--emit names a format", got="none", hint="--emit onnx")
     gate = Gate(max_drop, strict)
     target = Target(tuple(formats), tuple(sizes), threads, device, instruction_set)
+    require_apart(output, model, [load_backend(name).suffix for name in formats])
     made = make_writable(output)
     try:
         with progress_bar(quiet) as progress:

@@ -4,7 +4,7 @@
 into a `Dataset` of three `Split`s. What the protocol asks of a foreign object is in `as_dataset`.
 """
 
-from compressc.data.dataset import Dataset, Split, as_dataset
+from compressc.data.dataset import PARTS, Dataset, Split, as_dataset
 from compressc.data.opening import open_dataset
 
-__all__ = ["Dataset", "Split", "as_dataset", "open_dataset"]
+__all__ = ["PARTS", "Dataset", "Split", "as_dataset", "open_dataset"]

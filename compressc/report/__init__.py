@@ -12,7 +12,7 @@ from compressc.report.record import (
 )
 from compressc.report.run_record import record_run
 from compressc.report.schema import SCHEMA_VERSION
-from compressc.report.staging import make_writable, staged
+from compressc.report.staging import make_writable, require_apart, staged
 from compressc.report.terminal import render
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "make_writable",
     "record_run",
     "render",
+    "require_apart",
     "staged",
     "write_html",
 ]

@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -28,6 +28,8 @@ from compressc.scratch import dead, scratch, sweep
 
 #: Scratch folders: while files are written, and while they are moved one by one.
 WRITING, MOVING = ".partial-", ".moving-"
+#: What every run writes, beside the files of its back ends.
+ENTRIES = ("graph", "passes", "manifest.json", "report.html")
 #: Marks among the entries to be moved: what was moved aside, and what a former run listed.
 _ASIDE, _GONE = ".old-", ".gone-"
 #: More entries of strangers than this are not carried over: they stay where they are.
@@ -85,6 +87,36 @@ def make_writable(folder: Path) -> Path | None:
             shutil.rmtree(missing[-1], ignore_errors=True)
         raise unwritable(folder, error) from error
     return missing[-1] if missing else None
+
+
+def require_apart(folder: Path, source: str, files: Collection[str]) -> None:
+    """See that what a run reads is nothing that it is going to replace.
+
+    Args:
+        folder: the output folder.
+        source: the model's file or folder.
+        files: what the back ends write, relative to the output folder.
+
+    Raises:
+        CompresscError: CC100.
+    """
+    try:
+        inside = Path(source).resolve().relative_to(folder.resolve()).parts[:1]
+        replaced = {*ENTRIES, *(Path(file).parts[0] for file in files), *_listed(folder)}
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ):  # elsewhere, or no path at all: said when it is read
+        return
+    if inside and inside[0] in replaced:
+        raise CompresscError(
+            "CC100",
+            "the model is no file of the output folder that would be replaced",
+            got=source,
+            where=str(folder),
+            hint="choose another folder with -o",
+        )
 
 
 def unwritable(folder: Path, error: Exception) -> CompresscError:

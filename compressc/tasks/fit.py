@@ -96,6 +96,22 @@ def _one_by_one(response: Response, output: Tensor, labels: Tensor) -> Response:
     return replace(response, kind="values", learned="values", ending="", value_dim=response.dim)
 
 
+def are_targets(response: Response, output: Tensor, labels: Tensor) -> bool:
+    """Whether labels of samples can be what one reading of their outputs is held against.
+
+    Args:
+        response: the reading that was settled.
+        output: what the teacher puts out, `[b, ...]`.
+        labels: of the same samples, `[b, ...]`.
+    """
+    wanted, dim = output.shape, response.dim
+    if response.kind == "class_scores" and dim is not None and output.is_floating_point():
+        if labels.is_floating_point():
+            return False
+        wanted = wanted[:dim] + wanted[dim + 1 :]
+    return same_shape(labels.shape, wanted)
+
+
 def skill(response: Response, output: Tensor, labels: Tensor) -> Skill:
     """How well outputs `[b, ...]` meet labels of the same samples."""
     if response.kind == "values":

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from compressc.errors import CompresscError
 from compressc.ir import Graph, lower
 from compressc.pipeline import Context, Samples, TransferSet
-from compressc.tasks.fit import Skill, fits, skill
+from compressc.strangers import reading
+from compressc.tasks.fit import Skill, are_targets, fits, skill
 from compressc.tasks.response import Kind, Response, as_rows, find_responses
 from compressc.tasks.task import Task
 
@@ -93,16 +94,17 @@ def _wanted(responses: Sequence[Response], output: str | None) -> list[Response]
 
 
 class _Probe:
-    """The teacher's outputs for a few samples, drawn at random."""
+    """The teacher's outputs for a few samples of one part, drawn at random."""
 
-    def __init__(self, graph: Graph, data: TransferSet) -> None:
+    def __init__(self, graph: Graph, data: TransferSet, part: str = "", few: int = FEW) -> None:
         self.graph, self.data = graph, data
-        self.samples: Samples = data.train
-        if data.train.labels is None and data.test.labels is not None:
-            self.samples = data.test
+        if not part:
+            by_test = data.train.labels is None and data.test.labels is not None
+            part = "test" if by_test else "train"
+        self.part, self.samples = part, _parts(data)[part]
         # at random, because labels may be sorted
         order = torch.randperm(len(self.samples), generator=torch.Generator().manual_seed(0))
-        self._order, self.index = order[:MANY], order[:FEW]
+        self._order, self.index = order[:MANY], order[:few]
         self._known: dict[int, Tensor] = {}
 
     def widen(self) -> bool:
@@ -121,8 +123,8 @@ class _Probe:
     @property
     def highest(self) -> int:
         """The highest label of all parts: one out of range anywhere is found before any work."""
-        parts = (self.data.train, self.data.calibration, self.data.test)
-        return max(int(part.labels.max()) for part in parts if part.labels is not None)
+        labels = [part.labels for part in _parts(self.data).values()]
+        return max(int(some.max()) for some in labels if some is not None)
 
     def outputs(self, responses: Sequence[Response]) -> list[Tensor]:
         """What the teacher puts out for the samples, `[k, ...]` each."""
@@ -141,13 +143,20 @@ class _Probe:
         """Batch by batch, until there is no room for more."""
         room = ROOM
         for index in torch.split(self.index, BATCH):
-            values = module(*(x[index.to(x.device)] for x in self.samples.inputs))[1]
+            batch = [x[index.to(x.device)] for x in self.samples.inputs]
+            wanted, hint = f"the model runs on the {self.part} data", "check the data set"
+            with reading("CC204", wanted, self.graph.name, hint):
+                values = module(*batch)[1]
             for value in values:
                 _check_rows(value, len(index))
             yield values
             room -= sum(value.numel() for value in values)
             if room < 0:
                 return
+
+
+def _parts(data: TransferSet) -> dict[str, Samples]:
+    return {"train": data.train, "calibration": data.calibration, "test": data.test}
 
 
 def _check_rows(value: Tensor, samples: int) -> None:
@@ -218,6 +227,7 @@ def _with_labels(
         return _unusable(candidates, responses, output, probe, found)
     ranked = _ranked(usable, probe)
     best, how_well = ranked[0]
+    _require_alike(best, probe)
     task = Task(
         best,
         tuple(best if r.index == best.index else r for r in responses),
@@ -256,6 +266,36 @@ def _refuse_one_hot(response: Response, output: Tensor, labels: Tensor) -> None:
             where=f"output '{response.name}'",
             hint=f"y.argmax({dim}) turns them into indices",
         )
+
+
+def _require_alike(best: Response, probe: _Probe) -> None:
+    """See that the labels of the other parts are targets of the same kind.
+
+    Raises:
+        CompresscError: CC301 naming the part.
+    """
+    for name, part in _parts(probe.data).items():
+        if part.labels is None or part is probe.samples:
+            continue
+        other = _Probe(probe.graph, probe.data, name, few=2)
+        (output,) = other.outputs([best])
+        if not are_targets(best, output, other.labels):
+            kinds = [
+                ("float" if x.is_floating_point() else "integer")
+                for x in (other.labels, probe.labels)
+            ]
+            raise CompresscError(
+                "CC301",
+                f"the labels of all parts are of one kind, as in {probe.part}: "
+                f"{kinds[1]} [n{_rest(probe.labels)}]",
+                got=f"{kinds[0]} [n{_rest(other.labels)}] in {name}",
+                where=f"output '{best.name}'",
+                hint="give them alike, or leave them out of this part",
+            )
+
+
+def _rest(labels: Tensor) -> str:
+    return "".join(f",{size}" for size in labels.shape[1:])
 
 
 def _ranked(usable: Sequence[Response], probe: _Probe) -> list[tuple[Response, Skill]]:

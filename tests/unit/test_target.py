@@ -68,7 +68,8 @@ def test_the_limit_is_read_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"threads": 0}, {"batches": (1, 0)}, {"instruction_set": "avx1024"}]
+    "wrong",
+    [{"threads": 0}, {"threads": 100_000}, {"batches": (1, 0)}, {"instruction_set": "avx1024"}],
 )
 def test_what_cannot_be_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(CompresscError, match="CC100"):

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import sympy
 import torch
+from torch import nn
 
 from compressc.errors import CompresscError
 from compressc.frontend.inputs.arguments import Arguments, nest
-from compressc.ir import Graph, TensorType, dimension_symbols, parse_type
+from compressc.ir import Graph, Ref, TensorType, dimension_symbols, parse_type
 from compressc.ir.printer import limit_text
 from compressc.ir.types import evaluate
 
@@ -82,8 +83,13 @@ def place_inputs(
     return nest([(s.name, s.value if isinstance(s, ConstantSpec) else next(spare)) for s in specs])
 
 
-def check_inputs(graph: Graph, tensors: Sequence[torch.Tensor]) -> None:
-    """Tensors fit a graph's inputs: as many, of these dtypes, with these sizes.
+def check_inputs(graph: Graph, tensors: Sequence[torch.Tensor], where: str = "") -> None:
+    """Tensors fit a graph's inputs: as many, of these dtypes and sizes, ids that a table has.
+
+    Args:
+        graph: the model.
+        tensors: one for each input.
+        where: what they are, for the error.
 
     Raises:
         CompresscError: CC204 naming the input at fault.
@@ -92,7 +98,8 @@ def check_inputs(graph: Graph, tensors: Sequence[torch.Tensor]) -> None:
     if len(wanted) != len(tensors):
         text = f"the inputs of the model are {', '.join(map(str, wanted)) or 'none'}"
         got = f"{len(tensors)} arrays"
-        raise CompresscError("CC204", text, got=got, hint="check the data set or --input")
+        hint = "check the data set or --input"
+        raise CompresscError("CC204", text, got=got, where=where, hint=hint)
     open_sizes: dict[str, int] = {}
     for op, type_, tensor in zip(graph.inputs, wanted, tensors, strict=True):
         fits = tensor.dtype == type_.dtype and tensor.dim() == len(type_.shape)
@@ -108,12 +115,36 @@ def check_inputs(graph: Graph, tensors: Sequence[torch.Tensor]) -> None:
             hint = "check the data set or --input"
             if tensor.dtype != type_.dtype:
                 hint = f"give it as {_dtype_name(type_.dtype)}, or {hint}"
-            raise CompresscError("CC204", text, got=got, hint=hint)
+            raise CompresscError("CC204", text, got=got, where=where, hint=hint)
     for name, (least, most) in graph.limits.items():
         size = open_sizes.get(name, least)
         if size < least or (most is not None and size > most):
             text = f"the model takes {limit_text(name, least, most)}"
-            raise CompresscError("CC204", text, got=f"{name} = {size}", where=graph.name)
+            got = f"{name} = {size}"
+            raise CompresscError("CC204", text, got=got, where=where or graph.name)
+    _check_ids(graph, tensors, where)
+
+
+def _check_ids(graph: Graph, tensors: Sequence[torch.Tensor], where: str) -> None:
+    """Integers that go straight into a table of embeddings are rows of it."""
+    given = {op.name: tensor for op, tensor in zip(graph.inputs, tensors, strict=True)}
+    for op in graph:
+        if op.kind != "embedding" or not isinstance(op.args[0], Ref):
+            continue
+        source = op.args[0].name
+        ids = given.get(source)
+        if ids is None or ids.is_meta or not ids.numel():
+            continue
+        assert isinstance(op.layer, nn.Embedding)
+        low, high, rows = int(ids.min()), int(ids.max()), op.layer.num_embeddings
+        if low < 0 or high >= rows:
+            raise CompresscError(
+                "CC204",
+                f"input '{source}' holds ids from 0 to {rows - 1}, the rows of '{op.name}'",
+                got=str(low if low < 0 else high),
+                where=where,
+                hint="give the ids of the model's own vocabulary",
+            )
 
 
 def _dtype_name(dtype: torch.dtype) -> str:

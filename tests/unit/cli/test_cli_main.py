@@ -115,3 +115,32 @@ def test_streams_that_are_closed_full_or_of_another_encoding():
         odd = shell("", PYTHONIOENCODING=encoding, LC_ALL="C")
         assert (odd.returncode, odd.stderr) == (0, "")
         assert "prune" in odd.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["m.pt2", "--threads", "0"], "'--threads': Input should be greater"),
+        (["m.pt2", "--seed", "x"], "'--seed': Input should be a valid integer"),
+        (["m.pt2", "-o", ""], "'--output' / '-o': a folder has a name"),
+        (
+            ["m.pt2", "--pases", "prune"],
+            "No such option: --pases (Possible options: --batches, --passes",
+        ),
+        (["compile"], "Missing argument 'model'"),
+        (["inspct", "m.pt2"], "did you mean 'inspect'?"),
+    ],
+)
+def test_a_wrong_option_is_named(capsys, arguments, words):
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("[CC100] ")
+    assert error.count("\n") == 1
+    assert words in error
+
+
+def test_no_argument_at_all_shows_the_help(capsys):
+    assert cli.main([]) == 0
+    shown = capsys.readouterr()
+    assert "inspect" in shown.out
+    assert not shown.err

@@ -204,6 +204,15 @@ def test_inputs_that_do_not_fit_say_what_would() -> None:
         check_inputs(graph, (torch.ones(2, 4), torch.ones(2, 4)))
 
 
+@pytest.mark.parametrize(("ids", "got"), [([[0, 9]], "9"), ([[-1, 8]], "-1")])
+def test_ids_that_no_table_has(ids: list[list[int]], got: str) -> None:
+    graph = load_model(nn.Embedding(9, 4), input_spec=["i64[b,s]"]).graph
+    check_inputs(graph, (torch.tensor([[0, 8]]),))
+    with pytest.raises(CompresscError, match=r"CC204.*ids from 0 to 8") as caught:
+        check_inputs(graph, (torch.tensor(ids),), "words.npz.train")
+    assert (caught.value.got, caught.value.where) == (got, "words.npz.train")
+
+
 @pytest.mark.parametrize("name", ["", " "])
 def test_an_empty_name_is_not_the_current_folder(name: str) -> None:
     refused(name, "CC200", "an empty name")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from compressc.errors import CompresscError
-from compressc.report import make_writable, staged
+from compressc.report import make_writable, require_apart, staged
 from compressc.report import staging as under_test
 
 NAMES = ["graph/graph.txt", "model.onnx", "openvino/model.xml"]
@@ -27,6 +27,27 @@ def write(folder: Path, word: str, names: list[str]) -> None:
             (fresh / name).write_text(word)
         listed = [{"path": name} for name in names]
         (fresh / "manifest.json").write_text(json.dumps({"files": listed, "word": word}))
+
+
+def test_a_model_that_would_be_replaced_is_found(tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    write(out, "old", ["graph/graph.txt", "model.onnx"])
+    (tmp_path / "link.pt2").symlink_to(out / "model.pt2")
+    monkeypatch.chdir(tmp_path)
+    files = ["model.pt2", "openvino/model.xml"]
+    replaced = [
+        out / "model.pt2",  # written again
+        out / "model.onnx",  # of the former run, and not written again
+        out / "graph",
+        out / "openvino" / "teacher.bin",
+        Path("link.pt2"),
+        Path("out/../out/model.pt2"),
+    ]
+    for source in replaced:
+        with pytest.raises(CompresscError, match=r"CC100.*would be replaced"):
+            require_apart(out, str(source), files)
+    for source in (out, out / "mine.pt2", tmp_path / "model.pt2", "", "\0", "x" * 5000):
+        require_apart(out, str(source), files)
 
 
 def killed(step: int, folder: Path, can_exchange: bool) -> bool:

@@ -259,6 +259,38 @@ def test_a_label_out_of_range_in_any_part_is_found():
         assert error.value.got == "6"
 
 
+@pytest.mark.parametrize(
+    ("labels", "got"),
+    [
+        (torch.zeros(8, 2, dtype=torch.int64), "integer [n,2] in test"),
+        (torch.rand(8), "float [n] in test"),
+        (torch.eye(6)[torch.arange(8) % 6], "float [n,6] in test"),
+    ],
+)
+def test_labels_of_another_kind_in_the_test_part_are_found(labels, got):
+    graph, x = graph_of(lambda z: z), torch.randn(8, 8)
+    train = Split((x,), torch.arange(8) % 6)
+    with pytest.raises(CompresscError, match="CC301") as caught:
+        settle(graph, Dataset("made", train, train, Split((x,), labels)))
+    assert caught.value.got == got
+    column = Split((x,), (torch.arange(8) % 6).unsqueeze(1))  # the same, as a column
+    assert settle(graph, Dataset("made", train, train, column)).kind == "class_scores"
+
+
+def test_a_model_that_fails_on_the_data_is_no_mistake_of_ours():
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.out = nn.Embedding(9, 4), nn.Linear(4, 3)
+
+        def forward(self, ids):
+            return self.out(self.words(ids + 1).mean(1))
+
+    graph = export_graph(Shifted().eval(), torch.randint(0, 8, (4, 5)))
+    with pytest.raises(CompresscError, match=r"CC204.*train data.*IndexError"):
+        settle(graph, dataset(torch.full((4, 5), 8)))
+
+
 def test_labels_of_the_test_part_alone_judge():
     torch.manual_seed(0)
     x = torch.randn(64, 8)
