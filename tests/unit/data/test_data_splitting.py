@@ -13,6 +13,8 @@ from compressc.data.splitting import assemble, divide
         ([50, 30, 20], 10, [5, 3, 2]),
         ([10, 10, 10], 10, [4, 3, 3]),  # the remainder goes to the first of equal claims
         ([97, 2, 1], 50, [49, 1, 0]),
+        ([31, 30, 39], 10, [3, 3, 4]),  # to the largest of 0.1, 0 and 0.9
+        ([15, 44, 41], 10, [2, 4, 4]),  # 1.5, 4.4, 4.1
         ([1] * 5, 2, [1, 1, 0, 0, 0]),
     ],
 )

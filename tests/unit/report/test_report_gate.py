@@ -47,6 +47,7 @@ def test_passes(most: float, teacher: float, files: list[float]) -> None:
     [
         (0.0, 0.9, [0.9, 0.89], "0.0100: 0.9000 to 0.8900) at model.1"),
         (0.1, 0.9, [0.7, 0.5, 0.9], "0.4000: 0.9000 to 0.5000, and of 1 other files"),
+        (0.1, 0.9, [0.7999], "0.1001: 0.9000 to 0.7999) at model.0"),
         (1.0, 0.9, [0.9, None], "inf: 0.9000 to no figure) at model.1"),
         (1.0, 0.9, [math.nan], "inf: 0.9000 to nan"),
         (1.0, math.nan, [0.9], "inf: nan to 0.9000"),

@@ -229,6 +229,26 @@ def test_labels_that_the_teacher_does_not_know_are_dropped_and_it_is_said():
     assert settle(graph_of(lambda z: z), few).labels
 
 
+def test_samples_are_drawn_from_everywhere_because_labels_may_be_sorted():
+    torch.manual_seed(0)
+    net, x = Ends(lambda z: z).eval(), torch.randn(12_000, 8)
+    labels = net(x).argmax(1)
+    order = (labels != labels.mode().values).int().argsort(stable=True)
+    x, labels = x[order], labels[order]
+    assert len(labels[:1500].unique()) == 1  # on these, one answer is right for all
+    assert settle(export_graph(net, x[:4]), dataset(x, labels)).labels
+
+
+def test_where_few_samples_leave_it_open_more_are_looked_at():
+    torch.manual_seed(0)
+    net, x = Ends(lambda z: z).eval(), torch.randn(2000, 8)
+    known = torch.rand(2000) < 0.08  # 64 samples: about 0.9 standard errors; 1,024: 3.7
+    labels = torch.where(known, net(x).argmax(1), torch.randint(0, 6, (2000,)))
+    graph = export_graph(net, x[:4])
+    assert settle(graph, dataset(x, labels)).labels
+    assert not settle(graph, dataset(x[:64], labels[:64])).labels
+
+
 def test_an_embedding_has_no_classes():
     x, labels = torch.randn(100, 8), torch.randint(0, 3, (100,))
     task = settle(graph_of(F.normalize), dataset(x, labels))
