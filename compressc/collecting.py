@@ -1,10 +1,11 @@
-"""Giving back memory that is no longer used, at the points where much of it is."""
+"""Python's garbage collector: when it looks, and when it had better not."""
 
 from __future__ import annotations
 
 import ctypes
 import gc
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 
 def give_back() -> None:
@@ -16,3 +17,20 @@ def give_back() -> None:
     gc.collect()
     with suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Do not look for garbage meanwhile.
+
+    Making a large graph makes nothing but objects that stay, and each time their number grows by a
+    quarter the collector looks through every object of the process: half the time of reading 50,000
+    ops. Also a decorator: `@collector_paused()`.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

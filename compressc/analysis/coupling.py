@@ -17,8 +17,8 @@ import torch
 from compressc.analysis.axes import Axis, freeze, leaves, unify
 from compressc.analysis.coupling_rules import Rule, Values, rule_for
 from compressc.analysis.written_sizes import SymbolReader
+from compressc.collecting import collector_paused
 from compressc.ir import Graph, Op, Ref, TensorType, TupleType, evaluate, open_dimensions
-from compressc.ir.collection import collector_paused
 from compressc.ir.types import Size
 
 #: A prime that no real width has stands for each open dimension, so that sizes are plain integers.

@@ -17,8 +17,8 @@ from compressc.analysis.axes import Axis, factors, leaves
 from compressc.analysis.coupling import Coupling, couple
 from compressc.analysis.coupling_rules.shapes import split_dim
 from compressc.analysis.written_sizes import PIECES, SIZED, axis_size, written_sizes
+from compressc.collecting import collector_paused
 from compressc.ir import Graph, Op, TensorType, TupleType
-from compressc.ir.collection import collector_paused
 
 
 @collector_paused()

@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from compressc.collecting import collector_paused
 from compressc.errors import CompresscError
 from compressc.frontend import bags
 from compressc.frontend.held import HeldTensors
@@ -18,7 +19,6 @@ from compressc.frontend.inputs.dimensions import OpenDimensions
 from compressc.frontend.naming import call_stem, layer_stem
 from compressc.frontend.raising import attention_scale, raise_call
 from compressc.ir import Graph, Op, Ref, Tensor, TensorType, TupleType
-from compressc.ir.collection import collector_paused
 from compressc.ir.ops import NAMESPACES, kind_of, map_arg, overload
 from compressc.ir.types import Size, ValueType
 from compressc.quiet import quiet

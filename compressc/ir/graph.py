@@ -12,8 +12,8 @@ import networkx as nx
 import torch
 from torch import nn
 
+from compressc.collecting import collector_paused
 from compressc.errors import CompresscError
-from compressc.ir.collection import collector_paused
 from compressc.ir.layer_building import copy_layer, layer_tensors
 from compressc.ir.ops import Arg, Op, Ref, map_arg, refs_of
 from compressc.ir.printer import print_graph

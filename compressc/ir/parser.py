@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from compressc.collecting import collector_paused
 from compressc.errors import CompresscError
-from compressc.ir.collection import collector_paused
 from compressc.ir.graph import Graph
 from compressc.ir.layer_building import build_layer, layer_tensors
 from compressc.ir.layers import LAYERS, Tensor

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from compressc.collecting import collector_paused
 from compressc.errors import CompresscError
-from compressc.ir.collection import collector_paused
 from compressc.ir.deriving import derived_types
 from compressc.ir.graph import Graph
 from compressc.ir.layer_forms import LayerForms

@@ -13,13 +13,14 @@ import gc
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from time import perf_counter_ns, process_time_ns
 from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+
+from compressc.collecting import collector_paused
 
 #: Growth of the repeat count in one step of the calibration: a first call can be misleading.
 GROWTH = 8
@@ -123,7 +124,8 @@ def measure_latency(  # noqa: PLR0913  (how to measure; each has a default)
     shuffle = random.Random(seed).shuffle
     least = min(rounds, LEAST_ROUNDS)
     taken: list[_Round] = []
-    with _NoGarbageCollection():
+    gc.collect()  # one in the middle of a sample would be charged to whoever runs just then
+    with collector_paused():
         for run in runs.values():
             for _ in range(warmup):
                 run()
@@ -230,16 +232,3 @@ def _kept(taken: Sequence[_Round], threads: int, least: int) -> tuple[list[_Roun
         return calm, 0
     ranked = sorted(range(len(taken)), key=lambda index: -calmness[index])
     return [taken[index] for index in ranked[:least]], least - len(calm)
-
-
-class _NoGarbageCollection(AbstractContextManager[None]):
-    """A collection in the middle of a sample would be charged to whoever runs just then."""
-
-    def __enter__(self) -> None:
-        self._was_on = gc.isenabled()
-        gc.collect()
-        gc.disable()
-
-    def __exit__(self, *raised: object) -> None:
-        if self._was_on:
-            gc.enable()
