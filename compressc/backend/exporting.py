@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from compressc.errors import CompresscError
@@ -10,6 +12,8 @@ from compressc.quiet import quiet
 
 #: Sizes 0 and 1 are constants to torch.export, and so would the open batch be.
 _LEAST_BATCH = 3
+#: How terminals are told colours, which some libraries write into their errors.
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def export_graph(graph: Graph, example: tuple[torch.Tensor, ...]) -> torch.export.ExportedProgram:
@@ -68,11 +72,27 @@ def _is_open(size: int | torch.SymInt) -> bool:
 
 
 def unwritable(what: str, error: BaseException) -> CompresscError:
-    """CC503 with the first line of a library's error."""
-    text = next((line for line in str(error).splitlines() if line.strip()), "")
+    """CC503 with what a library's error says of the cause."""
     return CompresscError(
         "CC503",
         f"{what} cannot write this graph",
-        got=f"{type(error).__name__}: {text[:200]}",
+        got=f"{type(error).__name__}: {_cause(error)[:200]}",
         hint="choose another format with --emit",
     )
+
+
+#: Words that name the op or the reason, the most telling first: reports of exporters begin with
+#: where in their own source they failed.
+_TELLING = ("when translating node", "unsupported", "no conversion rule", "conversion is failed")
+
+
+def _cause(error: BaseException) -> str:
+    """The line that tells most, of an error and of those that it came from; else the first."""
+    texts: list[str] = []
+    at: BaseException | None = error
+    while at is not None:
+        texts.append(_COLOURS.sub("", str(at)))
+        at = at.__cause__
+    lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
+    found = (line for words in _TELLING for line in lines if words in line.lower())
+    return next(found, lines[0] if lines else "")

@@ -20,6 +20,8 @@ from compressc.ir import Graph
 from compressc.quiet import quiet
 
 _CHUNK = bytes(1 << 20)
+#: Which input of a `DFT` names its axis.
+_AXIS = 2
 
 #: What a node of the executed graph tells of itself, and the types that compute a layer.
 _TOLD = ("layerType", "runtimePrecision", "originalLayersNames")
@@ -50,6 +52,7 @@ class OpenVino(Backend):
             import openvino
 
         model = export_onnx(graph, example)
+        _name_axes(model.graph)
         path = folder / self.suffix
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch, quiet():
@@ -113,6 +116,17 @@ class OpenVino(Backend):
     def files(self, path: Path) -> list[Path]:
         """The structure and the weights."""
         return [path, path.with_suffix(".bin")]
+
+
+def _name_axes(graph: Any) -> None:
+    """OpenVINO 2026.4 looks for the axis of a Fourier transform in the attribute of old opsets."""
+    from onnx import helper, numpy_helper
+
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "DFT" and len(node.input) > _AXIS and node.input[_AXIS] in stored:
+            axis = int(numpy_helper.to_array(stored[node.input[_AXIS]]))
+            node.attribute.append(helper.make_attribute("axis", axis))
 
 
 def _require_room(folder: Path, size: int) -> None:
