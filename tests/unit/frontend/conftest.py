@@ -13,6 +13,12 @@ from tests.models import ZOO, small
 torch.set_num_threads(1)  # threads that wait for each other cost more than these networks
 
 
+@pytest.fixture
+def canary(tmp_path: Path) -> Path:
+    """A file that exists after the test only if something ran."""
+    return tmp_path / "canary"
+
+
 @pytest.fixture(scope="session")
 def program_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported program under a name that says nothing about its format."""
