@@ -17,9 +17,10 @@ import io
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,14 @@ def embedder(cache: Path) -> Case:
     return Case(MiniLM(folder).eval(), data, 4, 2e-4, angle, cosine, "mean cosine")
 
 
+def fewer(case: Case, samples: int | None) -> Case:
+    """The case with a smaller training part."""
+    train = case.data.train
+    train = train.take(min(samples or len(train), len(train)))
+    data = Dataset(case.data.name, train, case.data.calibration, case.data.test)
+    return replace(case, data=data)
+
+
 def kl(student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
     wanted, given = (x.div(4).log_softmax(1) for x in (teacher, student))
     loss = 16 * F.kl_div(given, wanted, reduction="batchmean", log_target=True)
@@ -234,18 +243,14 @@ def cumulative(module: nn.Module, samples: Split) -> None:
     module.eval()
 
 
-def run(name: str, case: Case, seed: int) -> bool:
-    """Print one row; whether ours is as good."""
+def run(name: str, case: Case, seed: int, cache: Path) -> bool:
+    """Print one row; whether ours is as good. The cut is made once, and kept in `cache`."""
     test, wanted = case.data.test, answers(case.teacher, case.data.test)
-    cut = compressc.compile(case.teacher, "prune(ratio=0.3)", data=case.data, seed=seed, cache=None)
+    options = {"data": case.data, "seed": seed, "cache": cache}
+    cut = compressc.compile(case.teacher, "prune(ratio=0.3)", **options)
     start = case.score(answers(cut.module(), test), wanted)
-    ours = compressc.compile(
-        cut.teacher,
-        f"prune(ratio=0.3),distill(epochs={case.epochs})",
-        data=case.data,
-        seed=seed,
-        cache=None,
-    )
+    passes = f"prune(ratio=0.3),distill(epochs={case.epochs})"
+    ours = compressc.compile(cut.teacher, passes, **options)
     seconds = ours.passes[-1].seconds
     notes = ours.passes[-1].notes
     (chosen,) = (text for _, text in notes if text.startswith("peak learning rate"))
@@ -273,6 +278,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cache", type=Path, default=Path(".recovery"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--samples", type=int, help="train on the first so many: a quick look")
     parser.add_argument("cases", nargs="*", default=list(CASES))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -282,12 +288,13 @@ def main() -> None:
         raise SystemExit(f"SKIPPED: the packages could not be fetched: {error}") from error
     print("| model | seed | figure | pruned | ours | by hand | time | feature points | chosen |")
     print("|---|---|---|---|---|---|---|---|---|")
-    fine = [
-        run(name, case, seed)
-        for name in options.cases
-        for case in [CASES[name](options.cache)]
-        for seed in options.seeds
-    ]
+    with tempfile.TemporaryDirectory() as folder:
+        fine = [
+            run(name, case, seed, Path(folder))
+            for name in options.cases
+            for case in [fewer(CASES[name](options.cache), options.samples)]
+            for seed in options.seeds
+        ]
     raise SystemExit(0 if all(fine) else 1)
 
 
