@@ -128,8 +128,9 @@ def preempted(clock, milliseconds, waits):
     return lambda: clock.work(milliseconds, next(left, 0.0))
 
 
-def test_pre_empted_rounds_are_taken_again(clock):
-    waits = [0, 30, 0, 30, 30, 0, 0]  # the first is the calibration
+@pytest.mark.parametrize("wait", [30, 1])  # 4 of 5 ms are less than nine tenths
+def test_pre_empted_rounds_are_taken_again(clock, wait):
+    waits = [0, wait, 0, wait, wait, 0, 0]  # the first is the calibration
     runs = {"a": preempted(clock, 4, waits), "b": preempted(clock, 2, [])}
     found = measure_latency(runs, rounds=5, warmup=0, clock=clock)
     assert found["a"].samples == (4.0,) * 5
@@ -143,6 +144,14 @@ def test_where_no_sample_is_undisturbed_the_budget_ends_it(clock):
     assert (found["a"].disturbed, len(found["a"].samples)) == (7, 7)
     assert clock.wall < 1.1e9
     assert speedup(found["a"], found["b"]).verdict == "busy"
+
+
+def test_where_the_budget_ends_the_calmest_rounds_are_kept(clock):
+    waits = [0, 50, 10, 40, 10, 30, 10, 20, 10, 10, 10, 10, 50, 50]
+    runs = {"a": preempted(clock, 5, waits)}
+    found = measure_latency(runs, rounds=31, warmup=0, budget_s=0.3, clock=clock)
+    assert found["a"].samples == (15.0,) * 7
+    assert found["a"].disturbed == 7
 
 
 def test_slow_callables_get_the_least_rounds_and_no_more(clock):

@@ -184,7 +184,8 @@ def test_a_score_that_a_constant_answer_gets_comes_with_a_warning():
     assert teacher == [
         "the teacher's accuracy is 52.00 %; the same answer for every sample gets 50.00 %"
     ]
-    assert "lost" in said([TEACHER_R2], {"teacher_r2": 0.0}, {}, {"teacher_r2": -math.inf})[0]
+    for broken in (-math.inf, math.nan):
+        assert "lost" in said([TEACHER_R2], {"teacher_r2": 0.0}, {}, {"teacher_r2": broken})[0]
     assert said([TEACHER_R2], {"teacher_r2": 0.0}, {}, {"teacher_r2": 0.5}) == []
 
 

@@ -119,7 +119,7 @@ def test_ids_are_scored_by_how_many_are_met():
 
 
 def test_what_a_constant_answer_scores():
-    labels = torch.tensor([0, 0, 0, NO_LABEL])
+    labels = torch.tensor([1, 1, 1, NO_LABEL])
     given = task("class_scores", labels=True)
     # classes 0, 1, 2, 0: half of the teacher's answers are 0
     assert constant_scores(given, labels, LOGITS) == {"accuracy": 1.0, "agreement": 0.5}
