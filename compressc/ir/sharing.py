@@ -23,7 +23,8 @@ def shared(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor of its own, detached; it takes no memory until it or the other is written.
 
     Plain tensors on the CPU that are all of their storage; others are copied: a part would keep the
-    whole alive, and a mapped file or a numpy array cannot be counted.
+    whole alive, a mapped file or a numpy array cannot be counted, and what `torch.load` has read
+    has no allocator to take new bytes from: a write would end the process.
     """
     tensor = tensor.detach()
     if _whole(tensor):
@@ -75,7 +76,8 @@ def _whole(tensor: torch.Tensor) -> bool:
     plain = type(tensor) is torch.Tensor and tensor.layout is torch.strided
     if not plain or tensor.device.type != "cpu" or tensor.is_quantized:
         return False
-    return tensor.nbytes == tensor.untyped_storage().nbytes()
+    storage = tensor.untyped_storage()
+    return storage.resizable() and tensor.nbytes == storage.nbytes()
 
 
 def _deepcopy(ordinary: Any) -> Any:

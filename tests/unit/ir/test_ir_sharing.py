@@ -117,3 +117,15 @@ def test_bytes_are_those_of_the_tensor():
         assert digest.digest() == want
     assert [bytes(p) for p in bytes_of(torch.tensor(1, dtype=torch.int16))] == [b"\x01\x00"]
     assert b"".join(bytes_of(torch.zeros(0))) == b""
+
+
+def test_what_torch_has_read_from_a_file_can_be_written(tmp_path):
+    weight = torch.randn(4, 4)
+    torch.save(weight, tmp_path / "w.pt")
+    read = torch.load(tmp_path / "w.pt")
+    twin = shared(
+        read
+    )  # its memory has no allocator: shared, a write would be a segmentation fault
+    assert not torch._C._is_cow_tensor(twin)
+    assert np.array_equal(twin.add_(1).numpy(), weight.numpy() + 1)
+    assert torch.equal(read, weight)
