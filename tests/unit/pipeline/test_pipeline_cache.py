@@ -18,6 +18,7 @@ from compressc.ir import graph_hash
 from compressc.kernels.dispatch import using
 from compressc.pipeline import Pass, PassCache, Pipeline, conditions, default_cache_folder, stored
 from compressc.target import Target
+from compressc.tasks import Response, Task
 from tests.unit.pipeline.pipeline_passes import Noise, Scale, data, small_graph
 
 pytestmark = pytest.mark.usefixtures("passes")
@@ -221,6 +222,23 @@ def test_a_pass_that_reads_the_teacher_is_not_served_what_another_taught(tmp_pat
         assert not recalled.cached
         assert torch.equal(recalled.graph["a"].layer.weight, teacher["a"].layer.weight)
     assert len(forgotten) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"judged": Response(1, "b", "values", 1, "", "values", 1)},
+        {"labels": True},
+        {"per_position": True},
+    ],
+)
+def test_what_was_learned_for_another_task_is_not_served(tmp_path, other):
+    judged = Response(0, "b", "class_scores", 1, "", "class_scores", 1)
+    task = Task(judged, (judged,))
+    run(tmp_path, task=task)
+    assert not run(tmp_path, task=replace(task, **other))[0].cached
+    assert not run(tmp_path)[0].cached
+    assert run(tmp_path, task=replace(task, reason="said otherwise"))[0].cached
 
 
 def two_threads(monkeypatch) -> None:
