@@ -47,6 +47,18 @@ def sync_tree(folder: Path) -> None:
         sync(Path(place))
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it where they are missing; on return their names are synced.
+
+    Raises:
+        OSError: as `Path.mkdir` and `sync`.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(missing):
+        sync(path.parent)
+
+
 def rename(source: Path, target: Path) -> None:
     """Rename a synced file or folder over `target`, and sync the folder that lists it.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import safetensors
 import torch
 
-from compressc.durable import sync
+from compressc.durable import make_folder, sync
 from compressc.interruption import held_back
 from compressc.ir.aligned import is_aligned, write_aligned
 from compressc.ir.graph import Graph
@@ -28,7 +28,7 @@ def save_bundle(graph: Graph, folder: Path) -> None:
     Files are written aside and renamed: a graph that was loaded from the same folder keeps the old
     file mapped, and no crash leaves half a file. On return, both are on the disk.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     tensors = {name: tensor.detach() for name, tensor in graph.tensors().items()}
     orders = {name: order for name, t in tensors.items() if (order := _memory_order(t))}
     stored = {n: t.permute(orders[n]) if n in orders else t for n, t in tensors.items()}

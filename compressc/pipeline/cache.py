@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from compressc.durable import rename, sync_tree
+from compressc.durable import make_folder, rename, sync_tree
 from compressc.interruption import held_back
 from compressc.ir import Graph
 from compressc.pipeline.stored import DamagedError, Facts, read_entry, read_facts, write_entry
@@ -111,7 +111,7 @@ class PassCache:
         if self.folder is None:
             return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             with scratch(self.folder, _PARTIAL) as folder:
                 write_entry(folder, key, graph, facts)
                 if _bytes(folder) <= self.limit:

@@ -76,7 +76,7 @@ def make_writable(folder: Path) -> Path | None:
     missing: list[Path] = []
     try:
         missing = [path for path in (folder, *folder.parents) if not path.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(folder)
         if missing:
             UNFINISHED.add(str(missing[-1]))
         with tempfile.TemporaryFile(dir=folder):

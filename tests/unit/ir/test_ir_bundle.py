@@ -268,6 +268,7 @@ def test_both_files_are_on_the_disk_before_they_have_their_names(tmp_path, monke
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", replace)
     module = torch.nn.Linear(4, 3)
+    (tmp_path / "bundle").mkdir()
     save_bundle(export_graph(module, torch.randn(3, 4)), tmp_path / "bundle")
     kinds = [kind for kind, _ in events]
     assert kinds == ["sync", "sync", "name", "name", "sync"]
