@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from compressc.ir.ops import kind_of
-from compressc.ir.sharing import address, shared
+from compressc.ir.sharing import address
 
 #: Parts of a weight that a layer may hold as a weight of its own (attention's packed projections).
 _PARTS = {
@@ -62,7 +62,8 @@ class HeldTensors:
     def _copy(self, value: torch.Tensor) -> torch.Tensor:
         key = _identity(value)
         if key not in self._copies:
-            self._copies[key] = _like(shared(value), value)
+            # no shared one: the user may hold raw pointers (numpy views) into a module's weights
+            self._copies[key] = _like(value.detach().clone(), value)
         return self._copies[key]
 
     def absorb(self, node: fx.Node) -> bool:
