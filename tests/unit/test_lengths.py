@@ -21,7 +21,6 @@ EXCEPTIONS: dict[str, str] = {
     "compressc/compile.py:compile": _OPTIONS,
     "compressc/kernels/triton/softmax_kl.py:softmax_kl_rows": _KERNEL,
     "compressc/kernels/triton/topk_kl.py:topk_kl_rows": _KERNEL,
-    "tests/unit/ir/ir_mutations.py": "a corpus, one mutation after another",
 }
 
 

@@ -2,153 +2,56 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
 from random import Random
 from typing import Any
 
 import numpy as np
 import sympy
 import torch
+from layer_mutations import (
+    Mutation,
+    add_layer,
+    drop_layer,
+    extra_tensor,
+    hidden_code,
+    layer_attribute,
+    lost_attribute,
+    ops_of,
+    other_layer,
+    other_slot,
+    other_tensor,
+    relayout,
+    swap_slots,
+    tie,
+    train_mode,
+    untie,
+)
+from order_mutations import (
+    add_edge,
+    broken_order,
+    cycle,
+    drop_edge,
+    loop_in_order,
+    move_edge,
+    operands_without_edges,
+    other_operand,
+    rekey_edge,
+    reorder,
+    swap_operands,
+)
 from torch import nn
 
 from compressc.errors import CompresscError
 from compressc.ir import (
-    LAYERS,
     Graph,
     Op,
     Ref,
     Tensor,
     TensorType,
     TupleType,
-    layer_tensors,
     symbol,
 )
 from compressc.ir.ops import map_arg
-
-Mutation = Callable[[Graph, Random], bool]
-
-
-def _ops(graph: Graph, *, layers: bool | None = None) -> list[Op]:
-    found = [op for op in graph if op.kind != "input"]
-    return found if layers is None else [op for op in found if (op.layer is not None) is layers]
-
-
-def _modules(graph: Graph) -> list[Op]:
-    """Ops whose layer is more than one held tensor."""
-    return [op for op in _ops(graph, layers=True) if op.kind not in ("parameter", "constant")]
-
-
-def _with_tensors(graph: Graph) -> list[tuple[Op, str, torch.Tensor]]:
-    return [(op, n, t) for op in _ops(graph, layers=True) for n, t in layer_tensors(op.layer)]
-
-
-# ---- edges and order ----------------------------------------------------------------------
-
-
-def drop_edge(graph: Graph, rng: Random) -> bool:
-    graph.dag.remove_edge(*rng.choice(list(graph.dag.edges(keys=True))))
-    return True
-
-
-def add_edge(graph: Graph, rng: Random) -> bool:
-    names = [op.name for op in graph]
-    source, target = rng.choice(names), rng.choice(names)
-    graph.dag.add_edge(source, target, key=rng.choice([0, 1, 7, 99]))
-    return True
-
-
-def rekey_edge(graph: Graph, rng: Random) -> bool:
-    source, target, key = rng.choice(list(graph.dag.edges(keys=True)))
-    graph.dag.remove_edge(source, target, key)
-    graph.dag.add_edge(source, target, key=key + rng.choice([-1, 1, 5]))
-    return True
-
-
-def move_edge(graph: Graph, rng: Random) -> bool:
-    source, target, key = rng.choice(list(graph.dag.edges(keys=True)))
-    graph.dag.remove_edge(source, target, key)
-    graph.dag.add_edge(rng.choice([op.name for op in graph]), target, key=key)
-    return True
-
-
-def operands_without_edges(graph: Graph, rng: Random) -> bool:
-    op = rng.choice(_ops(graph))
-    names = [o.name for o in graph]
-    op.args = map_arg(op.args, lambda a: Ref(rng.choice(names)) if isinstance(a, Ref) else a)
-    return True
-
-
-def other_operand(graph: Graph, rng: Random) -> bool:
-    """A well-formed edit: another value, earlier or later."""
-    op = rng.choice([op for op in _ops(graph) if op.inputs])
-    names = [o.name for o in graph if o is not op]
-    one = rng.choice(op.inputs)
-    other = Ref(rng.choice(names))
-    args = map_arg(op.args, lambda a: other if a == Ref(one) else a)
-    graph.set_inputs(op.name, args)
-    return True
-
-
-def swap_operands(graph: Graph, rng: Random) -> bool:
-    ops = [op for op in _ops(graph) if len([a for a in op.args if isinstance(a, Ref)]) > 1]
-    if not ops:
-        return False
-    op = rng.choice(ops)
-    places = [i for i, a in enumerate(op.args) if isinstance(a, Ref)]
-    i, j = rng.sample(places, 2)
-    args = list(op.args)
-    args[i], args[j] = args[j], args[i]
-    if rng.random() < 0.5:
-        graph.set_inputs(op.name, tuple(args))
-    else:
-        op.args = tuple(args)
-    return True
-
-
-def cycle(graph: Graph, rng: Random) -> bool:
-    pairs = [(op, user) for op in _ops(graph) for user in graph.users(op.name) if op.args]
-    if not pairs:
-        return False
-    op, user = rng.choice(pairs)
-    graph.set_inputs(op.name, (Ref(user.name), *op.args[1:]))
-    return True
-
-
-def _place(graph: Graph, name: str, after: str) -> None:
-    before, behind = graph._previous[name], graph._next[name]
-    graph._next[before], graph._previous[behind] = behind, before
-    following = graph._next[after]
-    graph._next[after], graph._next[name] = name, following
-    graph._previous[following], graph._previous[name] = name, after
-
-
-def reorder(graph: Graph, rng: Random) -> bool:
-    names = [op.name for op in graph]
-    name = rng.choice(names)
-    _place(graph, name, rng.choice([n for n in names if n != name] or [""]))
-    return True
-
-
-def loop_in_order(graph: Graph, rng: Random) -> bool:
-    names = [op.name for op in graph]
-    graph._next[rng.choice(names)] = rng.choice(names)
-    return True
-
-
-def broken_order(graph: Graph, rng: Random) -> bool:
-    names = [op.name for op in graph]
-    table = rng.choice([graph._next, graph._previous])
-    name = rng.choice(names)
-    match rng.choice(["gone", "nowhere", "end"]):
-        case "gone":
-            del table[name]
-        case "nowhere":
-            table[name] = "nowhere"
-        case "end":
-            table[name] = ""
-    return True
-
 
 # ---- ops ----------------------------------------------------------------------------------
 
@@ -225,217 +128,11 @@ def in_place_kind(graph: Graph, rng: Random) -> bool:
 
 
 def unknown_operand(graph: Graph, rng: Random) -> bool:
-    op = rng.choice([op for op in _ops(graph) if op.args])
+    op = rng.choice([op for op in ops_of(graph) if op.args])
     args = list(op.args)
     args[rng.randrange(len(args))] = Ref(rng.choice(["nowhere", op.name, ""]))
     op.args = tuple(args)
     return True
-
-
-# ---- layers -------------------------------------------------------------------------------
-
-
-def drop_layer(graph: Graph, rng: Random) -> bool:
-    ops = _ops(graph, layers=True)
-    if ops:
-        rng.choice(ops).layer = None
-    return bool(ops)
-
-
-def add_layer(graph: Graph, rng: Random) -> bool:
-    ops = [op for op in graph if op.layer is None]
-    if ops:
-        rng.choice(ops).layer = nn.ReLU()
-    return bool(ops)
-
-
-def other_layer(graph: Graph, rng: Random) -> bool:
-    ops = _modules(graph)
-    if not ops:
-        return False
-    strange = [nn.ReLU(), nn.Tanh(), nn.Sigmoid(), nn.GELU(), nn.Identity(), nn.Linear(4, 4)]
-    strange += [nn.Sequential(nn.ReLU()), nn.Softplus(2.0), nn.Hardswish(), nn.SiLU()]
-    strange += [op.layer for op in ops]
-    rng.choice(ops).layer = rng.choice(strange)
-    return True
-
-
-def hidden_code(graph: Graph, rng: Random) -> bool:
-    ops = _ops(graph, layers=True)
-    if not ops:
-        return False
-    layer: Any = rng.choice(ops).layer
-    match rng.choice(["forward", "hook", "prehook", "module", "class", "norm"]):
-        case "forward":
-            layer.forward = lambda *args: args[0] * 2
-        case "hook":
-            layer.register_forward_hook(lambda module, args, result: result * 2)
-        case "prehook":
-            layer.register_forward_pre_hook(lambda module, args: tuple(a * 2 for a in args))
-        case "module":
-            layer.extra = nn.Linear(2, 2)
-        case "class":
-            layer.__class__ = type("Other", (type(layer),), {"forward": lambda self, *a: a[0]})
-        case "norm":
-            if not hasattr(layer, "weight") or not isinstance(layer.weight, nn.Parameter):
-                return False
-            nn.utils.parametrizations.weight_norm(layer)
-    return True
-
-
-_VALUES = [
-    0, 1, 2, 3, -1, 7, True, False, None, 0.5, -0.5, 1e-3, float("nan"), float("inf"), "tanh",
-    "none", "same", "reflect", "bogus", (1, 1), (2, 2), (1, 2), (1,), (1, 1, 1), [1], np.float64(2),
-    np.int64(2), torch.tensor(2), torch.ones(3), object(), 1.0, 10**20,
-]  # fmt: skip
-
-
-def layer_attribute(graph: Graph, rng: Random) -> bool:
-    ops = [op for op in _modules(graph) if [k for k in vars(op.layer) if k[0] != "_"]]
-    if not ops:
-        return False
-    layer: Any = rng.choice(ops).layer
-    names = [name for name in vars(layer) if name[0] != "_" and name != "training"]
-    if not names:
-        return False
-    name = rng.choice(names)
-    value = getattr(layer, name)
-    near = [value + 1] if isinstance(value, int | float) else []
-    near += [tuple(v + 1 for v in value)] if isinstance(value, tuple) else []
-    object.__setattr__(layer, name, rng.choice([*near * 8, *_VALUES]))
-    return True
-
-
-def lost_attribute(graph: Graph, rng: Random) -> bool:
-    ops = _modules(graph)
-    names = [(op, name) for op in ops for name in vars(op.layer) if name[0] != "_"]
-    if not names:
-        return False
-    op, name = rng.choice(names)
-    delattr(op.layer, name)
-    return True
-
-
-def _slot(layer: Any, name: str) -> dict[str, Any]:
-    return layer._parameters if name in layer._parameters else layer._buffers
-
-
-def other_tensor(graph: Graph, rng: Random) -> bool:
-    found = _with_tensors(graph)
-    if not found:
-        return False
-    op, name, tensor = rng.choice(found)
-    shape, value = tensor.shape, tensor.detach()
-    dtypes = [torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.int8]
-    dtypes += [torch.complex64, torch.complex128, torch.bool, torch.int32]
-    changed = rng.choice(
-        [
-            lambda: torch.zeros(*(n + 1 for n in shape)),
-            lambda: value[:-1].clone() if value.dim() else value[None],
-            value[None].clone,
-            lambda: value.reshape(-1).clone(),
-            lambda: value.t().clone() if value.dim() == 2 else value[None],
-            *[lambda dtype=dtype: value.to(dtype) for dtype in dtypes],
-            lambda: value.clone() + 1,
-            lambda: (
-                value.reshape(-1).view(torch.int32).reshape(shape)
-                if value.dtype == torch.float32
-                else value.float()
-            ),
-            lambda: None,
-            lambda: value.flip(0) if value.dim() else value + 1,
-        ]
-    )()
-    table = _slot(op.layer, name)
-    was_parameter = isinstance(tensor, nn.Parameter)
-    if was_parameter and changed is not None:
-        changed = nn.Parameter(changed, requires_grad=changed.is_floating_point())
-    table[name] = changed
-    return True
-
-
-def other_slot(graph: Graph, rng: Random) -> bool:
-    """A parameter among the buffers, or a buffer among the parameters."""
-    found = _with_tensors(graph)
-    if not found:
-        return False
-    op, name, tensor = rng.choice(found)
-    layer: Any = op.layer
-    if name in layer._parameters:
-        del layer._parameters[name]
-        layer._buffers[name] = tensor.detach() if rng.random() < 0.5 else tensor
-    else:
-        del layer._buffers[name]
-        layer._parameters[name] = nn.Parameter(tensor, requires_grad=False)
-    return True
-
-
-def swap_slots(graph: Graph, rng: Random) -> bool:
-    """Weight and bias change places, or come in another order."""
-    ops = [op for op in _modules(graph) if len(op.layer._parameters) > 1]
-    if not ops:
-        return False
-    table = rng.choice(ops).layer._parameters
-    a, b = rng.sample(list(table), 2)
-    if rng.random() < 0.5:
-        table[a], table[b] = table[b], table[a]
-    else:
-        table[a] = table.pop(a)
-    return True
-
-
-def extra_tensor(graph: Graph, rng: Random) -> bool:
-    ops = _ops(graph, layers=True)
-    if not ops:
-        return False
-    layer: Any = rng.choice(ops).layer
-    if rng.random() < 0.5:
-        layer._parameters["extra"] = nn.Parameter(torch.ones(2))
-    else:
-        layer._buffers["extra"] = torch.ones(2)
-    return True
-
-
-def untie(graph: Graph, rng: Random) -> bool:
-    names = [t for _, _, t in _with_tensors(graph)]
-    tied = [(op, n) for op, n, t in _with_tensors(graph) if sum(t is o for o in names) > 1]
-    if not tied:
-        return False
-    op, _ = rng.choice(tied)
-    op.layer = copy.deepcopy(op.layer)
-    return True
-
-
-def tie(graph: Graph, rng: Random) -> bool:
-    found = _with_tensors(graph)
-    pairs = [(a, b) for a in found for b in found if a[2] is not b[2] and a[2].shape == b[2].shape]
-    if not pairs:
-        return False
-    (op, name, _), (_, _, tensor) = rng.choice(pairs)
-    _slot(op.layer, name)[name] = tensor
-    return True
-
-
-def relayout(graph: Graph, rng: Random) -> bool:
-    """The same numbers in another memory order."""
-    found = [(op, n, t) for op, n, t in _with_tensors(graph) if t.dim() > 1]
-    if not found:
-        return False
-    op, name, tensor = rng.choice(found)
-    order = list(range(tensor.dim()))
-    rng.shuffle(order)
-    back = sorted(range(len(order)), key=order.__getitem__)
-    value = tensor.detach().permute(order).contiguous().permute(back)
-    is_parameter = isinstance(tensor, nn.Parameter)
-    _slot(op.layer, name)[name] = nn.Parameter(value) if is_parameter else value
-    return True
-
-
-def train_mode(graph: Graph, rng: Random) -> bool:
-    ops = _modules(graph)
-    if ops:
-        rng.choice(ops).layer.train()
-    return bool(ops)
 
 
 # ---- types, lineage, symbols ---------------------------------------------------------------
@@ -549,7 +246,7 @@ def width(graph: Graph, rng: Random) -> bool:
 
 
 def width_expression(graph: Graph, rng: Random) -> bool:
-    ops = [op for op in _ops(graph) if _sizes(op.args)]
+    ops = [op for op in ops_of(graph) if _sizes(op.args)]
     if not ops:
         return False
     op = rng.choice(ops)
@@ -627,7 +324,7 @@ _CONSTANTS: list[Any] = [
 
 def constant(graph: Graph, rng: Random) -> bool:
     """Another constant in place of one, inside a list or not."""
-    ops = [op for op in _ops(graph) if _constants(op.args)]
+    ops = [op for op in ops_of(graph) if _constants(op.args)]
     if not ops:
         return False
     op = rng.choice(ops)
@@ -651,7 +348,7 @@ def _constants(args: Any) -> int:
 
 
 def more_or_fewer_arguments(graph: Graph, rng: Random) -> bool:
-    op = rng.choice(_ops(graph))
+    op = rng.choice(ops_of(graph))
     args = list(op.args)
     if args and not isinstance(args[-1], Ref) and rng.random() < 0.5:
         args.pop()
@@ -687,7 +384,7 @@ def keyword(graph: Graph, rng: Random) -> bool:
 
 
 def getitem_index(graph: Graph, rng: Random) -> bool:
-    ops = [op for op in _ops(graph) if op.kind == "getitem"]
+    ops = [op for op in ops_of(graph) if op.kind == "getitem"]
     if not ops:
         return False
     op = rng.choice(ops)
@@ -730,6 +427,3 @@ def apply(name: str, graph: Graph, seed: int) -> bool:
         return MUTATIONS[name](graph, Random(seed))
     except CompresscError:
         return False
-
-
-assert set(LAYERS) >= {"linear", "parameter", "constant"}
