@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -49,11 +50,13 @@ class Compiled:
     def module(self) -> nn.Module:
         """The compressed model as a torch module in eval mode; call it like the teacher.
 
-        Factored layers run by `compressc.kernels.lowrank_linear` in inference.
+        Factored layers run by `compressc.kernels.lowrank_linear` in inference. Its weights are its
+        own: training it changes nothing that is saved.
         """
         from compressc.ir import fuse_factored, lower
 
-        return fuse_factored(lower(self.graph))
+        # a copy: torch may move the bytes of the graph's weights from under a numpy view of them
+        return copy.deepcopy(fuse_factored(lower(self.graph)))
 
     def save(
         self,

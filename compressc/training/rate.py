@@ -2,9 +2,9 @@
 
 A step of Adam moves each weight by about the learning rate, whatever the gradient (Kingma and Ba
 2015, section 2.1): what a rate means depends on how large the weights are. What a step does to the
-function of a net goes by the relative change of each layer; one share, 0.01, was found to do for
-convolutional nets, GANs and transformers alike (Bernstein et al. 2020, "On the distance between two
-neural networks and the stability of learning", section 5).
+function of a net goes by the relative change of each layer; the same share, 0.01, trained
+convolutional nets, GANs and transformers (Bernstein et al. 2020, "On the distance between two
+neural networks and the stability of learning", and the notes on its code).
 """
 
 from __future__ import annotations

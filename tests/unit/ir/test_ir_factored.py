@@ -82,3 +82,18 @@ def test_what_lowrank_factored_is_fused_in_the_module_that_users_get() -> None:
     x = torch.randn(9, 64)
     with torch.no_grad():
         torch.testing.assert_close(module(x), lower(compiled.graph)(x))
+
+
+def test_the_module_that_users_get_is_theirs() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)).eval()
+    compiled = compressc.compile(net, "simplify", inputs=["f32[b,8]"], cache=None)
+    module, before = compiled.module(), next(iter(compiled.graph.tensors().values())).clone()
+    view = next(module.parameters()).detach().numpy()
+    copy = compiled.graph.copy()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(7.0)
+    assert (view == 7.0).all()  # still the same bytes
+    for graph in (compiled.graph, copy):
+        torch.testing.assert_close(next(iter(graph.tensors().values())), before)
