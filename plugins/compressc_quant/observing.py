@@ -6,7 +6,6 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import fx
@@ -50,10 +49,13 @@ def observe(
         preset = nncf.QuantizationPreset
         # a scale per channel on a depthwise convolution's input has no kernel in ONNX Runtime
         per_tensor = QuantizationParameters(per_channel=False)
-        fix = OverflowFix.ENABLE if settings.half_range else OverflowFix.DISABLE
-        advanced: dict[str, Any] = {}
+        advanced = nncf.AdvancedQuantizationParameters(
+            disable_bias_correction=not settings.bias_correction,
+            activations_quantization_params=per_tensor,
+        )
+        advanced.overflow_fix = OverflowFix.ENABLE if settings.half_range else OverflowFix.DISABLE
         if not settings.smooth:  # a negative alpha turns it off
-            advanced["smooth_quant_alphas"] = nncf.AdvancedSmoothQuantParameters(-1, -1)
+            advanced.smooth_quant_alphas = nncf.AdvancedSmoothQuantParameters(-1, -1)
         items = [batch[0] if len(batch) == 1 else batch for batch in batches]
         try:
             with sparing():
@@ -66,12 +68,7 @@ def observe(
                     fast_bias_correction=True,
                     model_type=nncf.ModelType.TRANSFORMER if settings.transformer else None,
                     ignored_scope=nncf.IgnoredScope(types=list(_NORMS), validate=False),
-                    advanced_parameters=nncf.AdvancedQuantizationParameters(
-                        overflow_fix=fix,
-                        disable_bias_correction=not settings.bias_correction,
-                        activations_quantization_params=per_tensor,
-                        **advanced,
-                    ),
+                    advanced_parameters=advanced,
                 )
         except Exception as error:  # a library's failure, of whatever type, named as its own
             raise CompresscError(
