@@ -24,6 +24,8 @@ from compressc.collecting import collector_paused
 
 #: Growth of the repeat count in one step of the calibration: a first call can be misleading.
 GROWTH = 8
+#: A sample that lasts so many times the least duration is long enough, whatever it waited for.
+LONGEST = 50
 #: A sample that had less of the processor than this share of what the call can use was pre-empted.
 UNDISTURBED = 0.9
 #: Rounds that a ratio needs: 7 pairs of equal callables all on one side are a chance of 1 in 64.
@@ -210,10 +212,20 @@ def _sample(run: Callable[[], object], repeats: int, clock: Clock) -> _Sample:
 
 
 def _calibrate(run: Callable[[], object], min_time_s: float, clock: Clock) -> int:
+    """How many calls last `min_time_s`.
+
+    By their CPU time: waiting for a neighbour would make them too few, and single calls with cold
+    caches would be compared with many in a row.
+    """
     repeats = 1
-    while (seconds := _sample(run, repeats, clock).wall * repeats) < min_time_s:
-        repeats = min(math.ceil(repeats * 1.2 * min_time_s / seconds), repeats * GROWTH)
-    return repeats
+    while True:
+        sample = _sample(run, repeats, clock)
+        seconds = sample.wall * repeats
+        worked = seconds * min(sample.share, 1.0)
+        if worked >= min_time_s or seconds >= LONGEST * min_time_s:
+            return repeats
+        wanted = repeats * 1.2 * min_time_s / max(worked, 1e-9)
+        repeats = min(math.ceil(wanted), repeats * GROWTH)
 
 
 def _calmness(taken: Sequence[_Round], threads: int) -> list[float]:

@@ -45,6 +45,24 @@ def test_times_are_per_call_and_repeats_reach_the_least_duration(clock):
     assert clock.calls.count("slow") == 2 + 1 + 4  # warm-up, calibration, rounds
 
 
+def test_a_call_that_was_pre_empted_does_not_say_how_long_calls_last(clock):
+    waits = iter([9.0, 0.0, 5.0, 5.0])  # while repeats are counted out; nobody disturbs later
+
+    def call() -> None:
+        clock.calls.append("fast")
+        clock.work(0.125, next(waits, 0.0))
+
+    found = measure_latency({"fast": call}, rounds=4, warmup=0, min_time_s=0.002, clock=clock)
+    assert found["fast"].samples == pytest.approx((0.125,) * 4)
+    assert len(clock.calls) > 4 * 16  # 16 calls last 2 ms
+
+
+def test_a_call_that_mostly_waits_ends_the_counting(clock):
+    run = {"slow": lambda: clock.work(0.0, waited=9.0)}
+    found = measure_latency(run, rounds=4, warmup=0, min_time_s=0.002, clock=clock)
+    assert found["slow"].samples == pytest.approx((9.0,) * 4)
+
+
 def test_rounds_are_interleaved_and_their_order_is_shuffled_by_the_seed(clock):
     def orders(seed: int) -> list[str]:
         clock.calls.clear()
