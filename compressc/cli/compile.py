@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 def _folder(text: str) -> Path:
     """An empty text would be the current folder, which nobody means."""
     if not text:
-        raise typer.BadParameter("a folder has a name; the current one is .")
+        raise typer.BadParameter("the folder's name is empty: write . for the current folder")
     return Path(text)
 
 

@@ -1,16 +1,19 @@
 """What each pass makes of each model: `python -m tests.zoo.passes` writes docs/zoo-passes.md.
 
 Every model and pass runs in a process of its own, so that one that hangs or dies costs its own cell
-only. Results are kept in `build/zoo`: a run that was ended goes on. `--fresh` forgets them.
+only; two at a time, forked from one that has imported the libraries. Results are kept in
+`build/zoo`: a run that was ended goes on. `--fresh` forgets them.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -35,6 +38,9 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT, KEPT = ROOT / "docs" / "zoo-passes.md", ROOT / "build" / "zoo"
 #: Samples that a pass observes, and seconds that it may take.
 _SAMPLES, _SECONDS = 24, 300
+AT_A_TIME = 2
+#: Where processes come from: importing the libraries takes longer than most cells.
+FORKS = multiprocessing.get_context("forkserver")
 _LONGEST = 160
 
 INTRODUCTION = """# The model zoo through the passes
@@ -88,52 +94,63 @@ def _short(text: str) -> str:
     return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
 
 
-def _kept(name: str, section: str, text: str) -> str:
+def _kept(section: str, name: str, text: str) -> str:
     """The cell of a model and a pass: from an earlier run, or from a process of its own."""
     path = KEPT / f"{section}-{name}-{text}.json".replace("/", "_").replace(" ", "_")
     if not path.exists():
-        command = [sys.executable, "-W", "ignore", "-m", "tests.zoo.passes", "--cell"]
-        try:
-            done = subprocess.run(
-                [*command, section, name, text],
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                timeout=_SECONDS,
-                check=False,
-            )
-            last = (done.stdout.strip().splitlines() or [""])[-1]
-            died = f"died with {done.returncode}: {(done.stderr.splitlines() or [''])[-1]}"
-            answer = json.loads(last) if done.returncode == 0 else _short(died)
-        except subprocess.TimeoutExpired:
-            answer = f"not done in {_SECONDS} s"
+        answer = _answer(section, name, text)
         KEPT.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(answer), encoding="utf-8")
     return str(json.loads(path.read_text(encoding="utf-8")))
 
 
+def _answer(section: str, name: str, text: str) -> str:
+    ours, theirs = FORKS.Pipe(duplex=False)
+    process = FORKS.Process(target=_send, args=(theirs, section, name, text))
+    process.start()
+    theirs.close()
+    try:
+        if ours.poll(_SECONDS):
+            return str(ours.recv())
+        process.kill()
+        return f"not done in {_SECONDS} s"
+    except EOFError:
+        process.join()
+        return f"died with {process.exitcode}"
+    finally:
+        process.join()
+
+
+def _send(answer: Connection, section: str, name: str, text: str) -> None:
+    torch.set_num_threads(1)
+    answer.send(cell(SECTIONS[section][name](), text))
+
+
 def lines(names: Iterable[str] = ()) -> Iterable[str]:
     """The document, line by line, as it is made; of all models where none is named."""
     wanted = set(names)
+    chosen = {
+        section: [name for name in models if not wanted or name in wanted]
+        for section, models in SECTIONS.items()
+    }
+    rows = [
+        (section, name, text) for section in chosen for name in chosen[section] for text in PASSES
+    ]
     yield INTRODUCTION
-    for section, models in SECTIONS.items():
-        chosen = [name for name in models if not wanted or name in wanted]
-        if not chosen:
-            continue
-        yield f"## {section}\n"
-        yield f"| model | {' | '.join(f'`{text}`' for text in PASSES)} |"
-        yield "|---" * (len(PASSES) + 1) + "|"
-        for name in chosen:
-            yield f"| {name} | {' | '.join(_kept(name, section, text) for text in PASSES)} |"
-        yield ""
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        cells = pool.map(_kept, *zip(*rows, strict=True))
+        for section in filter(chosen.get, chosen):
+            yield f"## {section}\n"
+            yield f"| model | {' | '.join(f'`{text}`' for text in PASSES)} |"
+            yield "|---" * (len(PASSES) + 1) + "|"
+            for name in chosen[section]:
+                yield f"| {name} | {' | '.join(next(cells) for _ in PASSES)} |"
+            yield ""
 
 
 def main(arguments: list[str]) -> None:
-    """Write the document; with `--cell`, section, name and pass, print that one cell."""
-    if arguments[:1] == ["--cell"]:
-        section, name, text = arguments[1:]
-        print(json.dumps(cell(SECTIONS[section][name](), text)))
-        return
+    """Write the document."""
+    FORKS.set_forkserver_preload(["tests.zoo.passes", "nncf", "torch_pruning", "transformers"])
     if "--fresh" in arguments:
         shutil.rmtree(KEPT, ignore_errors=True)
     made = []

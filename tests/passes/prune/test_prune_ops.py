@@ -66,6 +66,24 @@ def family(name: str) -> tuple[Branches, Graph, Graph, dict[str, str]]:
     return module, graph, after, {op: text for ops, text in context.notes for op in ops.split(", ")}
 
 
+def own_columns(branch: Branch, after: Graph, position: int, x: torch.Tensor) -> torch.Tensor:
+    """What the linear layer reads of the removed rows of the call's own parameter, a mask."""
+    columns = torch.zeros(branch.read.in_features, dtype=torch.bool)
+    name = f"of.{position}.call.held"
+    if name not in after:
+        return columns
+    held = branch.call.held
+    for dim, kept in after[name].kept.items():
+        gone = removed(held.shape[dim], list(kept))
+        whole = held.clone()
+        held.index_fill_(dim, torch.tensor(gone, dtype=torch.long), torch.nan)
+        lost = branch.middle(x).isnan().any(0)
+        if not lost.all():  # else it is what the convolution made, summed over
+            columns |= lost
+        held.copy_(whole)
+    return columns
+
+
 CASES = [(group, name) for group, calls in CUT.items() for name in calls]
 
 
@@ -83,7 +101,7 @@ def test_channels_go(group, name):
     columns = branch.middle(x).isnan().any(0)
     branch.made.bias.copy_(whole[0])
     assert 0 < columns.sum() < len(columns)
-    branch.read.weight[:, columns] = 0
+    branch.read.weight[:, columns | own_columns(branch, after, position, x)] = 0
     want = branch(x)
     branch.read.weight.copy_(whole[1])
     assert relative(lower(after)(x)[position], want) < TOLERANCE
@@ -99,10 +117,13 @@ def test_channels_that_are_summed_go(name):
     assert after[made].layer.out_channels == CHANNELS // 2, notes[made]
     gone = removed(CHANNELS, kept_of(after, made, 1))
     x = torch.randn(3, 3, 8, 8)
-    whole = branch.made.weight.clone(), branch.made.bias.clone()
+    tensors = branch.made.weight, branch.made.bias, branch.read.weight
+    whole = [tensor.clone() for tensor in tensors]
+    branch.read.weight[:, own_columns(branch, after, position, x)] = 0
     branch.made.weight[gone], branch.made.bias[gone] = 0, 0
     want = branch(x)
-    branch.made.weight.copy_(whole[0]), branch.made.bias.copy_(whole[1])
+    for tensor, was in zip(tensors, whole, strict=True):
+        tensor.copy_(was)
     assert relative(lower(after)(x)[position], want) < TOLERANCE
 
 

@@ -122,7 +122,7 @@ def test_streams_that_are_closed_full_or_of_another_encoding():
     [
         (["m.pt2", "--threads", "0"], "'--threads': Input should be greater"),
         (["m.pt2", "--seed", "x"], "'--seed': Input should be a valid integer"),
-        (["m.pt2", "-o", ""], "'--output' / '-o': a folder has a name"),
+        (["m.pt2", "-o", ""], "'--output' / '-o': the folder's name is empty"),
         (
             ["m.pt2", "--pases", "prune"],
             "No such option: --pases (Possible options: --batches, --passes",
