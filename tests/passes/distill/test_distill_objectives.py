@@ -151,7 +151,7 @@ def test_labels_and_teacher_go_through_one_kernel(monkeypatch):
     monkeypatch.setattr(teaching, "softmax_kl_ce", fused)
     labels = torch.tensor([0, 3, 1, 1, 2])
     Mixture(kd, 0.3, 2.0, CLASSES).of(random_logits(0), random_logits(1), labels)
-    assert calls == [{"alpha": pytest.approx(0.7), "reduction": "mean"}]
+    assert calls == [{"kl_share": pytest.approx(0.7), "reduction": "mean"}]
     Mixture(mse_logits, 0.3, 2.0, CLASSES).of(random_logits(0), random_logits(1), labels)
     Mixture(kd, 0.3, 2.0, CLASSES).of(random_logits(0), random_logits(1), None)
     assert len(calls) == 1
