@@ -104,10 +104,10 @@ def test_the_figures_of_the_readme_are_those_of_the_record() -> None:
 
 def test_the_sentences_of_the_readme_say_what_the_tables_do() -> None:
     text, shown = (ROOT / "README.md").read_text(), Record.read(ROOT / "docs/demo.json")
-    found = re.search(r"anew make that (\d+) %,\nand `distill` (\d+) %, as many", text)
+    found = re.search(r"anew make that ([\d.]+) %,\nand `distill` ([\d.]+) %, as many", text)
     assert found is not None
     right = {entry.name: entry.accuracy for entry in shown.passes}
-    assert found.groups() == tuple(f"{100 * (right[p] or 0):.0f}" for p in ("prune", "distill"))
+    assert found.groups() == tuple(f"{100 * (right[p] or 0):.1f}" for p in ("prune", "distill"))
     assert (right["distill"] or 0) >= (shown.teacher.accuracy or 1)
     at_one = [x for file in shown.files for x in file.latency if x.batch == 1]
     slower = {entry.runtime for entry in at_one if entry.verdict == "slower"}
