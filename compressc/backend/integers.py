@@ -29,9 +29,14 @@ def integer_layers(graph: Graph) -> Iterator[Op]:
 def is_integer(graph: Graph, name: str) -> bool:
     """Whether a value is a dequantized one, maybe moved about since."""
     op = graph[name]
-    while op.move not in (None, "cast") or op.role == "max_pool":  # int8 kernels run behind them
+    while moves_integers(op):
         op = graph[op.inputs[0]]
     return op.kind == DEQUANTIZE
+
+
+def moves_integers(op: Op) -> bool:
+    """Whether an op hands on what it reads, so that int8 kernels run behind it, too."""
+    return op.move not in (None, "cast") or op.role == "max_pool"
 
 
 def full_range_layers(graph: Graph) -> list[str]:

@@ -18,7 +18,7 @@ from compressc_quant.carry import carry_over
 from compressc_quant.hiding import computes_floats, unobservable
 from compressc_quant.narrowing import quantize_what_can
 from compressc_quant.observing import Settings, observe
-from compressc_quant.placing import round_results
+from compressc_quant.placing import round_joins, round_results
 from compressc_quant.tracing import trace
 from compressc_quant.verdicts import ATTENTION, stated, verdicts, why_float
 
@@ -155,6 +155,7 @@ class Quant(Pass):
         }
         carry_over(graph, traced, quantized, told.__setitem__)
         round_results(graph, batches, settings.symmetric)
+        round_joins(graph)
         retype(graph)
         return told
 

@@ -4,10 +4,11 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from compressc_quant.placing import round_results
+from compressc_quant.placing import round_joins, round_results
 from torch import nn
 
 from compressc.backend import load_backend
+from compressc.backend.integers import is_integer
 from compressc.ir import lower, parse_graph, retype, verify
 
 Q = "quantized_decomposed.quantize_per_tensor"
@@ -104,6 +105,77 @@ def test_a_value_that_is_quantized_for_one_reader_is_so_for_all():
     graph = convolutions(middle, "%b")
     assert round_results(graph, [(samples(),)], symmetric=False) == ["a"]
     assert graph["s"].inputs == ("a.dq",)
+
+
+def joined(form, reader):
+    """conv a and x, both integers, in a concatenation that `reader` reads."""
+    return f"""
+    graph net(%x: f32[b,2,6,6]) {{
+      %x.q = {Q}(%x, {FORM}) : u8[b,2,6,6]
+      %x.dq = {DQ}(%x.q, {FORM}) : f32[b,2,6,6]
+      %s = silu(%x) : f32[b,2,6,6]
+      %s.q = {Q}(%s, {form}) : u8[b,2,6,6]
+      %s.dq = {DQ}(%s.q, {form}) : f32[b,2,6,6]
+      %join = aten.cat([%x.dq, %s.dq], 1) : f32[b,4,6,6]
+      %pool = max_pool2d(%join) {{kernel=2, stride=2}} : f32[b,4,3,3]
+      {reader}
+      return %r
+    }}"""
+
+
+CONV = (
+    "%r = quantized_conv2d(%{}) {{in=4, out=4, kernel=1}} @r.bias @r.weight @r.scale"
+    " : f32[b,4,{n},{n}]"
+)
+OTHER = "0.03, 0, 0, 255, dtype.u8"
+
+
+@pytest.mark.parametrize(
+    ("form", "reader", "wanted"),
+    [
+        (FORM, CONV.format("join", n=6), ["join"]),
+        (FORM, CONV.format("pool", n=3), ["join"]),
+        (OTHER, CONV.format("join", n=6), []),  # it would round once more
+        (FORM, "%r = silu(%join) : f32[b,4,6,6]", []),
+    ],
+)
+def test_a_layer_behind_a_concatenation_of_integers_reads_integers(form, reader, wanted):
+    tensors = {
+        "r.weight": torch.randint(-64, 65, (4, 4, 1, 1)).to(torch.int8),
+        "r.scale": torch.full((4,), 0.004),
+        "r.bias": torch.zeros(4),
+    }
+    graph = parse_graph(joined(form, reader), tensors if "@r" in reader else {})
+    before, x = graph.copy(), samples()[:, :2]
+    assert round_joins(graph) == wanted
+    retype(graph)
+    verify(graph, like=before)
+    assert is_integer(graph, graph["r"].inputs[0]) is bool(wanted)
+    with torch.no_grad():
+        assert torch.equal(lower(graph)(x), lower(before)(x))
+
+
+def test_onnx_runtime_computes_a_fire_module_in_integers(run, tmp_path):
+    from quant_nets import imported, random_data
+
+    class Fire(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 3, padding=1)
+            self.c, self.head = nn.Conv2d(16, 8, 1), nn.Linear(8, 3)
+
+        def forward(self, x):
+            x = torch.cat([self.a(x).relu(), self.b(x).relu()], 1)
+            return self.head(self.c(x).relu().mean((2, 3)))
+
+    torch.manual_seed(0)
+    x = torch.randn(32, 3, 6, 6)
+    graph, _ = run(imported(Fire().eval(), (x[:4],)), random_data(x))
+    backend = load_backend("onnx")
+    path = backend.emit(graph, tmp_path, (x[:4],))
+    ran = backend.int8_layers(path, graph)
+    assert ran is not None
+    assert (ran.ran, ran.of) == (4, 4)
 
 
 @pytest.mark.parametrize("last", [nn.BatchNorm2d, nn.SiLU, nn.Hardswish])
