@@ -42,7 +42,7 @@ def branches() -> Graph:
     return export_graph(model.eval(), torch.randn(4, 6))
 
 
-def trained(graph: Graph, data: Dataset, noise: float = 0.3) -> Context:
+def trained(graph: Graph, data: Dataset, noise: float = 0.3, epochs: int = 3) -> Context:
     """A noisy copy is trained: what changed is what was said. The context has the notes."""
     torch.manual_seed(1)
     student = graph.copy()
@@ -52,8 +52,8 @@ def trained(graph: Graph, data: Dataset, noise: float = 0.3) -> Context:
                 tensor.add_(torch.randn_like(tensor) * tensor.std(correction=0) * noise)
     before = {name: tensor.clone() for name, tensor in student.tensors().items()}
     context = Context(graph, data)
-    verdicts = cover([Distill(epochs=3)], student, data)[0].verdicts
-    Distill(epochs=3, batch_size=8).run(student, context)
+    verdicts = cover([Distill(epochs=epochs)], student, data)[0].verdicts
+    Distill(epochs=epochs, batch_size=8).run(student, context)
     changed = {name for name, t in student.tensors().items() if not torch.equal(t, before[name])}
     assert changed, "no epoch was better than the start"
     claimed = {f"{op}.{name}" for op, verdict in verdicts.items() for name in verdict.tensors}
@@ -81,7 +81,7 @@ def test_agreement_on_transformers(name):
     graph = transformer(name)
     with torch.no_grad():  # random logits near zero would teach less than dropout disturbs
         graph[graph.output_names[0]].layer.weight.mul_(50)
-    trained(graph, random_data(graph, samples=64), noise=2.0)
+    trained(graph, random_data(graph, samples=64), noise=0.5, epochs=8)
 
 
 def test_the_verdicts():
