@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # imports below are inside the functions: `import compressc` 
     from compressc.pipeline import Pass, PassResult
     from compressc.report import Record
     from compressc.target import Target
-    from compressc.tasks import Task
+    from compressc.tasks import SettledTask
 
 #: Samples that a file is proved on, where there is no data.
 _RANDOM_SAMPLES = 8
@@ -44,7 +44,7 @@ class Compiled:
     report: Record
     target: Target
     data: Dataset | None = None
-    task: Task | None = None
+    task: SettledTask | None = None
     _started: float = field(default_factory=time.perf_counter, repr=False)
 
     def module(self) -> nn.Module:

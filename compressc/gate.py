@@ -10,7 +10,7 @@ from compressc.errors import CompresscError
 
 if TYPE_CHECKING:
     from compressc.report import Record
-    from compressc.tasks import Metric, Task
+    from compressc.tasks import Metric, SettledTask
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Gate:
         if self.max_drop is not None and not 0 <= self.max_drop <= 1:
             raise CompresscError("CC100", "--max-drop is a share, 0 to 1", got=str(self.max_drop))
 
-    def require_score(self, task: Task | None, labelled: bool = False) -> None:
+    def require_score(self, task: SettledTask | None, labelled: bool = False) -> None:
         """Refuse a gate that could never be judged, before any pass runs.
 
         Args:

@@ -22,7 +22,7 @@ from compressc.errors import CompresscError, first_line
 from compressc.ir import Graph, lower
 from compressc.measure import bytes_on_disk, measure_latency, predict
 from compressc.target import Target
-from compressc.tasks import Task, score
+from compressc.tasks import SettledTask, score
 
 #: Samples of each latency; fewer where one takes long.
 _ROUNDS = 31
@@ -56,7 +56,7 @@ class Teacher(AbstractContextManager["Teacher"]):
     graph: Graph
     samples: Split
     target: Target
-    task: Task | None = None
+    task: SettledTask | None = None
     _files: dict[str, TeacherFile | Failure] = field(default_factory=dict, repr=False)
 
     def __enter__(self) -> Teacher:

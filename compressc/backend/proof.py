@@ -16,7 +16,7 @@ from compressc.ir import Graph, lower
 from compressc.measure import Fidelity, fidelity
 from compressc.pipeline import Samples
 from compressc.target import Target, instruction_set
-from compressc.tasks import Task, equal_answers
+from compressc.tasks import SettledTask, equal_answers
 
 #: Float graphs. A runtime adds the same products in another order and with other vector widths:
 #: each sum is off by some 1e-7 of its size, and measured models by 1e-7 to 1e-6. A wrong layout, a
@@ -46,7 +46,7 @@ _EXAMPLE = 8
 
 
 def emit_proved(
-    backend: Backend, graph: Graph, folder: Path, split: Samples, task: Task | None = None
+    backend: Backend, graph: Graph, folder: Path, split: Samples, task: SettledTask | None = None
 ) -> tuple[Path, Fidelity]:
     """Write a file and prove it; a file that fails is removed again.
 
@@ -72,7 +72,7 @@ def emit_proved(
 
 
 def prove(
-    backend: Backend, graph: Graph, path: Path, split: Samples, task: Task | None = None
+    backend: Backend, graph: Graph, path: Path, split: Samples, task: SettledTask | None = None
 ) -> Fidelity:
     """Run an emitted file on real inputs, at several batch sizes, and compare it with the graph.
 

@@ -17,7 +17,7 @@ from compressc.spec import Configured
 from compressc.target import Target
 
 if TYPE_CHECKING:  # tasks stands above: the pipeline only hands it on
-    from compressc.tasks import Task
+    from compressc.tasks import SettledTask
 
 
 class Samples(Protocol):
@@ -85,7 +85,7 @@ class Context:
     progress: Progress = lambda what, done, total: None
     notes: list[tuple[str, str]] = field(default_factory=list)
     target: Target = field(default_factory=Target)
-    task: Task | None = None
+    task: SettledTask | None = None
 
     def note(self, op: str, text: str) -> None:
         """Report what was done to an op or why it was skipped: nothing is skipped in silence.

@@ -23,7 +23,7 @@ from compressc.pipeline.stored import Facts
 from compressc.target import Target
 
 if TYPE_CHECKING:
-    from compressc.tasks import Task
+    from compressc.tasks import SettledTask
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Pipeline:
     cache: PassCache = field(default_factory=lambda: PassCache(None))
     progress: Progress = lambda what, done, total: None
     observers: Sequence[Observer] = ()
-    task: Task | None = None
+    task: SettledTask | None = None
     target: Target = field(default_factory=Target)
 
     def run(self, teacher: Graph) -> list[PassResult]:

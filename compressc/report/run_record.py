@@ -16,7 +16,7 @@ from compressc.ir import Graph, dimension_symbols, graph_hash, lower
 from compressc.measure import predict
 from compressc.report.machine import describe_machine, library_versions
 from compressc.report.record import DataRecord, Note, PassRecord, Record, TaskRecord, TeacherRecord
-from compressc.tasks import Task, constant_scores, metrics, score
+from compressc.tasks import SettledTask, constant_scores, metrics, score
 
 if TYPE_CHECKING:
     from compressc.data import Dataset, Split
@@ -30,7 +30,7 @@ _OPEN = 128
 def record_run(  # noqa: PLR0913  (what a run is made of)
     loaded: Loaded,
     data: Dataset | None,
-    task: Task | None,
+    task: SettledTask | None,
     results: Sequence[PassResult],
     seed: int,
     command: str,
@@ -71,7 +71,7 @@ class _Judge:
 
     teacher: Graph
     test: Split
-    task: Task
+    task: SettledTask
 
     @cached_property
     def answers(self) -> Tensor:

@@ -3,15 +3,15 @@
 from compressc.data.checks import NO_LABEL
 from compressc.tasks.response import Kind, Response, find_responses
 from compressc.tasks.scores import Metric, constant_scores, equal_answers, metrics, score
+from compressc.tasks.settled import SettledTask
 from compressc.tasks.settling import settle, task_of
-from compressc.tasks.task import Task
 
 __all__ = [
     "NO_LABEL",
     "Kind",
     "Metric",
     "Response",
-    "Task",
+    "SettledTask",
     "constant_scores",
     "equal_answers",
     "find_responses",

@@ -13,7 +13,7 @@ from torch import Tensor
 from compressc.data.checks import NO_LABEL
 from compressc.errors import CompresscError
 from compressc.tasks.response import Response, as_rows
-from compressc.tasks.task import Task
+from compressc.tasks.settled import SettledTask
 
 
 class Metric(BaseModel):
@@ -72,7 +72,7 @@ AGREEMENT: dict[str, Metric] = {
 }
 
 
-def metrics(task: Task) -> tuple[Metric, ...]:
+def metrics(task: SettledTask) -> tuple[Metric, ...]:
     """The scores of a task, the one that matters most first."""
     kind, found = task.kind, []
     if task.labels:
@@ -86,7 +86,9 @@ def metrics(task: Task) -> tuple[Metric, ...]:
     return tuple(found)
 
 
-def score(task: Task, output: Tensor, labels: Tensor | None, teacher: Tensor) -> dict[str, float]:
+def score(
+    task: SettledTask, output: Tensor, labels: Tensor | None, teacher: Tensor
+) -> dict[str, float]:
     """Every score of an output that has a meaning, by name.
 
     Args:
@@ -111,13 +113,13 @@ def score(task: Task, output: Tensor, labels: Tensor | None, teacher: Tensor) ->
     return _scores(task, output, labels, teacher, _SCORES)
 
 
-def equal_answers(task: Task, output: Tensor, other: Tensor) -> float | None:
+def equal_answers(task: SettledTask, output: Tensor, other: Tensor) -> float | None:
     """Share of equal answers of two judged outputs; None where the model puts out no answers."""
     answers = any(metric.name == "agreement" for metric in metrics(task))
     return agreement(task.judged, output, other) if answers else None
 
 
-def constant_scores(task: Task, labels: Tensor | None, teacher: Tensor) -> dict[str, float]:
+def constant_scores(task: SettledTask, labels: Tensor | None, teacher: Tensor) -> dict[str, float]:
     """What the best answer that is the same for every sample would score, by name.
 
     It tells what a score is worth: 95 % is nothing where 95 % of the labels are one class.
@@ -129,7 +131,7 @@ Function = Callable[[Response, Tensor, Tensor], float]
 
 
 def _scores(
-    task: Task,
+    task: SettledTask,
     output: Tensor,
     labels: Tensor | None,
     teacher: Tensor,

@@ -16,7 +16,7 @@ from compressc.pipeline import Context, Samples, TransferSet
 from compressc.strangers import reading
 from compressc.tasks.fit import Skill, are_targets, fits, skill
 from compressc.tasks.response import Kind, Response, as_rows, find_responses
-from compressc.tasks.task import Task
+from compressc.tasks.settled import SettledTask
 
 #: Samples the teacher is asked about; more, where these leave open whether it knows the labels.
 FEW, MANY, BATCH = 64, 1024, 16
@@ -40,12 +40,12 @@ _TITLES: dict[Kind, str] = {
 }
 
 
-def task_of(ctx: Context) -> Task:
+def task_of(ctx: Context) -> SettledTask:
     """The task of a run; settled here where a pass is run by itself."""
     return ctx.task if ctx.task is not None else settle(ctx.teacher, ctx.data)
 
 
-def settle(graph: Graph, data: TransferSet | None = None, output: str | None = None) -> Task:
+def settle(graph: Graph, data: TransferSet | None = None, output: str | None = None) -> SettledTask:
     """Which output is judged, what is learned of it and what the labels mean.
 
     Args:
@@ -183,7 +183,7 @@ def _measured(response: Response, output: Tensor) -> Response:
     return response
 
 
-def _two_sided(task: Task, probe: _Probe) -> bool:
+def _two_sided(task: SettledTask, probe: _Probe) -> bool:
     """Whether single numbers fall on both sides of zero, the rarer one in five of a hundred."""
     if task.kind != "values" or task.judged.dim is not None:
         return False
@@ -198,7 +198,7 @@ def _all_near(numbers: Tensor, wanted: float) -> bool:
 
 def _without_labels(
     candidates: Sequence[Response], responses: Sequence[Response], output: str | None
-) -> Task:
+) -> SettledTask:
     """Choose by kind: what says most about a model comes first."""
     best = min(candidates, key=lambda r: (_RANK[r.kind], r.name != "logits"))
     equal = [r for r in candidates if r.kind == best.kind and r is not best and r.name != "logits"]
@@ -208,12 +208,12 @@ def _without_labels(
         warnings.append(f"output '{best.name}' is judged; {names} may be meant as well (--judged)")
     chosen = "the one that was named" if output is not None else "no labels say otherwise"
     reason = f"output '{best.name}' is judged as {_TITLES[best.kind]}: {chosen}"
-    return Task(best, tuple(responses), reason=reason, warnings=tuple(warnings))
+    return SettledTask(best, tuple(responses), reason=reason, warnings=tuple(warnings))
 
 
 def _with_labels(
     candidates: Sequence[Response], responses: Sequence[Response], output: str | None, probe: _Probe
-) -> Task:
+) -> SettledTask:
     """Choose the output whose labels the teacher knows best."""
     for response, value in zip(candidates, probe.outputs(candidates), strict=True):
         _refuse_one_hot(response, value, probe.labels)
@@ -228,7 +228,7 @@ def _with_labels(
     ranked = _ranked(usable, probe)
     best, how_well = ranked[0]
     _require_alike(best, probe)
-    task = Task(
+    task = SettledTask(
         best,
         tuple(best if r.index == best.index else r for r in responses),
         labels=not how_well.at_chance,
@@ -328,7 +328,7 @@ def _unusable(
     output: str | None,
     probe: _Probe,
     found: Sequence[Response],
-) -> Task:
+) -> SettledTask:
     """Labels that are no targets: dropped where the model has no classes, else an error.
 
     Raises:
@@ -361,13 +361,13 @@ def _unusable(
     )
 
 
-def _dropped(task: Task, candidates: Sequence[Response], why: str) -> Task:
+def _dropped(task: SettledTask, candidates: Sequence[Response], why: str) -> SettledTask:
     """The task without its labels, as the graph alone has it."""
     index = task.judged.index
     plain = next(r for r in candidates if r.index == index)
     responses = tuple(plain if r.index == index else r for r in task.responses)
     reason = f"output '{plain.name}' is judged as {_TITLES[plain.kind]}: the labels are not used"
-    return Task(plain, responses, reason=reason, warnings=(f"{why}: they are not used",))
+    return SettledTask(plain, responses, reason=reason, warnings=(f"{why}: they are not used",))
 
 
 def _figures(response: Response, how_well: Skill) -> str:

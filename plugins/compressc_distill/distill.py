@@ -12,7 +12,7 @@ from compressc.data import Split
 from compressc.ir import Graph
 from compressc.pipeline import Context, Pass
 from compressc.plugins import OBJECTIVES, distribution, load
-from compressc.tasks import Response, Task, task_of
+from compressc.tasks import Response, SettledTask, task_of
 from compressc.training import Lesson, Moment, Recipe, TrainingResult, reestimate_on_trial, train
 from compressc_distill.features import Pair, choose_points, find_pairs
 from compressc_distill.holdout import hold_out
@@ -229,7 +229,7 @@ class Distill(Pass):
                 ctx.note(name, f"skipped: {verdict.text}")
 
 
-def learned(task: Task) -> list[Response]:
+def learned(task: SettledTask) -> list[Response]:
     """The outputs that have a value to learn from, the judged one first."""
     return [task.judged, *(r for r in task.others if r.learned != "ids")]
 
@@ -250,7 +250,7 @@ def _load(name: str) -> Objective:
     return objective
 
 
-def _values(graph: Graph, task: Task) -> list[str]:
+def _values(graph: Graph, task: SettledTask) -> list[str]:
     return [response.value_in(graph) for response in learned(task)]
 
 

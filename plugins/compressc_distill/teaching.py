@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from compressc.data import Split
 from compressc.kernels import softmax_kl_ce
-from compressc.tasks import NO_LABEL, Response, Task
+from compressc.tasks import NO_LABEL, Response, SettledTask
 from compressc.tasks.scores import Metric, constant_scores, metrics, score
 from compressc.training import TensorBatches, batch_norms, batched
 from compressc_distill.features import feature_loss
@@ -39,10 +39,10 @@ class Mixture:
     objective: Objective
     alpha: float
     temperature: float
-    task: Task
+    task: SettledTask
 
     def of(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
-        """Loss of answers `[n, v]` and what labels say of each, both as `Task.split` has them."""
+        """Loss of answers `[n, v]` and what labels say of each, both as `SettledTask.split` has them."""
         alpha = 0.0 if labels is None else self.alpha
         classes = self.task.judged.learned == "class_scores"
         if labels is not None and self._in_one_pass(labels):
@@ -153,7 +153,7 @@ class Teaching:
         return metrics(self._plain)[0]
 
     @cached_property
-    def _plain(self) -> Task:
+    def _plain(self) -> SettledTask:
         """The task as if what is learned were the output."""
         task = self.mixture.task
         judged = task.judged

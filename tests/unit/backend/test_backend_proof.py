@@ -12,7 +12,7 @@ from compressc.backend.integers import full_range_layers
 from compressc.data import Split
 from compressc.errors import CompresscError
 from compressc.ir import Ref, lower, parse_graph
-from compressc.tasks import Response, Task
+from compressc.tasks import Response, SettledTask
 
 
 class Pretended(Backend):
@@ -110,7 +110,7 @@ def test_other_winners_are_caught_where_the_teacher_knows_the_labels(tmp_path):
     graph = quantized_graph()
     pretended = Pretended(graph, change)
     judged = Response(0, "fc", "class_scores", 1, "", "class_scores", 1)
-    task = Task(judged, (judged,))
+    task = SettledTask(judged, (judged,))
     assert prove(pretended, graph, tmp_path, SPLIT).agreement is None
     assert prove(pretended, graph, tmp_path, SPLIT, task).agreement < 0.97
     known = dataclasses.replace(task, labels=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compressc.errors import CompresscError
-from compressc.tasks import NO_LABEL, Response, Task, constant_scores, metrics, score
+from compressc.tasks import NO_LABEL, Response, SettledTask, constant_scores, metrics, score
 
 NAN = float("nan")
 #: The classes are 0, 1, 2, 0.
@@ -15,7 +15,7 @@ LOGITS = torch.tensor([[3.0, 1, 0], [0, 2, 1], [0, 1, 5], [1, 0, 0]])
 
 def task(kind, dim=1, labels=False, signs=False, threshold=0.0):
     judged = Response(0, "out", kind, dim, "", kind, dim, threshold)
-    return Task(judged, (judged,), labels=labels, signs=signs)
+    return SettledTask(judged, (judged,), labels=labels, signs=signs)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_outputs_of_another_shape_are_an_error():
 
 def test_the_judged_output_is_picked_among_all_that_come_back():
     first, second = torch.zeros(1), torch.ones(1)
-    given = Task(Response(1, "b", "values", None, "", "values", None), ())
+    given = SettledTask(Response(1, "b", "values", None, "", "values", None), ())
     assert given.pick({"a": first, "none": None, "b": [second]}) is second
     with pytest.raises(CompresscError, match="returns output 'b'"):
         given.pick(first)

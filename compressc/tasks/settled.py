@@ -18,7 +18,7 @@ from compressc.tasks.response import Kind, Response
 
 
 @dataclass(frozen=True)
-class Task:
+class SettledTask:
     """What is learned and judged, settled once before any pass runs; see `settle`.
 
     Attributes:
