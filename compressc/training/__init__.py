@@ -6,10 +6,12 @@ from compressc.training.best import BestState, Score
 from compressc.training.lesson import Lesson, Recipe
 from compressc.training.loop import train
 from compressc.training.result import Epoch, Moment, TrainingResult
+from compressc.training.scaled import LEAST_VARIANCE, scaled_error, variance
 from compressc.training.schedule import cosine_with_warmup
 from compressc.training.statistics import batch_norms, reestimate, reestimate_on_trial
 
 __all__ = [
+    "LEAST_VARIANCE",
     "Batches",
     "BestState",
     "Epoch",
@@ -25,5 +27,7 @@ __all__ = [
     "reestimate",
     "reestimate_behind",
     "reestimate_on_trial",
+    "scaled_error",
     "train",
+    "variance",
 ]

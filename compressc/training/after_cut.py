@@ -12,6 +12,7 @@ from compressc.ir import Graph, lower
 from compressc.pipeline import Context
 from compressc.tasks import task_of
 from compressc.training.batches import batched
+from compressc.training.scaled import scaled_error
 from compressc.training.statistics import batch_norms, reestimate_on_trial
 
 #: Samples that go through a model at a time where its error is measured.
@@ -46,7 +47,7 @@ def reestimate_behind(graph: Graph, changed: Iterable[str], ctx: Context) -> Non
     trial = reestimate_on_trial(
         module,
         inputs,
-        lambda: _error(_answers(module, inputs), wanted),
+        lambda: float(scaled_error(_answers(module, inputs), wanted)),
         [layer for layer in norms.values() if layer],
     )
     module.to("cpu")
@@ -77,9 +78,3 @@ def _on(graph: Graph, ctx: Context) -> Graph:
 def _answers(reader: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
     """The value for all samples, f32[n, ...]."""
     return torch.cat([reader(*batch)[1][0].float() for batch in batched(inputs, ROWS)])
-
-
-def _error(ours: Tensor, theirs: Tensor) -> float:
-    """Squared error over variance: 1 for a constant guess."""
-    spread = theirs.var(0, correction=0).mean().clamp_min(1e-6)
-    return float((ours - theirs).square().mean() / spread)

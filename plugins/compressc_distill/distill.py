@@ -9,17 +9,23 @@ from pydantic import Field, field_validator
 
 from compressc.analysis.coverage import Verdict
 from compressc.data import Split
+from compressc.distillation import (
+    Mixture,
+    Objective,
+    Pair,
+    Reader,
+    Teacher,
+    Teaching,
+    choose_points,
+    find_pairs,
+    hold_out,
+)
 from compressc.ir import Graph
 from compressc.pipeline import Context, Pass
 from compressc.plugins import OBJECTIVES, distribution, load
 from compressc.tasks import Response, SettledTask, task_of
 from compressc.training import Lesson, Moment, Recipe, TrainingResult, reestimate_on_trial, train
-from compressc_distill.features import Pair, choose_points, find_pairs
-from compressc_distill.holdout import hold_out
-from compressc_distill.objectives import Objective
 from compressc_distill.reach import verdicts
-from compressc_distill.teacher import Reader, Teacher
-from compressc_distill.teaching import Mixture, Teaching
 
 #: A recovery takes hundreds of steps, however small the data are.
 STEPS = 400

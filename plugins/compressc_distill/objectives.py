@@ -1,41 +1,22 @@
-"""Distillation losses by name (entry-point group `compressc.objectives`).
-
-An objective is a function `(student, teacher, labels, temperature) -> loss`:
-
-- student, teacher: answers `[n, v]`, as they are before a final softmax, sigmoid or norm; the
-  student's carry the gradient.
-- labels: class indices i64[n], -100 where a row has none, or None where there are no class labels.
-- temperature: T > 0.
-- loss: a scalar, the mean over rows.
-"""
+"""Distillation losses by name; `compressc.distillation.objective` states the contract."""
 
 from __future__ import annotations
-
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from compressc.distillation import in_one_pass
 from compressc.errors import CompresscError
-from compressc.kernels import softmax_kl
+from compressc.kernels import softmax_kl, softmax_kl_ce
+from compressc.training import LEAST_VARIANCE, scaled_error
 
 #: Weight of what the teacher says about the other classes in `dkd`. The paper takes up to 10, more
 #: for a more confident teacher.
 DKD_BETA = 8.0
-#: Answers that vary by less are constant, and dividing by their variance would blow up noise.
-LEAST_SPREAD = 1e-6
 
 
-class Objective(Protocol):
-    """A distillation loss; see the head of this module."""
-
-    def __call__(
-        self, student: Tensor, teacher: Tensor, labels: Tensor | None, temperature: float
-    ) -> Tensor:
-        """Mean loss of the rows."""
-
-
+@in_one_pass(softmax_kl_ce)
 def kd(student: Tensor, teacher: Tensor, labels: Tensor | None, temperature: float) -> Tensor:
     """T^2 * KL(softmax(teacher/T) || softmax(student/T)).
 
@@ -72,7 +53,7 @@ def scaled_mse(
 
     For values, whatever their unit is. The temperature has no part.
     """
-    return F.mse_loss(student.float(), teacher.float()) / variance(teacher)
+    return scaled_error(student, teacher)
 
 
 def bernoulli(
@@ -95,7 +76,7 @@ def cosine(student: Tensor, teacher: Tensor, labels: Tensor | None, temperature:
     mean = F.normalize(teacher.float(), dim=-1).mean(0)
     constant = (1 - F.cosine_similarity(teacher.float(), mean[None], dim=-1)).mean()
     missed = (1 - F.cosine_similarity(student.float(), teacher.float(), dim=-1)).mean()
-    return missed / constant.clamp_min(LEAST_SPREAD)
+    return missed / constant.clamp_min(LEAST_VARIANCE)
 
 
 def vectors(student: Tensor, teacher: Tensor, labels: Tensor | None, temperature: float) -> Tensor:
@@ -103,11 +84,6 @@ def vectors(student: Tensor, teacher: Tensor, labels: Tensor | None, temperature
     return cosine(student, teacher, labels, temperature) + scaled_mse(
         student, teacher, labels, temperature
     )
-
-
-def variance(values: Tensor) -> Tensor:
-    """Variance around the mean of each column, the mean over columns; never 0."""
-    return values.float().var(0, correction=0).mean().clamp_min(LEAST_SPREAD)
 
 
 def dkd(student: Tensor, teacher: Tensor, labels: Tensor | None, temperature: float) -> Tensor:

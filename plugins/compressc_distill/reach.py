@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from compressc.analysis.coverage import Verdict, parameters_of
+from compressc.distillation import Pair
 from compressc.ir import Graph, Op, TensorType, TupleType
-from compressc_distill.features import Pair
 
 #: Why a layer that no loss depends on is not trained.
 UNREACHED = "no gradient: what is distilled does not depend on it, or not by floats alone"

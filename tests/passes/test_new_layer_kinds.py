@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from compressc_distill.features import choose_points, find_pairs
 from compressc_quant.verdicts import stated
 from compressc_simplify import Simplify
 from torch import nn
 from torch.nn import functional as F
 
 from compressc.analysis.cost import not_counted, total_cost
+from compressc.distillation import choose_points, find_pairs
 from compressc.ir import LAYERS, Graph, LayerKind, lower, parse_graph, print_graph, verify
 from compressc.pipeline import Context
 from compressc.tasks.heads import find_head

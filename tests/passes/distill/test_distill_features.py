@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from compressc_distill.features import Pair, choose_points, feature_loss, find_pairs
 from distill_nets import KEPT, cut, mlp
 from torch import nn
 
+from compressc.distillation import Pair, choose_points, feature_loss, find_pairs
 from compressc.ir import lower, parse_graph
 from compressc.testing import export_graph
 from tests.passes.transformer_nets import transformer

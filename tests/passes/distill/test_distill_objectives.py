@@ -16,10 +16,10 @@ from compressc_distill.objectives import (
     scaled_mse,
     vectors,
 )
-from compressc_distill.teaching import Mixture
 from distill_nets import mlp
 from torch.nn import functional as F
 
+from compressc.distillation import Mixture
 from compressc.errors import CompresscError
 from compressc.ir import parse_graph
 from compressc.tasks import settle
@@ -140,15 +140,13 @@ def test_labels_and_teacher_together_by_their_formulas(missing):
 
 
 def test_labels_and_teacher_go_through_one_kernel(monkeypatch):
-    from compressc_distill import teaching
-
     calls = []
 
     def fused(*args, **options):
         calls.append(options)
         return args[0].sum()
 
-    monkeypatch.setattr(teaching, "softmax_kl_ce", fused)
+    monkeypatch.setattr(kd, "mixed", fused)
     labels = torch.tensor([0, 3, 1, 1, 2])
     Mixture(kd, 0.3, 2.0, CLASSES).of(random_logits(0), random_logits(1), labels)
     assert calls == [{"kl_share": pytest.approx(0.7), "reduction": "mean"}]

@@ -2,11 +2,9 @@
 
 import pytest
 import torch
-from compressc_distill.features import Pair
-from compressc_distill.holdout import hold_out
-from compressc_distill.teacher import Reader, Teacher
 
 from compressc.data import Split
+from compressc.distillation import Pair, Reader, Teacher, hold_out
 
 CPU = torch.device("cpu")
 

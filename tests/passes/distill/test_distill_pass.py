@@ -5,12 +5,12 @@ import re
 
 import pytest
 import torch
-from compressc_distill import Distill, teaching
+from compressc_distill import Distill
 from compressc_distill.distill import batch_size
-from compressc_distill.holdout import hold_out
 from distill_nets import cut
 
 from compressc.data import Dataset, Split
+from compressc.distillation import Mixture, hold_out
 from compressc.errors import CompresscError
 from compressc.ir import graph_hash, lower, parse_graph, print_graph, verify
 from compressc.pipeline import Context, parse_pass
@@ -166,13 +166,13 @@ def test_all_outputs_are_matched_each_by_what_it_is(data):
 
 
 def test_divergence_is_noted_and_leaves_finite_weights(teacher, student, data, monkeypatch):
-    original, calls = teaching.Mixture.of, []
+    original, calls = Mixture.of, []
 
     def of(self, student, teacher, labels):
         calls.append(student.requires_grad)
         return original(self, student, teacher, labels) * (float("nan") if sum(calls) > 8 else 1.0)
 
-    monkeypatch.setattr(teaching.Mixture, "of", of)
+    monkeypatch.setattr(Mixture, "of", of)
     ctx = Context(teacher, data)
     # 336 samples are 5 steps an epoch; no epoch behind the first one ends
     Distill(epochs=9, lr=2e-3, batch_size=64).run(student, ctx)

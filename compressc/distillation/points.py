@@ -17,10 +17,9 @@ from torch import Tensor
 
 from compressc.ir import Graph, Op, TensorType
 from compressc.ir.types import Size
+from compressc.training import LEAST_VARIANCE
 
 _SUM = "aten.add.Tensor"
-#: Below this a teacher feature is constant, and dividing by its variance would blow up noise.
-LEAST_VARIANCE = 1e-6
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from compressc.data import Split
-from compressc.kernels import softmax_kl_ce
+from compressc.distillation.objective import Mixed, Objective, mixed_form
+from compressc.distillation.points import feature_loss
+from compressc.distillation.teacher import Reader, Teacher
 from compressc.tasks import NO_LABEL, Response, SettledTask
 from compressc.tasks.scores import Metric, constant_scores, metrics, score
-from compressc.training import TensorBatches, batch_norms, batched
-from compressc_distill.features import feature_loss
-from compressc_distill.objectives import Objective, kd, variance
-from compressc_distill.teacher import Reader, Teacher
+from compressc.training import TensorBatches, batch_norms, batched, variance
 
 #: Samples validated at a time.
 VALIDATE = 256
@@ -42,11 +41,12 @@ class Mixture:
     task: SettledTask
 
     def of(self, student: Tensor, teacher: Tensor, labels: Tensor | None) -> Tensor:
-        """Loss of answers `[n, v]` and what labels say of each, both as `SettledTask.split` has them."""
+        """Loss of answers `[n, v]` and what labels say of each, as `SettledTask.split` has both."""
         alpha = 0.0 if labels is None else self.alpha
         classes = self.task.judged.learned == "class_scores"
-        if labels is not None and self._in_one_pass(labels):
-            return softmax_kl_ce(
+        mixed = None if labels is None else self._in_one_pass(labels)
+        if mixed is not None and labels is not None:
+            return mixed(
                 student, teacher, labels, self.temperature, kl_share=1 - alpha, reduction="mean"
             )
         total = student.new_zeros(())
@@ -60,11 +60,13 @@ class Mixture:
             total = total + alpha * supervised
         return total
 
-    def _in_one_pass(self, labels: Tensor) -> bool:
-        """Whether both terms are the fused kernel's: the means of all rows are its means."""
+    def _in_one_pass(self, labels: Tensor) -> Mixed | None:
+        """The objective's form for both terms, where the means of all rows are its means."""
+        mixed = mixed_form(self.objective)
         classes = self.task.judged.learned == "class_scores"
-        mixed = classes and self.objective is kd and 0 < self.alpha < 1
-        return mixed and not bool((labels == NO_LABEL).any())
+        if mixed is None or not classes or not 0 < self.alpha < 1:
+            return None
+        return None if bool((labels == NO_LABEL).any()) else mixed
 
 
 @dataclass(frozen=True)

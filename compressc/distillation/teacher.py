@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressc.distillation.points import Pair
 from compressc.ir import Graph, lower
 from compressc.training import batched
-from compressc_distill.features import Pair
 
 #: Answers up to this size are kept for the whole run.
 CACHE_BYTES = 1 << 30
