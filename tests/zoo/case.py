@@ -34,6 +34,12 @@ class Case:
         """The inputs as `--input` takes them."""
         return tuple(f"{name}: {text.partition('<')[0]}" for name, text in self.inputs.items())
 
+    @property
+    def batches(self) -> set[str]:
+        """The open first dimensions: a model of images and texts may have one for each."""
+        first = (text.partition("[")[2].partition(",")[0] for text in self.inputs.values())
+        return {size for size in first if size.isidentifier()}
+
     def example(self, seed: int = 0, **sizes: int) -> tuple[torch.Tensor, ...]:
         """Inputs at given sizes of the open dimensions."""
         generator = torch.Generator().manual_seed(seed)

@@ -58,7 +58,7 @@ says nothing about trained ones.
 
 def cell(case: Case, text: str) -> str:
     """What a pass makes of a model, in words for the table."""
-    inputs = case.example(seed=1, **TRACED | {"b": _SAMPLES})
+    inputs = case.example(seed=1, **TRACED | dict.fromkeys(case.batches, _SAMPLES))
     part = Split(inputs)
     data = Dataset("zoo", part, part, part)
     try:
