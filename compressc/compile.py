@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from compressc.events import Event, Listener, ignore
 
 if TYPE_CHECKING:  # imports below are inside the functions: `import compressc` must stay light
     from torch import nn
@@ -64,7 +66,7 @@ class Compiled:
         *,
         formats: Sequence[str] | None = None,
         batches: Sequence[int] | None = None,
-        progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+        tell: Listener = ignore,
     ) -> Record:
         """Write the model in every format, prove each file, and write the report.
 
@@ -73,7 +75,7 @@ class Compiled:
             formats: names of installed back ends; the target's where None.
             batches: batch sizes to measure latency at, none for no measurement; the target's
                 where None.
-            progress: told what is going on.
+            tell: told of the work, of each file and of each failure; see `compressc.events`.
 
         Returns:
             The report, which is also kept as `self.report`.
@@ -97,13 +99,14 @@ class Compiled:
         ):
             save_bundle(self.graph, scratch / "graph")
             self._write_snapshots(scratch / "passes")
-            files, failures = bench(self.graph, target, teacher, scratch, progress)
+            files, failures = bench(self.graph, target, teacher, scratch, tell)
             seconds = time.perf_counter() - self._started
             self.report = self.report.model_copy(
                 update={"files": files, "failures": failures, "wall_seconds": seconds}
             )
             self.report.write(scratch / "manifest.json")
             write_html(self.report, scratch / "report.html")
+        tell(Event("done", {"seconds": self.report.wall_seconds}))
         return self.report
 
     def _samples(self) -> Split:
@@ -118,9 +121,7 @@ class Compiled:
     def _write_snapshots(self, folder: Path) -> None:
         from compressc.pipeline import write_snapshots
 
-        observe = write_snapshots(folder)
-        for result in self.passes:
-            observe(result)
+        write_snapshots(self.passes, folder)
         (folder / "00-teacher.txt").write_text(str(self.teacher), encoding="utf-8")
 
 
@@ -140,7 +141,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     target: Target | None = None,
     gate: Gate | None = None,
     cache: str | Path | None = "default",
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    tell: Listener = ignore,
 ) -> Compiled:
     """Compress a model.
 
@@ -159,7 +160,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         target: where the result will run: formats, batch sizes, threads, device, instruction set.
         gate: what the run will be held against; refused here where it could never be judged.
         cache: folder for the results of passes; None keeps none.
-        progress: told (what is going on, steps done, steps in all).
+        tell: told of each pass and of the work inside; see `compressc.events`.
 
     Raises:
         CompresscError: for everything a caller can mend; see `compressc.errors.CODES`.
@@ -182,6 +183,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
 
     started = time.perf_counter()
     wanted, target = parse_passes(passes), target or Target()
+    tell(Event("run", {"model": _named(model), "passes": [p.text for p in wanted], "seed": seed}))
     for name in target.backends:
         load_backend(name)  # an unknown format is refused before any work
     dataset = None if data is None else open_dataset(data)
@@ -211,13 +213,17 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         gate.require_score(task, dataset is not None and dataset.test.labels is not None)
     folder = default_cache_folder() if cache == "default" else cache and Path(cache)
     pipeline = Pipeline(
-        wanted, dataset, seed, PassCache(folder or None), progress, task=task, target=target
+        wanted, dataset, seed, PassCache(folder or None), tell, task=task, target=target
     )
     results = pipeline.run(loaded.graph)
     report = record_run(loaded, dataset, task, results, seed, command=_command(passes))
     return Compiled(
         results[-1].graph, loaded.graph, results, report, target, dataset, task, started
     )
+
+
+def _named(model: Any) -> str:
+    return str(model) if isinstance(model, str | Path) else type(model).__name__
 
 
 def _command(passes: Any) -> str:

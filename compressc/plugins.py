@@ -42,8 +42,11 @@ DATASETS = Group(
 BACKENDS = Group(
     "compressc.backends", "back end", "back ends", "a subclass of compressc.backend.Backend"
 )
+OBSERVERS = Group(
+    "compressc.observers", "observer", "observers", "a subclass of compressc.observers.Observer"
+)
 #: Every kind there is, in the order in which they are listed.
-GROUPS = (PASSES, OBJECTIVES, DATASETS, BACKENDS)
+GROUPS = (PASSES, OBJECTIVES, DATASETS, BACKENDS, OBSERVERS)
 
 
 def find(group: Group) -> dict[str, EntryPoint]:

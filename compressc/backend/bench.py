@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -19,6 +19,7 @@ from compressc.backend.threads import torch_threads
 from compressc.collecting import give_back
 from compressc.data import Split
 from compressc.errors import CompresscError, first_line
+from compressc.events import Event, Listener, ignore
 from compressc.ir import Graph, lower
 from compressc.measure import bytes_on_disk, measure_latency, predict
 from compressc.target import Target
@@ -28,8 +29,6 @@ from compressc.tasks import SettledTask, score
 _ROUNDS = 31
 #: Samples of the example that an exporter traces with.
 _EXAMPLE = 8
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def bench(
     target: Target,
     teacher: Teacher,
     folder: Path,
-    progress: Progress = lambda what, done, total: None,
+    tell: Listener = ignore,
 ) -> tuple[list[FileRecord], list[Failure]]:
     """Write a graph in every format of the target into `folder`, and measure each file.
 
@@ -109,7 +108,7 @@ def bench(
         target: formats, batches, threads.
         teacher: what the files are held against, and the samples that they are measured on.
         folder: made where missing.
-        progress: told which format is at work.
+        tell: told which format is at work, of each file and each failure.
 
     Returns:
         A record for each file, and a failure for each thing of the target that did not come about:
@@ -122,13 +121,17 @@ def bench(
     files: list[FileRecord] = []
     failures: list[Failure] = []
     for done, backend in enumerate(backends):
-        progress(f"writing and measuring {backend.name}", done, len(backends))
+        what, told = f"writing and measuring {backend.name}", len(failures)
+        tell(Event("progress", {"what": what, "done": done, "total": len(backends)}))
         try:
             files.append(_measure(backend, graph, target, teacher, folder, failures))
+            facts = files[-1].model_dump(mode="json", include={"format", "path", "bytes", "scores"})
+            tell(Event("file", facts))
         except CompresscError as error:
             failures.append(_failure(f"backend {backend.name}", error))
+        for failure in failures[told:]:
+            tell(Event("failure", failure.model_dump(mode="json")))
         give_back()  # exporters leave cycles that hold the weights
-    progress("writing files", len(backends), len(backends))
     if failures and not files:
         raise CompresscError("CC503", "at least one file must come out", got=failures[0].message)
     return files, failures

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,6 +24,7 @@ from compressc.errors import CompresscError
 from compressc.spec import split_top_level
 
 if TYPE_CHECKING:
+    from compressc.observers import Audience
     from compressc.report import Record
 
 
@@ -76,6 +79,12 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Keep no results of passes.")
     ] = False,
+    events: Annotated[
+        Path | None, typer.Option(help="File to add events to, a line of JSON for each.")
+    ] = None,
+    observe: Annotated[
+        str, typer.Option(help="Observers to tell of the run: tensorboard(folder=runs).")
+    ] = "",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
 ) -> None:
     """Compress a model and write files that are proved to run.
@@ -97,7 +106,7 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     require_apart(output, model, [load_backend(name).suffix for name in formats])
     made = make_writable(output)
     try:
-        with progress_bar(quiet) as progress:
+        with _listeners(events, observe, quiet) as heard:
             compiled = compressc.compile(
                 model,
                 passes,
@@ -113,15 +122,29 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
                 target=target,
                 gate=gate,
                 cache=None if no_cache else cache or "default",
-                progress=progress,
+                tell=heard,
             )
-            report = compiled.save(output, progress=progress)
+            report = compiled.save(output, tell=heard)
     except BaseException:
         _remove_empty(made)
         raise
     if not quiet:
         _show(report, output)
+    heard.require_all()
     gate.judge(report)
+
+
+@contextmanager
+def _listeners(events: Path | None, observe: str, quiet: bool) -> Iterator[Audience]:
+    """The progress bar, the log of events and the observers, open inside."""
+    from compressc.observers import audience, event_log, parse_observers
+
+    observers = parse_observers(observe)
+    with ExitStack() as opened:
+        listeners = {"the progress bar": opened.enter_context(progress_bar(quiet))}
+        if events is not None:
+            listeners["--events"] = opened.enter_context(event_log(events))
+        yield opened.enter_context(audience(observers, listeners))
 
 
 def _show(report: Record, output: Path) -> None:

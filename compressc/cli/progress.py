@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from compressc.events import Event, Listener
 
 
 @contextmanager
-def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
-    """A callback (what, done, total) that draws; silent where standard error is no terminal."""
+def progress_bar(quiet: bool = False) -> Iterator[Listener]:
+    """A listener that draws; silent where standard error is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -18,7 +23,22 @@ def progress_bar(quiet: bool = False) -> Iterator[Callable[[str, int, int], None
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("loading", total=None)
 
-        def report(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total)
+        def tell(event: Event) -> None:
+            if event.kind == "progress":
+                facts = event.facts
+                text = _text(facts)
+                bar.update(task, description=text, completed=facts["done"], total=facts["total"])
 
-        yield report
+        yield tell
+
+
+def _text(facts: Mapping[str, Any]) -> str:
+    """What is going on; in training with scores, rate and time left."""
+    parts = [str(facts["what"])]
+    numbers = {**facts.get("losses", {}), **facts.get("scores", {})}
+    parts += [f"{name} {value:.4f}" for name, value in numbers.items()]
+    if facts.get("samples_per_second"):
+        parts.append(f"{facts['samples_per_second']:,.0f} samples/s")
+    if facts.get("seconds_left") is not None:
+        parts.append(f"{timedelta(seconds=round(facts['seconds_left']))} left")
+    return ", ".join(parts)

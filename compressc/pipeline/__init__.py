@@ -7,25 +7,18 @@ from compressc.pipeline.covering import cover
 from compressc.pipeline.exactness import EXACT_TOLERANCE, check_exact
 from compressc.pipeline.options import load_pass, parse_pass, parse_passes
 from compressc.pipeline.ordering import Step, plan
-from compressc.pipeline.pass_ import Context, Pass, Progress, Samples, TransferSet
-from compressc.pipeline.pipeline import (
-    Observer,
-    PassResult,
-    Pipeline,
-    write_snapshots,
-)
+from compressc.pipeline.pass_ import Context, Pass, Samples, TransferSet
+from compressc.pipeline.pipeline import PassResult, Pipeline, write_snapshots
 from compressc.pipeline.seeding import seeded
 
 __all__ = [
     "EXACT_TOLERANCE",
     "Context",
     "Coverage",
-    "Observer",
     "Pass",
     "PassCache",
     "PassResult",
     "Pipeline",
-    "Progress",
     "Samples",
     "Step",
     "TransferSet",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 import torch
 
 from compressc.analysis.coverage import Verdict
 from compressc.errors import CompresscError
+from compressc.events import Event, Listener, ignore
 from compressc.ir import Graph
 from compressc.plugins import PASSES, Group
 from compressc.spec import Configured
@@ -59,10 +60,6 @@ class TransferSet(Protocol):
         """Hash of all of it."""
 
 
-#: (what is going on, steps done, steps in all)
-Progress = Callable[[str, int, int], None]
-
-
 @dataclass
 class Context:
     """What the pipeline gives a pass.
@@ -72,7 +69,7 @@ class Context:
         data: the transfer set, or None.
         seed: seeds `generator` and the global generators around each pass.
         device: where to train.
-        progress: call it as work goes on.
+        tell: told of what goes on; see `progress`.
         target: where the result will run: back ends, batches, threads, instruction set.
         notes: what `note` collected.
         task: what is learned and judged; read it with `compressc.tasks.task_of`.
@@ -82,7 +79,7 @@ class Context:
     data: TransferSet | None = None
     seed: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    progress: Progress = lambda what, done, total: None
+    tell: Listener = ignore
     notes: list[tuple[str, str]] = field(default_factory=list)
     target: Target = field(default_factory=Target)
     task: SettledTask | None = None
@@ -94,6 +91,16 @@ class Context:
         """
         if (op, text) not in self.notes:
             self.notes.append((op, text))
+
+    def progress(self, what: str, done: int, total: int, **facts: Any) -> None:
+        """Tell whoever listens that work goes on.
+
+        Args:
+            what: is going on, in words.
+            done, total: steps done, and steps in all.
+            facts: more about it, as JSON has them; see `compressc.events.KINDS`.
+        """
+        self.tell(Event("progress", {"what": what, "done": done, "total": total, **facts}))
 
     def generator(self) -> torch.Generator:
         """A fresh generator with the run's seed."""

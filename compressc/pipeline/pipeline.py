@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from compressc.analysis import total_cost
 from compressc.collecting import give_back
 from compressc.errors import CompresscError
+from compressc.events import Event, Listener, ignore
 from compressc.ir import Graph, check_finite, graph_hash, random_inputs, verify
 from compressc.pipeline.cache import PassCache
 from compressc.pipeline.conditions import conditions
 from compressc.pipeline.exactness import check_exact
 from compressc.pipeline.ordering import Step, plan, require_floats
-from compressc.pipeline.pass_ import Context, Pass, Progress, TransferSet
+from compressc.pipeline.pass_ import Context, Pass, TransferSet
 from compressc.pipeline.seeding import seeded
 from compressc.pipeline.stored import Facts
 from compressc.target import Target
@@ -49,10 +51,6 @@ class PassResult:
     made: dict[str, str] = field(default_factory=dict)
 
 
-#: Called after every pass; see `observers`.
-Observer = Callable[[PassResult], None]
-
-
 @dataclass
 class Pipeline:
     """A checked list of passes, ready to run.
@@ -62,8 +60,7 @@ class Pipeline:
         data: the transfer set, or None.
         seed: of every random choice.
         cache: where results are kept.
-        progress: told what is going on.
-        observers: called after each pass, in order.
+        tell: told of each pass and of the work inside.
         task: what is learned and judged, or None.
         target: where the result will run; its device is where passes train.
     """
@@ -72,8 +69,7 @@ class Pipeline:
     data: TransferSet | None = None
     seed: int = 0
     cache: PassCache = field(default_factory=lambda: PassCache(None))
-    progress: Progress = lambda what, done, total: None
-    observers: Sequence[Observer] = ()
+    tell: Listener = ignore
     task: SettledTask | None = None
     target: Target = field(default_factory=Target)
 
@@ -90,10 +86,11 @@ class Pipeline:
         require_floats([step.pass_ for step in steps], teacher)
         results: list[PassResult] = []
         graph, origin = teacher, graph_hash(teacher)
-        for step in steps:
+        for number, step in enumerate(steps, 1):
+            of = {"pass": step.pass_.text, "number": number}
+            self.tell(Event("pass", {**of, "passes": len(steps)}))
             result = self._step(step, graph, teacher, origin)
-            for observer in self.observers:
-                observer(result)
+            self.tell(Event("pass_done", {**of, **_facts(result)}))
             results.append(result)
             graph = result.graph
         return results
@@ -104,7 +101,7 @@ class Pipeline:
             self.data,
             self.seed,
             torch.device(self.target.device),
-            progress=self.progress,
+            tell=self.tell,
             task=self.task,
             target=self.target,
         )
@@ -199,15 +196,19 @@ def _broken(pass_: Pass, got: str, where: str = "") -> CompresscError:
     return CompresscError("CC500", wanted, got=got, where=where)
 
 
-def write_snapshots(folder: Path) -> Observer:
-    """An observer that writes the graph text after each pass as `NN-name.txt`."""
-    count = 0
+def _facts(result: PassResult) -> dict[str, Any]:
+    """What an event says of a pass that is done."""
+    return {
+        "seconds": result.seconds,
+        "cached": result.cached,
+        "parameters": total_cost(result.graph).parameters,
+        "edits": dict(result.edits),
+    }
 
-    def observe(result: PassResult) -> None:
-        nonlocal count
-        count += 1
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{count:02d}-{result.step.pass_.name}.txt"
+
+def write_snapshots(results: Sequence[PassResult], folder: Path) -> None:
+    """Write the graph text after each pass as `NN-name.txt`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, result in enumerate(results, 1):
+        path = folder / f"{number:02d}-{result.step.pass_.name}.txt"
         path.write_text(str(result.graph), encoding="utf-8")
-
-    return observe

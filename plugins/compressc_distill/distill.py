@@ -270,9 +270,10 @@ def report(ctx: Context, name: str) -> Callable[[Moment], None]:
 
     def tell(moment: Moment) -> None:
         loss, right = -moment.score[0], moment.score[1]
-        text = f"distill epoch {moment.epoch}/{moment.epochs} loss {moment.loss:.4f}"
-        text += f" held-out loss {loss:.4f} {name} {right:.4f}"
-        ctx.progress(text, moment.step, moment.steps)
+        losses = {"loss": moment.loss, "held-out loss": loss}
+        facts = {"losses": losses, "scores": {name: right}}
+        what = f"distill epoch {moment.epoch}/{moment.epochs}"
+        ctx.progress(what, moment.step, moment.steps, **facts)
 
     return tell
 

@@ -46,7 +46,7 @@ def benched(monkeypatch):
     """What files would be measured on: a list of (samples, target); nothing is written."""
     found = []
 
-    def bench(graph, target, teacher, folder, progress):
+    def bench(graph, target, teacher, folder, tell):
         found.append((teacher.samples, target))
         return [], []
 

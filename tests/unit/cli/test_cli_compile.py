@@ -1,5 +1,6 @@
 """The command `compile`: each option reaches the library, and the gate judges what came of it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 import compressc
 from compressc.cli import main
 from compressc.errors import CompresscError
+from compressc.events import Event
 from compressc.gate import Gate
 from compressc.report import Failure
 from compressc.target import Target
@@ -27,7 +29,7 @@ class Library:
             raise self.raises
         return self
 
-    def save(self, folder, progress):
+    def save(self, folder, tell):
         self.given["folder"] = folder
         return self.record
 
@@ -121,3 +123,19 @@ def test_what_cannot_be_meant_is_refused_before_any_work(library, words, capsys)
     assert main(["m.pt", "-p", "quant", *words]) == 2
     assert not library.given
     assert capsys.readouterr().err.startswith("[CC100]")
+
+
+def test_events_are_logged_and_a_log_that_fails_is_said_at_the_end(library, tmp_path, capsys):
+    def save(folder, tell):
+        tell(Event("file", {"format": "onnx"}))
+        tell(Event("done", {"seconds": 1.0}))
+        return library.record
+
+    library.save = save
+    assert main(["m.pt", "--passes", "quant", "-q", "--events", "run.jsonl"]) == 0
+    lines = (tmp_path / "run.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["file", "done"]
+    if not Path("/dev/full").exists():
+        pytest.skip("no device that is full")
+    assert main(["m.pt", "--passes", "quant", "-q", "--events", "/dev/full"]) == 6
+    assert "[CC700] --events hears of all events" in capsys.readouterr().err

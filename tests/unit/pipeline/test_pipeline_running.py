@@ -115,12 +115,23 @@ def test_a_pass_may_take_gradients_whatever_the_caller_does():
 
 
 def test_snapshots_read_back(tmp_path):
-    results = Pipeline([Scale(), Noise()], observers=[write_snapshots(tmp_path / "s")]).run(
-        small_graph()
-    )
+    results = Pipeline([Scale(), Noise()]).run(small_graph())
+    write_snapshots(results, tmp_path / "s")
     assert sorted(p.name for p in (tmp_path / "s").iterdir()) == ["01-scale.txt", "02-noise.txt"]
     text = (tmp_path / "s" / "02-noise.txt").read_text()
     assert str(parse_graph(text, results[1].graph.tensors())) == text
+
+
+def test_each_pass_is_told_of_with_its_number():
+    told = []
+    Pipeline([Scale(), Noise()], tell=told.append).run(small_graph())
+    assert [(e.kind, e.facts["pass"], e.facts["number"]) for e in told] == [
+        *(("pass", "scale", 1), ("pass_done", "scale", 1)),
+        *(("pass", "noise", 2), ("pass_done", "noise", 2)),
+    ]
+    assert told[1].facts["edits"] == {"set_layer": 1}
+    assert told[1].facts["cached"] is False
+    assert told[0].facts["passes"] == 2
 
 
 def test_without_a_folder_nothing_is_kept():

@@ -1,0 +1,137 @@
+"""What a run holds in memory, in multiples of the model: python benchmarks/memory.py
+
+A net of 1, 10 or 60 million parameters (linear layers and a norm, random weights, small inputs, so
+that activations are next to nothing) goes through every pass and into its files. Each size has a
+process of its own, which first takes a small net the same way: what the libraries allocate once is
+not counted. Beside each peak stands what a plain torch program holds at least for the same work:
+the teacher and the result, and for training the gradients and both moments of AdamW, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import multiprocessing
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import compressc
+from compressc.data import Dataset, Split
+from compressc.pipeline import PassResult, Pipeline, parse_passes
+from compressc.target import Target
+
+PASSES = "prune(ratio=0.2),lowrank(rank=64),distill(epochs=1,batch_size=16),simplify,quant"
+MILLIONS = (1, 10, 60)
+INPUT, CLASSES, SAMPLES, BLOCKS = 64, 10, 96, 4
+
+
+class Net(nn.Module):
+    """An MLP of four equal square layers, about `parameters` numbers in all."""
+
+    def __init__(self, parameters: int) -> None:
+        super().__init__()
+        width = int((parameters / BLOCKS) ** 0.5)
+        self.stem = nn.Linear(INPUT, width)
+        self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(BLOCKS))
+        self.norm, self.head = nn.BatchNorm1d(width), nn.Linear(width, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # noqa: D102
+        x = torch.relu(self.norm(self.stem(x)))
+        for block in self.blocks:
+            x = torch.relu(block(x))
+        return self.head(x)
+
+
+class Peak:
+    """Most resident bytes of this process since the last `reset`, beyond those at the first."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        self.base = self._status("VmRSS")
+
+    def reset(self) -> None:
+        """Forget the high-water mark (Linux: proc(5), clear_refs)."""
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+    def bytes(self) -> int:
+        """The mark."""
+        return self._status("VmHWM") - self.base
+
+    def _status(self, key: str) -> int:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        (line,) = [line for line in lines if line.startswith(f"{key}:")]
+        return int(line.split()[1]) * 1024
+
+
+def samples() -> Dataset:
+    """Random rows with labels."""
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.randint(CLASSES, (SAMPLES,), generator=draw)
+    part = Split((torch.randn(SAMPLES, INPUT, generator=draw),), labels)
+    return Dataset("random", part, part, part)
+
+
+def peaks(path: Path, out: Path) -> Iterator[tuple[str, int]]:
+    """(stage, most bytes while it ran) of loading, each pass and the files."""
+    peak, data = Peak(), samples()
+    peak.reset()
+    compiled = compressc.compile(
+        str(path), [], data=data, trust_pickle=True, target=Target(batches=()), cache=None
+    )
+    yield "load", peak.bytes()
+    graph, task = compiled.graph, compiled.task
+    found: list[tuple[str, int]] = []
+
+    def observe(result: PassResult) -> None:
+        found.append((result.step.pass_.name, peak.bytes()))
+        peak.reset()
+
+    peak.reset()
+    pipeline = Pipeline(parse_passes(PASSES), data, observers=[observe], task=task)
+    compiled.passes = pipeline.run(graph)
+    compiled.graph = compiled.passes[-1].graph
+    yield from found
+    peak.reset()
+    compiled.save(out)
+    yield "files", peak.bytes()
+
+
+def measure(parameters: int) -> list[tuple[str, int]]:
+    """The peaks of one net, in a process where a small one was there before."""
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        found: list[tuple[str, int]] = []
+        for count in (50_000, parameters):
+            path = Path(folder) / f"{count}.pt"
+            torch.save(Net(count).eval(), path)
+            gc.collect()
+            found = list(peaks(path, Path(folder) / f"out-{count}"))
+        return found
+
+
+def least(stage: str) -> float:
+    """What a torch program holds, in models: teacher and result; training adds three times more."""
+    return {"load": 1.0, "distill": 5.0}.get(stage, 2.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--millions", type=int, nargs="+", default=MILLIONS, help="of parameters")
+    arguments = parser.parse_args()
+    spawned = multiprocessing.get_context("spawn")
+    for millions in arguments.millions:
+        size = millions * 4_000_000
+        with spawned.Pool(1) as pool:
+            found = pool.apply(measure, (millions * 1_000_000,))
+        print(f"{millions} M parameters, {size / 1e6:.0f} MB: peak over the model's bytes")
+        for stage, bytes_ in found:
+            print(f"  {stage:10} {bytes_ / size:5.2f}   ({least(stage):.0f} at least)")
+        print(f"  highest    {max(bytes_ for _, bytes_ in found) / size:5.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Losses and scores of a run as TensorBoard's curves."""
+
+from compressc_tensorboard.observer import TensorBoard
+
+__all__ = ["TensorBoard"]
