@@ -10,10 +10,10 @@ from typing import Any
 KINDS: Mapping[str, str] = {
     "run": "a compilation begins: model, passes, seed",
     "progress": "work goes on: what, done, total; in training also samples_per_second, "
-    "seconds_left, and the losses and scores so far",
+    "seconds_left, losses, scores",
     "pass": "a pass begins: pass, number, passes",
     "epoch": "an epoch of training is scored: epoch, epochs, step, losses, scores",
-    "pass_done": "a pass is done: pass, number, seconds, cached, parameters, edits, records",
+    "pass_done": "a pass is done: pass, number, seconds, cached, parameters, edits",
     "file": "a file is written, proved and measured: format, path, bytes, scores",
     "failure": "something that was asked for did not come about: stage, code, message",
     "done": "the report is written: seconds",

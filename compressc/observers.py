@@ -121,7 +121,9 @@ def event_log(path: Path) -> Iterator[Listener]:
         CompresscError: CC600 where it cannot be written.
     """
     try:
-        file = path.open("a", encoding="utf-8")
+        file = path.open(
+            "ab", buffering=0
+        )  # what a full disk refuses is not tried again at the end
     except OSError as error:
         raise CompresscError(
             "CC600", "the log of events can be written", got=first_line(error), where=str(path)
@@ -136,8 +138,9 @@ def event_log(path: Path) -> Iterator[Listener]:
                 return
             last = now
         line = {"time": datetime.now(UTC).isoformat(), "event": event.kind, **event.facts}
-        file.write(json.dumps(line, default=str) + "\n")
-        file.flush()
+        text = (json.dumps(line, default=str) + "\n").encode()
+        if file.write(text) != len(text):
+            raise OSError("the disk is full")
 
     with file:
         yield tell

@@ -28,7 +28,7 @@ class Note(Frozen):
 
 
 class TaskRecord(Frozen):
-    """What was learned and judged, settled before any pass ran; see `compressc.tasks.SettledTask`."""
+    """What was learned and judged; see `compressc.tasks.SettledTask`."""
 
     #: Of several outputs, the judged one: its key or name.
     output: str

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from compressc.errors import CODES
+from compressc.events import KINDS
 from compressc.pipeline import load_pass
 from compressc.plugins import PASSES, find
 from compressc.report import Record
@@ -19,7 +20,7 @@ from compressc.report import Record
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = [ROOT / page for page in ("README.md", "docs/tutorial.md")]
-RUN += [ROOT / f"docs/howto-{topic}.md" for topic in ("inspect", "coverage")]
+RUN += [ROOT / f"docs/howto-{topic}.md" for topic in ("inspect", "coverage", "watch")]
 MAKE = re.compile(r"^make \w+")
 #: `diff` exits with 1 where it finds something, as diff does.
 FINE = {"diff": (0, 1)}
@@ -63,7 +64,9 @@ def test_every_command_runs(page: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", ROOT / "docs/tutorial.md"], ids=lambda p: p.name
+    "page",
+    [ROOT / "README.md", ROOT / "docs/tutorial.md", ROOT / "docs/howto-watch.md"],
+    ids=lambda p: p.name,
 )
 def test_every_snippet_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
@@ -137,3 +140,9 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_table_of_events_has_every_event_and_fact() -> None:
+    page = (ROOT / "docs/howto-watch.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|$", page, re.MULTILINE))
+    assert rows == {kind: " ".join(facts.split()) for kind, facts in KINDS.items()}

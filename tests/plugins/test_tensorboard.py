@@ -30,7 +30,7 @@ def test_curves_of_losses_scores_and_parameters(tmp_path):
 def test_without_tensorboard_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with (
-        pytest.raises(CompresscError, match=r"CC106.*compressc\\[tensorboard\\]"),
+        pytest.raises(CompresscError, match=r"CC106.*compressc\[tensorboard\]"),
         audience(parse_observers("tensorboard")),
     ):
         pytest.fail("it must not begin")

@@ -79,10 +79,10 @@ def test_of_progress_there_is_a_line_a_second_and_the_last_one(tmp_path, monkeyp
     monkeypatch.setattr(observers.time, "monotonic", lambda: now)
     with event_log(tmp_path / "log") as tell:
         for done in range(1, 26):
-            now += 0.1
+            now += 0.125
             tell(Event("progress", {"what": "x", "done": done, "total": 25}))
     lines = (tmp_path / "log").read_text().splitlines()
-    assert [json.loads(line)["done"] for line in lines] == [1, 11, 21, 25]
+    assert [json.loads(line)["done"] for line in lines] == [1, 9, 17, 25]
 
 
 def test_a_log_that_cannot_be_written(tmp_path):

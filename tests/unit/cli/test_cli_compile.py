@@ -137,5 +137,5 @@ def test_events_are_logged_and_a_log_that_fails_is_said_at_the_end(library, tmp_
     assert [json.loads(line)["event"] for line in lines] == ["file", "done"]
     if not Path("/dev/full").exists():
         pytest.skip("no device that is full")
-    assert main(["m.pt", "--passes", "quant", "-q", "--events", "/dev/full"]) == 6
+    assert main(["m.pt", "--passes", "quant", "-q", "--events", "/dev/full"]) == 8
     assert "[CC700] --events hears of all events" in capsys.readouterr().err
