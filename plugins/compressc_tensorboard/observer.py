@@ -42,7 +42,7 @@ class TensorBoard(Observer):
                 got=str(error),
                 hint="pip install 'compressc[tensorboard]'",
             ) from error
-        with SummaryWriter(self.folder) as writer:  # type: ignore[no-untyped-call]
+        with SummaryWriter(self.folder) as writer:
             yield _Curves(writer).tell
 
 
