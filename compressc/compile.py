@@ -15,16 +15,18 @@ from compressc.events import Event, Listener, ignore
 if TYPE_CHECKING:  # imports below are inside the functions: `import compressc` must stay light
     from torch import nn
 
-    from compressc.data import Dataset, Split
+    from compressc.data import Dataset
     from compressc.gate import Gate
     from compressc.ir import Graph
-    from compressc.pipeline import Pass, PassResult
+    from compressc.pipeline import Pass, PassResult, Samples
     from compressc.report import Record
     from compressc.target import Target
     from compressc.tasks import SettledTask
 
 #: Samples that a file is proved on, where there is no data.
 _RANDOM_SAMPLES = 8
+#: Samples of a part that are held against the model at once, where not all are in memory.
+_LOOKED_AT = 64
 
 
 @dataclass
@@ -109,7 +111,7 @@ class Compiled:
         tell(Event("done", {"seconds": self.report.wall_seconds}))
         return self.report
 
-    def _samples(self) -> Split:
+    def _samples(self) -> Samples:
         """What files are proved and measured on: data that no pass saw, or random inputs."""
         from compressc.data import Split
         from compressc.ir.running import random_inputs
@@ -167,7 +169,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     """
     from compressc.analysis import symbolize_widths
     from compressc.backend import load_backend
-    from compressc.data import PARTS, open_dataset
+    from compressc.data import Split, open_dataset
     from compressc.frontend import cast_inputs, check_inputs, load_model, require_open_batch
     from compressc.measure import require_memory
     from compressc.pipeline import (
@@ -205,12 +207,13 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     require_memory(loaded.graph, target.batches)
     if dataset is not None:
         dataset = dataset.cast(lambda tensors: cast_inputs(loaded.graph, tensors))
-        for part in PARTS:
-            check_inputs(loaded.graph, getattr(dataset, part).inputs, f"{dataset.name}.{part}")
+        for part, source in dataset.parts.items():
+            looked_at = source if isinstance(source, Split) else source.take(_LOOKED_AT)
+            check_inputs(loaded.graph, looked_at.inputs, f"{dataset.name}.{part}")
     symbolize_widths(loaded.graph)
     task = None if dataset is None else settle(loaded.graph, dataset, judged)
     if gate is not None:
-        gate.require_score(task, dataset is not None and dataset.test.labels is not None)
+        gate.require_score(task, dataset is not None and dataset.test.has_labels)
     folder = default_cache_folder() if cache == "default" else cache and Path(cache)
     pipeline = Pipeline(
         wanted, dataset, seed, PassCache(folder or None), tell, task=task, target=target

@@ -17,11 +17,11 @@ from compressc.backend.integers import VNNI, full_range_layers, is_quantized
 from compressc.backend.proof import emit_proved
 from compressc.backend.threads import torch_threads
 from compressc.collecting import give_back
-from compressc.data import Split
 from compressc.errors import CompresscError, first_line
 from compressc.events import Event, Listener, ignore
 from compressc.ir import Graph, lower
-from compressc.measure import bytes_on_disk, measure_latency, predict
+from compressc.measure import bytes_on_disk, labels_of, measure_latency, predict
+from compressc.pipeline import Samples
 from compressc.target import Target
 from compressc.tasks import SettledTask, score
 
@@ -53,7 +53,7 @@ class Teacher(AbstractContextManager["Teacher"]):
     """
 
     graph: Graph
-    samples: Split
+    samples: Samples
     target: Target
     task: SettledTask | None = None
     _files: dict[str, TeacherFile | Failure] = field(default_factory=dict, repr=False)
@@ -71,7 +71,11 @@ class Teacher(AbstractContextManager["Teacher"]):
         if self.task is None:
             return {}
         output = predict(self.task.judging(run), self.samples)
-        return score(self.task, output, self.samples.labels, self._answers)
+        return score(self.task, output, self._labels, self._answers)
+
+    @cached_property
+    def _labels(self) -> torch.Tensor | None:
+        return labels_of(self.samples)
 
     @cached_property
     def _answers(self) -> torch.Tensor:
@@ -187,12 +191,12 @@ def _bytes(backend: Backend, path: Path) -> int:
 def _latency(  # noqa: PLR0913  (two runners and what the record says of them)
     backend: Backend,
     target: Target,
-    samples: Split,
+    samples: Samples,
     runners: Mapping[str, Runner],
     batch: int,
     precision: str,
 ) -> LatencyRecord:
-    inputs = tuple(_repeated(x, batch) for x in samples.inputs)
+    inputs = tuple(_repeated(x, batch) for x in samples.take(batch).inputs)
     runs = {name: partial(run, *inputs) for name, run in runners.items()}
     with torch_threads(target.threads):
         spreads = measure_latency(runs, rounds=_ROUNDS, threads=target.threads)

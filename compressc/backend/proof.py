@@ -60,7 +60,7 @@ def emit_proved(
     Raises:
         CompresscError: CC503 where it cannot be written, CC504 where it does not compute the graph.
     """
-    path = backend.emit(graph, folder, tuple(x[:_EXAMPLE] for x in split.inputs))
+    path = backend.emit(graph, folder, split.take(_EXAMPLE).inputs)
     try:
         return path, prove(backend, graph, path, split, task)
     except CompresscError:
@@ -109,12 +109,13 @@ def _badness(found: Fidelity) -> tuple[float, float]:
 
 def _batches(split: Samples) -> Iterator[tuple[torch.Tensor, ...]]:
     """The first sample, the next few, then the rest in large batches."""
-    count, start = min(len(split), _MOST_SAMPLES), 0
+    inputs = split.take(_MOST_SAMPLES).inputs
+    count, start = len(inputs[0]), 0
     sizes = iter(_BATCHES)
     size = next(sizes)
     while start < count:
         stop = min(start + size, count)
-        yield tuple(x[start:stop].contiguous() for x in split.inputs)
+        yield tuple(x[start:stop].contiguous() for x in inputs)
         start, size = stop, next(sizes, size)
 
 

@@ -1,10 +1,14 @@
 """Transfer sets: the data a run trains on, calibrates with and is judged by.
 
 `open_dataset` turns what a user writes (`digits`, `file.npz`, `file.py:function`, or an object)
-into a `Dataset` of three `Split`s. What the protocol asks of a foreign object is in `as_dataset`.
+into a `Dataset`, whose parts are `Source`s. What is asked of a foreign object is said in
+`compressc.data.objects`.
 """
 
-from compressc.data.dataset import PARTS, Dataset, Split, as_dataset
+from compressc.data.dataset import PARTS, Dataset
+from compressc.data.objects import as_dataset
 from compressc.data.opening import open_dataset
+from compressc.data.source import Source
+from compressc.data.split import Split
 
-__all__ = ["PARTS", "Dataset", "Split", "as_dataset", "open_dataset"]
+__all__ = ["PARTS", "Dataset", "Source", "Split", "as_dataset", "open_dataset"]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import torch
 
-from compressc.data.dataset import Dataset, Split
+from compressc.data.dataset import Dataset
+from compressc.data.split import Split
 from compressc.data.splitting import assemble, divide
 
 TEST = 540

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from compressc.data.arrays import bad, to_labels
 from compressc.data.checks import check_labels, check_samples
-from compressc.data.dataset import Dataset, Split
+from compressc.data.dataset import Dataset
 from compressc.data.npz import Archive, Member, available_memory, open_archive
+from compressc.data.split import Split
 from compressc.data.splitting import assemble, divide
 
 TEST_SHARE = 0.2

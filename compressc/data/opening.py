@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from compressc.data.arrays import bad
-from compressc.data.dataset import Dataset, as_dataset
+from compressc.data.dataset import Dataset
 from compressc.data.files import read_npz
+from compressc.data.objects import as_dataset
 from compressc.data.python_file import call_function
 from compressc.errors import CompresscError
 from compressc.plugins import DATASETS, load, origin

@@ -11,7 +11,8 @@ from types import ModuleType
 
 from compressc.beside import importable
 from compressc.data.arrays import bad
-from compressc.data.dataset import Dataset, as_dataset
+from compressc.data.dataset import Dataset
+from compressc.data.objects import as_dataset
 from compressc.errors import CompresscError, first_line
 from compressc.strangers import regular_file
 
@@ -23,7 +24,7 @@ def call_function(path: Path, function: str) -> Dataset:
 
     Raises:
         CompresscError: CC300 where the file or the function is missing, either of them raises, or
-            what comes back does not follow the protocol of `compressc.data.dataset`.
+            what comes back does not follow the protocol of `compressc.data.objects`.
     """
     regular_file(path, "CC300", "the data file exists")
     with importable(path.resolve().parent):

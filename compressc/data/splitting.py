@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compressc.data.dataset import Dataset, Split
+from compressc.data.dataset import Dataset
+from compressc.data.source import Source
 
 #: Samples set apart for calibration where the data set names none.
 CALIBRATION = 256
@@ -48,11 +49,11 @@ def _in_proportion(labels: np.ndarray[Any, Any], count: int) -> np.ndarray[Any, 
     return chosen
 
 
-def assemble(name: str, train: Split, test: Split, seed: int) -> Dataset:
+def assemble(name: str, train: Source, test: Source, seed: int) -> Dataset:
     """A data set whose calibration part is up to 256 samples of `train`, each class in proportion.
 
     It is drawn from `train` and stays in it: calibration sees no sample that training may not.
     """
     count = min(CALIBRATION, len(train))
-    chosen, _ = divide(train.labels, len(train), count, seed)
+    chosen, _ = divide(train.all_labels(), len(train), count, seed)
     return Dataset(name, train, train.select(chosen), test)

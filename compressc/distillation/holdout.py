@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
-from compressc.data import Split
 from compressc.data.splitting import divide
 from compressc.pipeline import Samples
 
@@ -12,7 +9,7 @@ from compressc.pipeline import Samples
 LEAST = 64
 
 
-def hold_out(samples: Samples, share: float, seed: int) -> tuple[Split, Split]:
+def hold_out(samples: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
     """Split into (to train on, to validate on), each class in proportion.
 
     The part held out is `share` of the samples, 64 at least, but never more than half. Where there
@@ -20,10 +17,5 @@ def hold_out(samples: Samples, share: float, seed: int) -> tuple[Split, Split]:
     """
     total = len(samples)
     count = min(max(round(share * total), LEAST), total // 2)
-    held, kept = divide(samples.labels, total, count, seed)
-    return _select(samples, kept), _select(samples, held if count else kept)
-
-
-def _select(samples: Samples, index: torch.Tensor) -> Split:
-    labels = None if samples.labels is None else samples.labels[index]
-    return Split(tuple(tensor[index] for tensor in samples.inputs), labels)
+    held, kept = divide(samples.all_labels(), total, count, seed)
+    return samples.subset(kept), samples.subset(held if count else kept)

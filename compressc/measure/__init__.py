@@ -3,7 +3,7 @@
 from compressc.measure.fidelity import Fidelity, fidelity
 from compressc.measure.latency import Speedup, Spread, Verdict, measure_latency, speedup
 from compressc.measure.memory import peak_bytes, require_memory
-from compressc.measure.prediction import Runner, predict
+from compressc.measure.prediction import Runner, labels_of, predict
 from compressc.measure.size import bytes_on_disk
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Verdict",
     "bytes_on_disk",
     "fidelity",
+    "labels_of",
     "measure_latency",
     "peak_bytes",
     "predict",

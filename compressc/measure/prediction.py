@@ -7,14 +7,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from compressc.data.dataset import Split
 from compressc.errors import CompresscError
+from compressc.pipeline import Samples
 
 #: Takes the input tensors of a batch, `[n, ...]` each, and returns one output `[n, ...]`.
 Runner = Callable[..., Tensor]
 
 
-def predict(run: Runner, split: Split, batch_size: int = 256) -> Tensor:
+def labels_of(samples: Samples) -> Tensor | None:
+    """The labels `[n, ...]` of all samples, where they have any."""
+    if not samples.has_labels:
+        return None
+    known = samples.all_labels()
+    return torch.cat([part.labels for part in samples.batches(256)]) if known is None else known
+
+
+def predict(run: Runner, split: Samples, batch_size: int = 256) -> Tensor:
     """The output `[n, ...]` for all samples, on the CPU, computed without gradients.
 
     Raises:

@@ -7,22 +7,26 @@ from compressc.pipeline.covering import cover
 from compressc.pipeline.exactness import EXACT_TOLERANCE, check_exact
 from compressc.pipeline.options import load_pass, parse_pass, parse_passes
 from compressc.pipeline.ordering import Step, plan
-from compressc.pipeline.pass_ import Context, Pass, Samples, TransferSet
+from compressc.pipeline.pass_ import Context, Pass
 from compressc.pipeline.pipeline import PassResult, Pipeline, write_snapshots
+from compressc.pipeline.samples import Batch, Request, Samples, TransferSet, View
 from compressc.pipeline.seeding import seeded
 
 __all__ = [
     "EXACT_TOLERANCE",
+    "Batch",
     "Context",
     "Coverage",
     "Pass",
     "PassCache",
     "PassResult",
     "Pipeline",
+    "Request",
     "Samples",
     "Step",
     "TransferSet",
     "Verdict",
+    "View",
     "check_exact",
     "cover",
     "default_cache_folder",

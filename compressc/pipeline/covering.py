@@ -11,7 +11,8 @@ from compressc.analysis.coverage import Coverage, Verdict, parameters_of, summar
 from compressc.errors import CompresscError, first_line
 from compressc.ir import Graph
 from compressc.pipeline.options import parse_pass
-from compressc.pipeline.pass_ import Context, Pass, TransferSet
+from compressc.pipeline.pass_ import Context, Pass
+from compressc.pipeline.samples import TransferSet
 from compressc.pipeline.seeding import seeded
 
 

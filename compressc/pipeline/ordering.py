@@ -10,7 +10,8 @@ import torch
 from compressc.errors import CompresscError
 from compressc.ir import Graph
 from compressc.pipeline.options import parse_pass
-from compressc.pipeline.pass_ import Pass, TransferSet
+from compressc.pipeline.pass_ import Pass
+from compressc.pipeline.samples import TransferSet
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def _check_needs(pass_: Pass, data: TransferSet | None) -> None:
         raise CompresscError(
             "CC105", f"pass '{pass_.name}' needs data", hint="give --data digits, or your own file"
         )
-    if "labels" in pass_.requirements and data is not None and data.train.labels is None:
+    if "labels" in pass_.requirements and data is not None and not data.train.has_labels:
         raise CompresscError("CC105", f"pass '{pass_.name}' needs labels", got="a data set without")
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
@@ -13,6 +13,7 @@ from compressc.analysis.coverage import Verdict
 from compressc.errors import CompresscError
 from compressc.events import Event, Listener, ignore
 from compressc.ir import Graph
+from compressc.pipeline.samples import TransferSet
 from compressc.plugins import PASSES, Group
 from compressc.spec import Configured
 from compressc.target import Target
@@ -21,43 +22,6 @@ if TYPE_CHECKING:  # tasks stands above: the pipeline only hands it on
     from compressc.tasks import SettledTask
 
 
-class Samples(Protocol):
-    """One part of a data set; `compressc.data.Split` is one."""
-
-    @property
-    def inputs(self) -> tuple[torch.Tensor, ...]:
-        """The model's inputs, [n, ...] each."""
-
-    @property
-    def labels(self) -> torch.Tensor | None:
-        """Class labels i64[n], where there are any."""
-
-    def __len__(self) -> int: ...
-
-    def batches(
-        self, size: int, generator: torch.Generator | None = None, drop_last: bool = False
-    ) -> Iterator[Samples]:
-        """Batches in order, or shuffled where a generator is given."""
-
-
-class TransferSet(Protocol):
-    """The data a run has; `compressc.data.Dataset` is one."""
-
-    @property
-    def train(self) -> Samples:
-        """What passes may fit weights to."""
-
-    @property
-    def calibration(self) -> Samples:
-        """What passes may observe activations on."""
-
-    @property
-    def test(self) -> Samples:
-        """What no pass may look at: the report is measured on it."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Hash of all of it."""
 
 
 @dataclass

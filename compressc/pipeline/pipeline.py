@@ -19,7 +19,8 @@ from compressc.pipeline.cache import PassCache
 from compressc.pipeline.conditions import conditions
 from compressc.pipeline.exactness import check_exact
 from compressc.pipeline.ordering import Step, plan, require_floats
-from compressc.pipeline.pass_ import Context, Pass, TransferSet
+from compressc.pipeline.pass_ import Context, Pass
+from compressc.pipeline.samples import TransferSet
 from compressc.pipeline.seeding import seeded
 from compressc.pipeline.stored import Facts
 from compressc.target import Target

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from compressc.analysis import total_cost
 from compressc.ir import Graph, dimension_symbols, graph_hash, lower
-from compressc.measure import predict
+from compressc.measure import labels_of, predict
 from compressc.report.machine import describe_machine, library_versions
 from compressc.report.record import DataRecord, Note, PassRecord, Record, TaskRecord, TeacherRecord
 from compressc.tasks import SettledTask, constant_scores, metrics, score
 
 if TYPE_CHECKING:
-    from compressc.data import Dataset, Split
+    from compressc.data import Dataset
     from compressc.frontend import Loaded
-    from compressc.pipeline import PassResult
+    from compressc.pipeline import PassResult, Samples
 
 #: What open dimensions are taken to be where no data tell: as `compressc inspect` takes them.
 _OPEN = 128
@@ -70,7 +70,7 @@ class _Judge:
     """Scores graphs on samples that no pass has seen."""
 
     teacher: Graph
-    test: Split
+    test: Samples
     task: SettledTask
 
     @cached_property
@@ -78,18 +78,23 @@ class _Judge:
         """The judged output of the teacher, `[n, ...]`."""
         return predict(self.task.judging(lower(self.teacher)), self.test)
 
+    @cached_property
+    def labels(self) -> Tensor | None:
+        """Of the samples, `[n, ...]`."""
+        return labels_of(self.test)
+
     def of_teacher(self) -> dict[str, float]:
         """Against labels alone: it always agrees with itself."""
-        found = score(self.task, self.answers, self.test.labels, self.answers)
+        found = score(self.task, self.answers, self.labels, self.answers)
         against = {metric.name: metric.against for metric in metrics(self.task)}
         return {name: value for name, value in found.items() if against[name] == "labels"}
 
     def of(self, graph: Graph) -> dict[str, float]:
         output = predict(self.task.judging(lower(graph)), self.test)
-        return score(self.task, output, self.test.labels, self.answers)
+        return score(self.task, output, self.labels, self.answers)
 
     def record(self) -> TaskRecord:
-        constant = constant_scores(self.task, self.test.labels, self.answers)
+        constant = constant_scores(self.task, self.labels, self.answers)
         return TaskRecord(
             output=self.task.output,
             kind=self.task.kind,
@@ -101,7 +106,7 @@ class _Judge:
         )
 
 
-def _sizes(graph: Graph, test: Split | None) -> dict[str, int]:
+def _sizes(graph: Graph, test: Samples | None) -> dict[str, int]:
     """The open dimensions of one sample: as the data have them, else a short text's."""
     sizes = {}
     for name, (op, dim) in dimension_symbols(graph).items():
@@ -111,7 +116,7 @@ def _sizes(graph: Graph, test: Split | None) -> dict[str, int]:
             sizes[name] = graph.within_limits(name, _OPEN)
         else:
             place = [given.name for given in graph.inputs].index(op)
-            sizes[name] = int(test.inputs[place].shape[dim])
+            sizes[name] = int(test.take(1).inputs[place].shape[dim])
     return sizes
 
 

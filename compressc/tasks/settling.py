@@ -71,7 +71,7 @@ def settle(graph: Graph, data: TransferSet | None = None, output: str | None = N
     probe = _Probe(graph, data)
     responses = [_measured(r, x) for r, x in zip(responses, probe.outputs(responses), strict=True)]
     candidates = _wanted(responses, output)
-    if probe.samples.labels is None:
+    if not probe.samples.has_labels:
         task = _without_labels(candidates, responses, output)
         return replace(task, signs=_two_sided(task, probe))
     return _with_labels(candidates, responses, output, probe)
@@ -99,31 +99,34 @@ class _Probe:
     def __init__(self, graph: Graph, data: TransferSet, part: str = "", few: int = FEW) -> None:
         self.graph, self.data = graph, data
         if not part:
-            by_test = data.train.labels is None and data.test.labels is not None
+            by_test = not data.train.has_labels and data.test.has_labels
             part = "test" if by_test else "train"
         self.part, self.samples = part, _parts(data)[part]
         # at random, because labels may be sorted
         order = torch.randperm(len(self.samples), generator=torch.Generator().manual_seed(0))
         self._order, self.index = order[:MANY], order[:few]
         self._known: dict[int, Tensor] = {}
+        self._labels: list[Tensor] = []
 
     def widen(self) -> bool:
         """Look at more samples; False where there are none, or no room for more."""
         if len(self.index) < min(FEW, len(self._order)) or len(self.index) == len(self._order):
             return False
-        self.index, self._known = self._order, {}
+        self.index, self._known, self._labels = self._order, {}, []
         return True
 
     @property
     def labels(self) -> Tensor:
         """Of the samples, `[k, ...]`."""
-        assert self.samples.labels is not None
-        return self.samples.labels[self.index.to(self.samples.labels.device)]
+        if not self._labels:
+            self._labels = [self.samples.select(self.index).labels]
+        return torch.cat(self._labels)[: len(self.index)]
 
     @property
     def highest(self) -> int:
         """The highest label of all parts: one out of range anywhere is found before any work."""
-        labels = [part.labels for part in _parts(self.data).values()]
+        labels = [part.all_labels() for part in _parts(self.data).values()]
+        labels.append(self.labels)
         return max(int(some.max()) for some in labels if some is not None)
 
     def outputs(self, responses: Sequence[Response]) -> list[Tensor]:
@@ -141,12 +144,14 @@ class _Probe:
     @torch.no_grad()
     def _run(self, module: nn.Module) -> Iterator[list[Tensor]]:
         """Batch by batch, until there is no room for more."""
-        room = ROOM
+        room, self._labels = ROOM, []
         for index in torch.split(self.index, BATCH):
-            batch = [x[index.to(x.device)] for x in self.samples.inputs]
+            batch = self.samples.select(index)
+            if self.samples.has_labels:
+                self._labels.append(batch.labels)
             wanted, hint = f"the model runs on the {self.part} data", "check the data set"
             with reading("CC204", wanted, self.graph.name, hint):
-                values = module(*batch)[1]
+                values = module(*batch.inputs)[1]
             for value in values:
                 _check_rows(value, len(index))
             yield values
@@ -275,7 +280,7 @@ def _require_alike(best: Response, probe: _Probe) -> None:
         CompresscError: CC301 naming the part.
     """
     for name, part in _parts(probe.data).items():
-        if part.labels is None or part is probe.samples:
+        if not part.has_labels or part is probe.samples:
             continue
         other = _Probe(probe.graph, probe.data, name, few=2)
         (output,) = other.outputs([best])

@@ -17,6 +17,8 @@ from compressc.training.statistics import batch_norms, reestimate_on_trial
 
 #: Samples that go through a model at a time where its error is measured.
 ROWS = 32
+#: Samples that the statistics are taken from, at most.
+SEEN = 1024
 
 
 def reestimate_behind(graph: Graph, changed: Iterable[str], ctx: Context) -> None:
@@ -41,7 +43,7 @@ def reestimate_behind(graph: Graph, changed: Iterable[str], ctx: Context) -> Non
         text = "batch norms remember what the uncut net showed them: give data for new statistics"
         ctx.note(where, text)
         return
-    inputs = tuple(x.to(ctx.device) for x in ctx.data.calibration.inputs)
+    inputs = tuple(x.to(ctx.device) for x in ctx.data.calibration.take(SEEN).inputs)
     wanted = _answers(_reader(_on(ctx.teacher, ctx), ctx), inputs)
     module = _reader(graph, ctx)
     trial = reestimate_on_trial(

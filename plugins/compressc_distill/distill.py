@@ -21,7 +21,7 @@ from compressc.distillation import (
     hold_out,
 )
 from compressc.ir import Graph
-from compressc.pipeline import Context, Pass
+from compressc.pipeline import Context, Pass, Samples
 from compressc.plugins import OBJECTIVES, distribution, load
 from compressc.tasks import Response, SettledTask, task_of
 from compressc.training import Lesson, Moment, Recipe, TrainingResult, reestimate_on_trial, train
@@ -171,7 +171,7 @@ class Distill(Pass):
         return suit
 
     def _teachings(
-        self, graph: Graph, ctx: Context, splits: tuple[Split, Split]
+        self, graph: Graph, ctx: Context, splits: tuple[Samples, Samples]
     ) -> tuple[Teaching, Teaching]:
         """What is taught, and what is examined."""
         task, pairs = task_of(ctx), self._pairs(graph, ctx)
@@ -188,8 +188,9 @@ class Distill(Pass):
         others = tuple((r, _load(objective_of(r))) for r in responses[1:])
         found = []
         for part in splits:
-            labels = None if part.labels is None else part.labels.to(ctx.device)
-            samples = Split(tuple(x.to(ctx.device) for x in part.inputs), labels)
+            whole = part.take(len(part))
+            labels = None if whole.labels is None else whole.labels.to(ctx.device)
+            samples = Split(tuple(x.to(ctx.device) for x in whole.inputs), labels)
             answers = Teacher(teacher, pairs, samples.inputs)
             found.append(Teaching(samples, answers, student, mixture, others, self.features))
         self._say(graph, ctx, objective, {p.student: p for p in pairs})

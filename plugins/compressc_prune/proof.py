@@ -36,7 +36,7 @@ def real_inputs(graph: Graph, ctx: Context) -> tuple[Inputs | None, str]:
         Inputs and an empty text, or None and why none of them would do.
     """
     if ctx.data is not None:
-        tried = [tuple(x[:SAMPLES] for x in ctx.data.calibration.inputs)]
+        tried = [ctx.data.calibration.take(SAMPLES).inputs]
     else:
         zeros = random_inputs(graph, batch=SAMPLES)
         tried = [zeros, tuple(x if x.is_floating_point() else x + 1 for x in zeros)]

@@ -113,7 +113,7 @@ class Quant(Pass):
         after = graph.copy()
         inputs = random_inputs(graph, ctx.seed, _FEW)
         if ctx.data is not None:
-            inputs = ctx.data.calibration.inputs
+            inputs = ctx.data.calibration.take(_FEW).inputs
         try:
             few = [tuple(x[:_FEW] for x in inputs)]
             told = self._quantize(after, few, False, self._half_range(ctx))
@@ -166,12 +166,13 @@ class Quant(Pass):
 
     def _batches(self, calibration: Samples) -> list[tuple[torch.Tensor, ...]]:
         """Batches of one size: the traced graph has that size in it."""
-        count = min(self.samples, len(calibration))
+        inputs = calibration.take(self.samples).inputs
+        count = len(inputs[0])
         if not count:
             raise CompresscError("CC105", "pass 'quant' needs calibration samples", got="none")
         size = min(self.batch, count)
         starts = range(0, count - count % size, size)
-        return [tuple(x[i : i + size] for x in calibration.inputs) for i in starts]
+        return [tuple(x[i : i + size] for x in inputs) for i in starts]
 
 
 def _outputs(graph: Graph, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:

@@ -66,7 +66,8 @@ def trained(data: Dataset) -> nn.Module:
     optimizer = torch.optim.AdamW(module.parameters(), 1e-2)
     draw = torch.Generator().manual_seed(0)
     for _ in range(6):
-        for batch in data.train.batches(64, draw):
+        for index in torch.randperm(len(data.train), generator=draw).split(64):
+            batch = data.train.select(index)
             loss = F.cross_entropy(module(*batch.inputs), batch.labels)
             optimizer.zero_grad()
             loss.backward()

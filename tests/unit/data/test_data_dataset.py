@@ -44,22 +44,24 @@ def test_batches_in_order():
     batches = list(split(7).batches(3))
     assert [len(b) for b in batches] == [3, 3, 1]
     assert torch.cat([b.inputs[0] for b in batches]).equal(split(7).inputs[0])
-    assert [len(b) for b in split(7).batches(3, drop_last=True)] == [3, 3]
-    assert list(split(2).batches(3, drop_last=True)) == []
 
 
-def test_batches_shuffled_by_a_generator_keep_inputs_with_their_labels():
-    def order(seed: int) -> list[int]:
-        generator = torch.Generator().manual_seed(seed)
-        batches = list(split(30).batches(4, generator))
-        rows = torch.cat([b.inputs[0][:, 0] for b in batches]).long() // 2
-        assert torch.cat([b.labels for b in batches]).equal(rows % 3)
-        return rows.tolist()
+def test_a_selection_keeps_inputs_with_their_labels():
+    index = torch.tensor([5, 0, 5, 3])
+    for part in (split(6), split(9).subset(torch.arange(6)), split(6).subset(torch.arange(6))):
+        rows = part.select(index)
+        assert rows.inputs[0][:, 0].tolist() == [10, 0, 10, 6]
+        assert rows.labels.tolist() == [2, 0, 2, 0]
 
-    assert sorted(order(1)) == list(range(30))
-    assert order(1) == order(1)
-    assert order(1) != order(2)
-    assert order(1) != list(range(30))
+
+def test_a_part_of_a_part_is_a_source_of_its_own():
+    part = split(9).subset(torch.tensor([8, 2, 4, 6])).subset(torch.tensor([3, 1]))
+    assert (len(part), part.has_labels, part.all_labels().tolist()) == (2, True, [0, 2])
+    assert part.take(5).inputs[0][:, 0].tolist() == [12, 4]
+    requests = [(torch.tensor([1]), None), (torch.tensor([0, 0]), None)]
+    assert [b.labels.tolist() for b in part.stream(requests)] == [[2], [0, 0]]
+    assert [len(b) for b in part.batches(1)] == [1, 1]
+    assert not split(3, labels=False).subset(torch.tensor([1])).has_labels
 
 
 def test_batch_of_nothing_is_a_mistake_of_the_caller():
