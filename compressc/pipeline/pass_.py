@@ -22,8 +22,6 @@ if TYPE_CHECKING:  # tasks stands above: the pipeline only hands it on
     from compressc.tasks import SettledTask
 
 
-
-
 @dataclass
 class Context:
     """What the pipeline gives a pass.
