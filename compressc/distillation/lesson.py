@@ -102,15 +102,20 @@ class Teaching:
         index = torch.arange(min(total, SEEN)) * total // min(total, SEEN)
         return tuple(tensor[index] for tensor in self.samples.inputs)
 
-    def loss(self, module: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
-        """Scalar training loss of the samples at the positions in `batch[0]`."""
+    def terms(self, module: nn.Module, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """The terms of the loss, scalars, for the samples at the positions in `batch[0]`."""
         part = self.samples.select(batch[0])
         theirs = self.teacher.answers(batch[0])
         ours = self.student(module, part.inputs)
-        total = self._answers_loss(ours.learned, theirs.learned, part.labels)
+        found = {"answers": self._answers_loss(ours.learned, theirs.learned, part.labels)}
         if theirs.features:
-            total = total + self.features * feature_loss(ours.features, theirs.features)
-        return total
+            found["features"] = feature_loss(ours.features, theirs.features)
+        return found
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of the terms."""
+        return {"answers": 1.0, "features": self.features}
 
     def _answers_loss(
         self, ours: Sequence[Tensor], theirs: Sequence[Tensor], labels: Tensor | None

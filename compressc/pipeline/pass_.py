@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
+from pydantic import JsonValue
 
 from compressc.analysis.coverage import Verdict
 from compressc.errors import CompresscError
@@ -34,6 +36,7 @@ class Context:
         tell: told of what goes on; see `progress`.
         target: where the result will run: back ends, batches, threads, instruction set.
         notes: what `note` collected.
+        records: what `record` collected.
         task: what is learned and judged; read it with `compressc.tasks.task_of`.
     """
 
@@ -43,6 +46,7 @@ class Context:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     tell: Listener = ignore
     notes: list[tuple[str, str]] = field(default_factory=list)
+    records: dict[str, JsonValue] = field(default_factory=dict)
     target: Target = field(default_factory=Target)
     task: SettledTask | None = None
 
@@ -64,6 +68,15 @@ class Context:
         """
         self.tell(Event("progress", {"what": what, "done": done, "total": total, **facts}))
 
+    def record(self, name: str, value: object) -> None:
+        """Put figures on record for programs, as `note` does for people.
+
+        Args:
+            name: of the record; another one of that name is replaced.
+            value: numbers, texts, lists and mappings; numbers that are not finite become None.
+        """
+        self.records[name] = _plain(value)
+
     def generator(self) -> torch.Generator:
         """A fresh generator with the run's seed."""
         return torch.Generator().manual_seed(self.seed)
@@ -77,6 +90,21 @@ class Context:
         if self.data is None:
             raise CompresscError("CC105", f"pass '{name}' needs data", hint="give --data")
         return self.data
+
+
+def _plain(value: object) -> JsonValue:
+    """As JSON has it, which knows no NaN and no infinity."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise TypeError(
+        f"a record holds numbers, texts, lists and mappings, not {type(value).__name__}"
+    )
 
 
 class Pass(Configured, ABC):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import JsonValue
 
 from compressc.analysis import total_cost
 from compressc.collecting import give_back
@@ -40,6 +41,7 @@ class PassResult:
         cached: whether the result came from the cache.
         edits: editing method -> how often it was called.
         notes: (op, text) that the pass reported, and what there is to say of the cache.
+        records: figures that the pass put on record, by name.
         made: versions and machine that it was made with, earlier or elsewhere where `cached`.
     """
 
@@ -49,6 +51,7 @@ class PassResult:
     cached: bool
     edits: dict[str, int] = field(default_factory=dict)
     notes: list[tuple[str, str]] = field(default_factory=list)
+    records: dict[str, JsonValue] = field(default_factory=dict)
     made: dict[str, str] = field(default_factory=dict)
 
 
@@ -127,6 +130,7 @@ class Pipeline:
             seconds=seconds,
             edits=dict(graph.edits),
             notes=context.notes,
+            records=context.records,
             made=made | dict(code.libraries),
         )
         cache.store(key, graph, facts)
@@ -189,7 +193,9 @@ def _result(
     step: Step, graph: Graph, facts: Facts, cached: bool, said: Sequence[tuple[str, str]]
 ) -> PassResult:
     notes = [*facts.notes, *said]
-    return PassResult(step, graph, facts.seconds, cached, facts.edits, notes, facts.made)
+    return PassResult(
+        step, graph, facts.seconds, cached, facts.edits, notes, facts.records, facts.made
+    )
 
 
 def _broken(pass_: Pass, got: str, where: str = "") -> CompresscError:

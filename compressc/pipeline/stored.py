@@ -12,7 +12,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from compressc.errors import CompresscError
 from compressc.ir import Graph, load_bundle, save_bundle
@@ -31,6 +31,7 @@ class Facts(BaseModel):
         seconds: how long it ran.
         edits: editing method -> how often it was called.
         notes: (op, text) that the pass reported.
+        records: figures that the pass put on record, by name.
         made: versions and machine that it ran with.
     """
 
@@ -40,6 +41,7 @@ class Facts(BaseModel):
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     edits: dict[str, Annotated[int, Field(ge=0)]]
     notes: list[tuple[str, str]]
+    records: dict[str, JsonValue] = {}
     made: dict[str, str]
 
 

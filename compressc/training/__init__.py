@@ -5,7 +5,8 @@ from compressc.training.batches import Batches, TensorBatches, batched
 from compressc.training.best import BestState, Score
 from compressc.training.lesson import Lesson, Recipe
 from compressc.training.loop import train
-from compressc.training.result import Epoch, Moment, TrainingResult
+from compressc.training.optimizer import Group
+from compressc.training.result import Epoch, Hooks, Moment, TrainingResult
 from compressc.training.scaled import LEAST_VARIANCE, scaled_error, variance
 from compressc.training.schedule import cosine_with_warmup
 from compressc.training.statistics import batch_norms, reestimate, reestimate_on_trial
@@ -15,6 +16,8 @@ __all__ = [
     "Batches",
     "BestState",
     "Epoch",
+    "Group",
+    "Hooks",
     "Lesson",
     "Moment",
     "Recipe",

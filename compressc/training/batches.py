@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol, TypeVar
 
-import torch
 from torch import Tensor
+
+from compressc.data.order import order
 
 Batch_co = TypeVar("Batch_co", covariant=True)
 
@@ -17,8 +18,8 @@ class Batches(Protocol[Batch_co]):
     def __len__(self) -> int:
         """Batches of an epoch, at least 1."""
 
-    def epoch(self, generator: torch.Generator) -> Iterator[Batch_co]:
-        """The batches of one epoch, in an order that the generator alone decides."""
+    def epoch(self, seed: int, number: int, start: int = 0) -> Iterator[Batch_co]:
+        """The batches of an epoch from position `start` on: a function of its arguments alone."""
 
 
 class TensorBatches:
@@ -44,10 +45,10 @@ class TensorBatches:
         """Batches of an epoch: n / batch_size, rounded."""
         return max(1, round(self.rows / self.batch_size))
 
-    def epoch(self, generator: torch.Generator) -> Iterator[tuple[Tensor, ...]]:
+    def epoch(self, seed: int, number: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
         """Batches as tuples, `[rows, ...]` of each tensor."""
-        order = torch.randperm(self.rows, generator=generator).to(self.tensors[0].device)
-        for index in order.tensor_split(len(self)):
+        positions = order(self.rows, seed, number).to(self.tensors[0].device)
+        for index in positions.tensor_split(len(self))[start:]:
             yield tuple(tensor[index] for tensor in self.tensors)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
 from compressc.training.batches import Batches
 from compressc.training.best import Score
+from compressc.training.optimizer import Group
 
 Batch = TypeVar("Batch")
 
@@ -46,13 +47,19 @@ class Lesson(Generic[Batch]):
 
     Attributes:
         batches: the training data.
-        loss: scalar to minimize for a batch.
+        terms: of the loss for a batch, scalars by name; their weighted sum is minimized.
         validate: score of the module in eval mode without gradients; higher is better.
         seen: inputs `[n, ...]` that batch norms take their statistics from before a validation;
             without any they keep the running averages of the steps.
+        weights: of terms; 1 for those that are not named.
+        beside: other modules that the terms use and that are trained along, by name.
+        groups: what is trained; all parameters of all modules where none are given.
     """
 
     batches: Batches[Batch]
-    loss: Callable[[nn.Module, Batch], Tensor]
+    terms: Callable[[nn.Module, Batch], Mapping[str, Tensor]]
     validate: Callable[[nn.Module], Score]
     seen: Sequence[Tensor] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
+    beside: Mapping[str, nn.Module] = field(default_factory=dict)
+    groups: Sequence[Group] = ()

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import Generic
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from compressc.data.order import mixed
 from compressc.errors import CompresscError
-from compressc.training.best import BestState
 from compressc.training.lesson import Batch, Lesson, Recipe
+from compressc.training.optimizer import Group, adamw, parameters_of
+from compressc.training.place import Place
 from compressc.training.rate import relative_rate
-from compressc.training.result import Epoch, Moment, TrainingResult
+from compressc.training.result import Epoch, Hooks, Moment, TrainingResult
 from compressc.training.schedule import cosine_with_warmup
+from compressc.training.state import RunState
 from compressc.training.statistics import batch_norms, reestimate
 
 #: Setbacks in a row after which a run is given up.
 PATIENCE = 4
+#: The name of the loss itself beside those of its terms.
+LOSS = "total"
 
 
 def train(
@@ -28,8 +33,7 @@ def train(
     lesson: Lesson[Batch],
     recipe: Recipe,
     *,
-    parameters: Iterable[nn.Parameter] | None = None,
-    progress: Callable[[Moment], None] = lambda moment: None,
+    hooks: Sequence[Hooks] = (),
 ) -> TrainingResult:
     """Fit a module in place and leave it in its best state, in eval mode.
 
@@ -44,174 +48,201 @@ def train(
         module: what to train; dropout and batch norm are active in steps, not in validation.
         lesson: what to learn.
         recipe: how.
-        parameters: what to train, at least one; all of the module's where it is not given.
-        progress: told after every step and every validation.
+        hooks: told what happens.
 
     Raises:
         CompresscError: CC502 where no state had a finite score, not even the first.
     """
-    trained = list(module.parameters() if parameters is None else parameters)
-    run = _Run(module, trained, recipe, len(lesson.batches), progress)
-    with _seeded(recipe.seed, trained), _trainable(trained):
+    run = _Run(module, lesson, recipe, hooks)
+    with _generators_kept(run.parameters), _trainable(run.parameters):
         try:
-            run.validate(lesson, 0)
-            for number in range(1, recipe.epochs + 1):
-                went_well = run.epoch(lesson, number) and run.validate(lesson, number)
-                if not went_well and not run.step_back(number):
-                    break
+            while not run.is_over:
+                run.go_on()
         finally:
-            run.best.restore()
-            run.best.close()
-            module.eval()
+            run.state.best.restore()
+            run.state.best.close()
+            for part in run.modules.values():
+                part.eval()
     return run.result()
 
 
-@dataclass
-class _Run:
-    """State of one run."""
+class _Run(Generic[Batch]):
+    """A state and what moves it."""
 
-    module: nn.Module
-    parameters: list[nn.Parameter]
-    recipe: Recipe
-    per_epoch: int
-    progress: Callable[[Moment], None]
-    history: list[Epoch] = field(default_factory=list)
-    start: tuple[float, ...] = ()
-    score: tuple[float, ...] = ()
-    mean: float = math.nan
-    step: int = 0
-    factor: float = 1.0
-    setbacks: list[int] = field(default_factory=list)
-    diverged: int | None = None
-
-    def __post_init__(self) -> None:
-        self.best = BestState(self.module)
-        self.generator = torch.Generator().manual_seed(self.recipe.seed)
-        given = self.recipe.learning_rate
-        self.learning_rate = relative_rate(self.parameters) if given is None else given
-        self.optimizer = _adamw(self.parameters, self.recipe.weight_decay)
+    def __init__(
+        self,
+        module: nn.Module,
+        lesson: Lesson[Batch],
+        recipe: Recipe,
+        hooks: Sequence[Hooks],
+    ) -> None:
+        self.module, self.modules = module, {"model": module, **lesson.beside}
+        every = tuple(p for part in self.modules.values() for p in part.parameters())
+        self.groups = lesson.groups or [Group(every)]
+        self.parameters = parameters_of(self.groups)
+        self.lesson, self.recipe, self.hooks = lesson, recipe, hooks
+        self.per_epoch = len(lesson.batches)
+        given = recipe.learning_rate
+        rate = relative_rate(self.parameters) if given is None else given
+        optimizer = adamw(self.groups, recipe.weight_decay)
+        self.state = RunState(self.modules, optimizer, Place(rate=rate))
 
     @property
     def steps(self) -> int:
+        """Of the whole run."""
         return self.recipe.epochs * self.per_epoch
 
-    def epoch(self, lesson: Lesson[Batch], number: int) -> bool:
-        """One pass over the data; False where a loss or gradient was not finite."""
+    @property
+    def is_over(self) -> bool:
+        """Whether there is nothing left to do."""
+        place = self.state.place
+        return place.diverged is not None or place.epoch > self.recipe.epochs
+
+    def go_on(self) -> None:
+        """Do what comes next: score the start, or the rest of an epoch."""
+        place = self.state.place
+        if place.epoch == 0:
+            self._validate()
+        elif not (self._rest_of_epoch() and self._validate()):
+            self._step_back()
+        place.begin(place.epoch + 1)
+
+    def _rest_of_epoch(self) -> bool:
+        """The batches that are left; False where a loss or gradient was not finite."""
         self._set_modes()
-        total = 0.0
-        for count, batch in enumerate(lesson.batches.epoch(self.generator), 1):
-            value = self._step(lesson.loss(self.module, batch))
-            if value is None:
+        place = self.state.place
+        seed, start = self.recipe.seed, place.position
+        for batch in self.lesson.batches.epoch(seed, place.epoch, start):
+            values = self._step(batch)
+            if values is None:
                 return False
-            total += value
-            self.mean = total / count
-            self._tell(number)
+            place.add(values)
+            moment = self._moment()
+            for hook in self.hooks:
+                hook.stepped(moment)
         return True
 
     def _set_modes(self) -> None:
         """Training mode, but for what the recipe wants at rest."""
-        self.module.train()
         resting: list[nn.Module] = []
-        if not self.recipe.dropout:
-            resting += [part for part in self.module.modules() if isinstance(part, _DropoutNd)]
-        if not self.recipe.batch_statistics:
-            resting += batch_norms(self.module.modules())
+        for module in self.modules.values():
+            module.train()
+            if not self.recipe.dropout:
+                resting += [part for part in module.modules() if isinstance(part, _DropoutNd)]
+            if not self.recipe.batch_statistics:
+                resting += batch_norms(module.modules())
         for part in resting:
             part.eval()
 
-    def _step(self, loss: Tensor) -> float | None:
-        """One optimizer step; None, and no step, where loss or gradient is not finite."""
-        value = float(loss.detach())
-        if not math.isfinite(value):
+    def _step(self, batch: Batch) -> dict[str, float] | None:
+        """One optimizer step: its terms; None, and no step, where something is not finite."""
+        state, place = self.state, self.state.place
+        torch.manual_seed(int(mixed(self.recipe.seed, place.epoch, place.position)[0]))
+        terms = self.lesson.terms(self.module, batch)
+        loss = self._weighted(terms)
+        values = {LOSS: float(loss.detach())}
+        if not math.isfinite(values[LOSS]):
             return None
-        factor = self.factor * cosine_with_warmup(self.step, self.steps, self.recipe.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * factor
-        self.optimizer.zero_grad(set_to_none=True)
+        values |= {name: float(term.detach()) for name, term in terms.items()}
+        factor = place.factor * cosine_with_warmup(place.step, self.steps, self.recipe.warmup)
+        for group in state.optimizer.param_groups:
+            group["lr"] = place.rate * factor * group["factor"]
+        state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip or math.inf)
         if not math.isfinite(float(norm)):
             return None
-        self.optimizer.step()
-        self.step += 1
-        return value
+        state.optimizer.step()
+        place.step += 1
+        return values
 
-    def step_back(self, number: int) -> bool:
-        """To the best state, at half the rate; False where that was tried often enough."""
-        self.setbacks.append(number)
-        self.best.restore()
-        self.factor /= 2
-        self.step = number * self.per_epoch  # the schedule goes on behind the epoch
-        self.optimizer = _adamw(self.parameters, self.recipe.weight_decay)
-        if self.setbacks[-PATIENCE:] == list(range(number - PATIENCE + 1, number + 1)):
-            self.diverged = number
-        return self.diverged is None
+    def _weighted(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The loss: the sum of the terms, each with its weight."""
+        weights = self.lesson.weights
+        return torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
 
-    def validate(self, lesson: Lesson[Batch], number: int) -> bool:
+    def _step_back(self) -> None:
+        """To the best state, at half the rate; given up where that was tried often enough."""
+        state, place, number = self.state, self.state.place, self.state.place.epoch
+        place.setbacks.append(number)
+        state.best.restore()
+        place.factor /= 2
+        place.step = number * self.per_epoch  # the schedule goes on behind the epoch
+        state.optimizer = adamw(self.groups, self.recipe.weight_decay)
+        if place.setbacks[-PATIENCE:] == list(range(number - PATIENCE + 1, number + 1)):
+            place.diverged = number
+        for hook in self.hooks:
+            hook.went_back(number)
+
+    def _validate(self) -> bool:
         """Score the module and offer its state as the best; False where it is a setback."""
-        self.module.zero_grad(set_to_none=True)
-        self.module.eval()
+        state, place = self.state, self.state.place
+        for module in self.modules.values():
+            module.zero_grad(set_to_none=True)
+            module.eval()
+        torch.manual_seed(int(mixed(self.recipe.seed, place.epoch, self.per_epoch)[0]))
         # running averages trail behind the weights
-        if number and lesson.seen and self.recipe.batch_statistics:
-            reestimate(self.module, lesson.seen)
+        if place.epoch and self.lesson.seen and self.recipe.batch_statistics:
+            reestimate(self.module, self.lesson.seen)
         with torch.no_grad():
-            score = lesson.validate(self.module)
-        self.best.offer(score, number)
-        self.score = score if isinstance(score, tuple) else (score,)
-        if number == 0:
-            self.start = self.score
+            score = self.lesson.validate(self.module)
+        state.best.offer(score, place.epoch)
+        place.score = score if isinstance(score, tuple) else (score,)
+        if place.epoch == 0:
+            place.start = place.score
         else:
-            self.history.append(Epoch(number, self.mean, self.score))
-        self._tell(max(number, 1))
+            means = place.means
+            place.history.append(Epoch(place.epoch, means.pop(LOSS), place.score, means))
+        moment = self._moment()
+        for hook in self.hooks:
+            hook.validated(moment)
         return not self._is_setback()
 
     def _is_setback(self) -> bool:
         """Whether the score is not finite, or below the middle between start and best."""
-        if not all(map(math.isfinite, self.score)):
+        place, best = self.state.place, self.state.best.score
+        if not all(map(math.isfinite, place.score)):
             return True
-        first, best = self.start[0], self.best.score
-        return best is not None and math.isfinite(first) and self.score[0] < (first + best[0]) / 2
+        first = place.start[0]
+        return best is not None and math.isfinite(first) and place.score[0] < (first + best[0]) / 2
 
-    def _tell(self, epoch: int) -> None:
-        self.progress(
-            Moment(self.step, self.steps, epoch, self.recipe.epochs, self.mean, self.score)
-        )
+    def _moment(self) -> Moment:
+        place = self.state.place
+        means = place.means
+        loss = means.pop(LOSS, math.nan)
+        epoch = max(place.epoch, 1)
+        return Moment(place.step, self.steps, epoch, self.recipe.epochs, loss, place.score, means)
 
     def result(self) -> TrainingResult:
-        if self.best.score is None:
+        """What came of it.
+
+        Raises:
+            CompresscError: CC502 where there was no finite score.
+        """
+        place, best = self.state.place, self.state.best
+        if best.score is None:
             raise CompresscError(
                 "CC502",
                 "training must reach a finite score",
-                got=f"none in {len(self.history)} epochs",
+                got=f"none in {len(place.history)} epochs",
                 hint="lower the learning rate, and check the model and the data",
             )
         return TrainingResult(
-            start=self.start,
-            best=self.best.score,
-            best_epoch=self.best.epoch,
-            history=tuple(self.history),
-            rate=self.learning_rate,
-            setbacks=tuple(self.setbacks),
-            diverged=self.diverged,
+            start=place.start,
+            best=best.score,
+            best_epoch=best.epoch,
+            history=tuple(place.history),
+            rate=place.rate,
+            setbacks=tuple(place.setbacks),
+            diverged=place.diverged,
         )
 
 
-def _adamw(parameters: list[nn.Parameter], weight_decay: float) -> torch.optim.Optimizer:
-    matrices = [p for p in parameters if p.ndim > 1]
-    vectors = [p for p in parameters if p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]])
-
-
 @contextmanager
-def _seeded(seed: int, parameters: list[nn.Parameter]) -> Iterator[None]:
-    """Global generators at `seed` inside, as they were outside."""
+def _generators_kept(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """The global generators afterwards as they were before."""
     devices = sorted({p.device.index or 0 for p in parameters if p.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
         yield
 
 

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch did: mean training loss and the score after it."""
+    """What one epoch did.
+
+    Attributes:
+        number: counted from 1.
+        loss: mean training loss.
+        score: of the validation after it.
+        terms: mean of each term of the loss, before its weight.
+    """
 
     number: int
     loss: float
     score: tuple[float, ...]
+    terms: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Where a run stands; given to `progress` after every step and every validation.
+    """Where a run stands.
 
     Attributes:
         step, steps: optimizer steps done, and in all.
         epoch, epochs: the epoch at work, counted from 1, and how many there are.
         loss: mean training loss of the epoch so far.
         score: of the last validation.
+        terms: mean of each term of the loss in the epoch so far, before its weight.
     """
 
     step: int
@@ -32,6 +42,20 @@ class Moment:
     epochs: int
     loss: float
     score: tuple[float, ...]
+    terms: Mapping[str, float] = field(default_factory=dict)
+
+
+class Hooks:
+    """Told what happens in a run; override what you want to hear."""
+
+    def stepped(self, moment: Moment) -> None:
+        """After a step of the optimizer."""
+
+    def validated(self, moment: Moment) -> None:
+        """After a validation, that of the start among them."""
+
+    def went_back(self, epoch: int) -> None:
+        """After a setback in that epoch: the best state is in place again."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -20,11 +21,20 @@ from compressc.distillation import (
     find_pairs,
     hold_out,
 )
+from compressc.events import Event
 from compressc.ir import Graph
 from compressc.pipeline import Context, Pass, Samples
 from compressc.plugins import OBJECTIVES, distribution, load
 from compressc.tasks import Response, SettledTask, task_of
-from compressc.training import Lesson, Moment, Recipe, TrainingResult, reestimate_on_trial, train
+from compressc.training import (
+    Hooks,
+    Lesson,
+    Moment,
+    Recipe,
+    TrainingResult,
+    reestimate_on_trial,
+    train,
+)
 from compressc_distill.reach import verdicts
 
 #: A recovery takes hundreds of steps, however small the data are.
@@ -128,6 +138,7 @@ class Distill(Pass):
         result = self._train(teaching, exam, ctx, seed)
         for text in summary(result, exam):
             ctx.note(output, text)
+        ctx.record("training", asdict(result) | {"metric": exam.metric.name})
         if result.best_epoch:
             for name, layer in trained.items():
                 graph.set_layer(name, layer)
@@ -146,10 +157,10 @@ class Distill(Pass):
             dropout=self.dropout,
             batch_statistics=self._samples_suit(teaching, exam, ctx),
         )
-        lesson = Lesson(batches, teaching.loss, exam.examine, teaching.seen())
+        lesson = Lesson(batches, teaching.terms, exam.examine, teaching.seen(), teaching.weights)
         try:
             result = train(
-                teaching.student.module, lesson, recipe, progress=report(ctx, exam.metric.title)
+                teaching.student.module, lesson, recipe, hooks=[Told(ctx, exam.metric.title)]
             )
         finally:
             teaching.student.module.to("cpu")
@@ -266,17 +277,27 @@ def _on(graph: Graph, ctx: Context) -> Graph:
     return graph if ctx.device.type == "cpu" else graph.copy()
 
 
-def report(ctx: Context, name: str) -> Callable[[Moment], None]:
-    """A listener that passes training progress on to the run."""
+class Told(Hooks):
+    """Passes on to the run what happens in training."""
 
-    def tell(moment: Moment) -> None:
-        loss, right = -moment.score[0], moment.score[1]
-        losses = {"loss": moment.loss, "held-out loss": loss}
-        facts = {"losses": losses, "scores": {name: right}}
+    def __init__(self, ctx: Context, score: str) -> None:
+        self.ctx, self.score = ctx, score
+
+    def stepped(self, moment: Moment) -> None:
+        """Progress: where it is, the loss and its terms, and the last score."""
         what = f"distill epoch {moment.epoch}/{moment.epochs}"
-        ctx.progress(what, moment.step, moment.steps, **facts)
+        self.ctx.progress(what, moment.step, moment.steps, **self._figures(moment))
 
-    return tell
+    def validated(self, moment: Moment) -> None:
+        """An epoch is scored, or the start."""
+        if moment.step:
+            place = {"epoch": moment.epoch, "epochs": moment.epochs, "step": moment.step}
+            self.ctx.tell(Event("epoch", place | self._figures(moment)))
+        self.stepped(moment)
+
+    def _figures(self, moment: Moment) -> dict[str, dict[str, float]]:
+        losses = {"loss": moment.loss, **moment.terms, "held-out loss": -moment.score[0]}
+        return {"losses": losses, "scores": {self.score: moment.score[1]}}
 
 
 def summary(result: TrainingResult, exam: Teaching) -> list[str]:

@@ -188,9 +188,24 @@ def test_progress_tells_epoch_loss_and_accuracy(teacher, student, data):
     assert {event.kind for event in told} <= set(KINDS)
     facts = [event.facts for event in told if event.kind == "progress"][-1]
     assert facts["what"] == "distill epoch 2/2"
-    assert set(facts["losses"]) == {"loss", "held-out loss"}
+    assert set(facts["losses"]) == {"loss", "answers", "features", "held-out loss"}
     assert 0 < facts["scores"]["accuracy"] <= 1
     assert facts["done"] == facts["total"] == 10
+    epochs = [event.facts for event in told if event.kind == "epoch"]
+    assert [(facts["epoch"], facts["step"]) for facts in epochs] == [(1, 5), (2, 10)]
+    assert epochs[-1]["scores"] == facts["scores"]
+
+
+def test_the_history_is_on_record(teacher, student, data):
+    ctx = Context(teacher, data)
+    Distill(epochs=2, batch_size=64).run(student, ctx)
+    record = ctx.records["training"]
+    assert [epoch["number"] for epoch in record["history"]] == [1, 2]
+    assert set(record["history"][0]["terms"]) == {"answers", "features"}
+    assert record["metric"] == "accuracy"
+    assert record["best"] == max(
+        e["score"] for e in [*record["history"], {"score": record["start"]}]
+    )
 
 
 def test_no_data_is_an_error(teacher, student):
@@ -267,13 +282,19 @@ def test_the_exam_counts_labels_and_not_the_teachers_answers(teacher, data):
     assert examined.metric.name == "agreement"
 
 
+def loss_of(taught, index):
+    """What a step on these samples minimizes."""
+    terms = taught.terms(taught.student.module, (index,))
+    return sum(taught.weights[name] * float(term.detach()) for name, term in terms.items())
+
+
 @pytest.mark.parametrize("weight", [0.5, 5.0])
 def test_the_weight_of_features_multiplies_their_loss(teacher, student, data, weight):
     index = torch.arange(32)
     values = []
     for features in (0.0, weight):
         taught, _ = teachings(teacher, student.copy(), data, features=features)
-        values.append(float(taught.loss(taught.student.module, (index,)).detach()))
+        values.append(loss_of(taught, index))
         x = taught.samples.inputs[0][index]
     with torch.no_grad():
         (theirs,), (ours,) = (lower(g, also=["act"])(x)[1] for g in (teacher, student))
@@ -286,9 +307,9 @@ def test_the_weight_of_features_multiplies_their_loss(teacher, student, data, we
         shifted = lower(student, also=["act"])(x)[1][0]
     want = float((shifted - theirs).pow(2).mean() / theirs.var(correction=0))
     taught, _ = teachings(teacher, student, data, features=0.0)
-    plain = float(taught.loss(taught.student.module, (index,)).detach())
+    plain = loss_of(taught, index)
     taught, _ = teachings(teacher, student, data, features=weight)
-    both = float(taught.loss(taught.student.module, (index,)).detach())
+    both = loss_of(taught, index)
     assert both - plain == pytest.approx(weight * want, rel=1e-3)
 
 

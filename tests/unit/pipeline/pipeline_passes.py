@@ -56,6 +56,7 @@ class Scale(Pass):
     def run(self, graph: Graph, ctx: Context) -> None:
         self.runs.append(self.text)
         ctx.note("a", f"scaled by {self.by}")
+        ctx.record("factor", self.by)
         with torch.no_grad():
             layer = graph["a"].layer
             layer.weight.mul_(self.by)

@@ -38,6 +38,8 @@ def test_the_same_run_again_does_no_work(tmp_path):
     for a, b in zip(first, second, strict=True):
         assert graph_hash(a.graph) == graph_hash(b.graph)
         assert (a.notes, a.edits, a.seconds) == (b.notes, b.edits, b.seconds)
+        assert a.records == b.records
+    assert first[0].records == {"factor": 2.0}
 
 
 def test_an_unchanged_beginning_is_reused(tmp_path):

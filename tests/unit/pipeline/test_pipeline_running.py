@@ -8,7 +8,7 @@ import torch
 
 from compressc.errors import CompresscError
 from compressc.ir import graph_hash, parse_graph
-from compressc.pipeline import PassCache, Pipeline, check_exact, write_snapshots
+from compressc.pipeline import Context, PassCache, Pipeline, check_exact, write_snapshots
 from tests.unit.pipeline.pipeline_passes import (
     Break,
     Exact,
@@ -86,6 +86,14 @@ def test_edits_and_notes_are_recorded():
     assert result.edits == {"set_layer": 1}
     assert result.notes == [("a", "scaled by 2.0")]
     assert not result.cached
+
+
+def test_records_are_kept_as_json_has_them():
+    ctx = Context(small_graph())
+    ctx.record("history", [{"loss": float("nan"), "score": (1, 2.5)}, None, "text", True])
+    assert ctx.records == {"history": [{"loss": None, "score": [1, 2.5]}, None, "text", True]}
+    with pytest.raises(TypeError, match="not Tensor"):
+        ctx.record("weights", [torch.ones(1)])
 
 
 def test_passes_see_the_data():

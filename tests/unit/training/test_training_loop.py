@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError
-from compressc.training import BestState, Lesson, Recipe, TensorBatches, train
+from compressc.training import BestState, Group, Hooks, Lesson, Recipe, TensorBatches, train
 from compressc.training import best as best_module
 from compressc.training.rate import relative_rate
 
@@ -24,13 +24,23 @@ def linear_problem(rows=64):
     nn.init.zeros_(model.weight)
     nn.init.zeros_(model.bias)
 
-    def loss(module, batch):
-        return (module(batch[0]) - batch[1]).pow(2).mean()
-
     def validate(module):
         return -float((module(x) - y).pow(2).mean())
 
-    return model, Lesson(TensorBatches([x, y], 16), loss, validate)
+    return model, lesson_of(TensorBatches([x, y], 16), error, validate)
+
+
+def error(module, batch):
+    return (module(batch[0]) - batch[1]).pow(2).mean()
+
+
+def named(loss):
+    """A loss of one term."""
+    return lambda module, batch: {"error": loss(module, batch)}
+
+
+def lesson_of(batches, loss, validate, seen=()):
+    return Lesson(batches, named(loss), validate, seen)
 
 
 def state_bytes(module):
@@ -55,7 +65,7 @@ def test_it_learns_a_line():
 def test_the_first_step_is_adamw_by_hand():
     # Adam's first step is lr * sign(gradient): up for w, down for b
     model, lesson = linear_problem()
-    lesson = Lesson(TensorBatches(lesson.batches.tensors, 64), lesson.loss, lesson.validate)
+    lesson = lesson_of(TensorBatches(lesson.batches.tensors, 64), error, lesson.validate)
     train(model, lesson, Recipe(epochs=1, learning_rate=0.25, weight_decay=0.0, warmup=0.0))
     assert model.weight.item() == pytest.approx(0.25, abs=1e-6)
     assert model.bias.item() == pytest.approx(-0.25, abs=1e-6)
@@ -66,7 +76,7 @@ def test_weight_decay_is_for_matrices_only():
     model, lesson = linear_problem()
     nn.init.ones_(model.weight)
     nn.init.ones_(model.bias)
-    flat = Lesson(
+    flat = lesson_of(
         TensorBatches(lesson.batches.tensors, 64),
         lambda m, b: 0.0 * m(b[0]).sum(),
         lambda m: -m.weight.item(),
@@ -110,7 +120,7 @@ def test_the_best_state_is_kept_and_buffers_with_it():
         states.append(state_bytes(module))
         return next(scores)
 
-    result = train(model, Lesson(lesson.batches, lesson.loss, validate), Recipe(3, 0.1))
+    result = train(model, lesson_of(lesson.batches, error, validate), Recipe(3, 0.1))
     assert (result.best, result.best_epoch) == ((5.0,), 1)
     assert state_bytes(model) == states[1]
     assert states[3] != states[1]
@@ -121,15 +131,13 @@ def test_the_start_is_kept_where_training_makes_it_worse():
     model, lesson = linear_problem()
     before = state_bytes(model)
     scores = iter([1.0, 0.5, 1.0])  # equal is not better
-    result = train(
-        model, Lesson(lesson.batches, lesson.loss, lambda m: next(scores)), Recipe(2, 0.1)
-    )
+    result = train(model, lesson_of(lesson.batches, error, lambda m: next(scores)), Recipe(2, 0.1))
     assert result.best_epoch == 0
     assert state_bytes(model) == before
 
 
 def test_scores_are_compared_from_the_first_number_on():
-    with closing(BestState(nn.Linear(1, 1))) as best:
+    with closing(BestState(dict(nn.Linear(1, 1).named_parameters()))) as best:
         assert best.offer((0.9, -1.0), 1)
         assert not best.offer((0.8, 5.0), 2)
         assert best.offer((0.9, -0.5), 3)
@@ -146,7 +154,7 @@ def test_a_state_comes_back_to_the_bit_from_memory_or_disk(monkeypatch, in_memor
     module.register_buffer("empty", torch.empty(0))
     tensors = [*module.parameters(), *module.buffers()]
     want = [tensor.clone() for tensor in tensors]
-    with closing(BestState(module)) as best:
+    with closing(BestState(dict(enumerate(tensors)))) as best:
         best.restore()  # nothing was kept: nothing happens
         best.offer(1.0, 1)
         with torch.no_grad():
@@ -160,12 +168,12 @@ def test_a_state_comes_back_to_the_bit_from_memory_or_disk(monkeypatch, in_memor
 
 def test_no_room_for_the_best_state_is_told_before_any_step(monkeypatch):
     class Full(io.BytesIO):
-        def write(self, data):
+        def writelines(self, pieces):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(best_module.tempfile, "SpooledTemporaryFile", lambda max_size: Full())
     model, lesson = linear_problem()
-    never = replace(lesson, loss=lambda module, batch: pytest.fail("a step was made"))
+    never = replace(lesson, terms=lambda module, batch: pytest.fail("a step was made"))
     with pytest.raises(CompresscError, match=r"CC600.*No space left.*TMPDIR"):
         train(model, never, Recipe(2, 0.1))
 
@@ -177,9 +185,9 @@ def test_divergence_goes_back_halves_the_rate_and_gives_up_after_four():
     def loss(module, batch):
         nonlocal calls
         calls += 1
-        return lesson.loss(module, batch) * (math.nan if calls > 6 else 1.0)  # 4 steps an epoch
+        return error(module, batch) * (math.nan if calls > 6 else 1.0)  # 4 steps an epoch
 
-    result = train(model, Lesson(lesson.batches, loss, lesson.validate), Recipe(9, 0.1))
+    result = train(model, lesson_of(lesson.batches, loss, lesson.validate), Recipe(9, 0.1))
     assert result.setbacks == (2, 3, 4, 5)
     assert result.diverged == 5
     assert calls == 6 + 4
@@ -214,7 +222,7 @@ def test_one_bad_epoch_of_many_is_no_end():
 
     seen = []
     model.weight.register_post_accumulate_grad_hook(lambda p: seen.append(state_bytes(model)))
-    result = train(model, Lesson(lesson.batches, lesson.loss, validate), Recipe(4, 0.1))
+    result = train(model, lesson_of(lesson.batches, error, validate), Recipe(4, 0.1))
     assert (result.setbacks, result.best_epoch, result.diverged) == ((2,), 4, None)
     assert seen[8] == states[1]  # the third epoch began with the state of the first
 
@@ -225,7 +233,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights():
     def loss(module, batch):
         return module.weight.sum().sqrt()  # 0 at weight 0, with gradient inf
 
-    result = train(model, Lesson(lesson.batches, loss, lesson.validate), Recipe(2, 0.1))
+    result = train(model, lesson_of(lesson.batches, loss, lesson.validate), Recipe(2, 0.1))
     assert (result.setbacks, result.best_epoch) == ((1, 2), 0)
     assert model.weight.item() == 0.0
 
@@ -264,11 +272,11 @@ def test_what_is_to_rest_rests_in_steps(dropout, statistics):
 
     def loss(module, batch):
         modes.add((module[0].training, module[1].training, module[2].training))
-        return lesson.loss(module, batch)
+        return error(module, batch)
 
     seen = (torch.linspace(-1, 1, 64).unsqueeze(1),)
     scores = iter([0.0, 1.0])
-    rested = Lesson(lesson.batches, loss, lambda m: next(scores), seen)
+    rested = lesson_of(lesson.batches, loss, lambda m: next(scores), seen)
     train(model, rested, Recipe(1, 0.01, dropout=dropout, batch_statistics=statistics))
     assert modes == {(True, statistics, dropout)}
     assert torch.equal(model[1].running_mean, remembered) != statistics
@@ -276,7 +284,7 @@ def test_what_is_to_rest_rests_in_steps(dropout, statistics):
 
 def test_nothing_finite_is_an_error():
     model, lesson = linear_problem()
-    bad = Lesson(lesson.batches, lambda m, b: lesson.loss(m, b) * math.nan, lambda m: math.nan)
+    bad = lesson_of(lesson.batches, lambda m, b: error(m, b) * math.nan, lambda m: math.nan)
     with pytest.raises(CompresscError, match="CC502"):
         train(model, bad, Recipe(1, 0.1))
 
@@ -284,9 +292,7 @@ def test_nothing_finite_is_an_error():
 def test_a_bad_start_is_no_error_where_training_mends_it():
     model, lesson = linear_problem()
     scores = iter([math.nan, 1.0])
-    result = train(
-        model, Lesson(lesson.batches, lesson.loss, lambda m: next(scores)), Recipe(1, 0.1)
-    )
+    result = train(model, lesson_of(lesson.batches, error, lambda m: next(scores)), Recipe(1, 0.1))
     assert result.best_epoch == 1
 
 
@@ -318,7 +324,7 @@ def test_dropout_and_batch_norm_work_in_steps_and_rest_in_validation():
 
     def loss(module, batch):
         seen.append(("step", module.training, torch.is_grad_enabled()))
-        return lesson.loss(module, batch)
+        return error(module, batch)
 
     def validate(module):
         seen.append(("validate", module.training, torch.is_grad_enabled()))
@@ -326,16 +332,80 @@ def test_dropout_and_batch_norm_work_in_steps_and_rest_in_validation():
 
     before = model[1].running_mean.clone()
     with torch.no_grad():  # a caller's no_grad must not stop the training
-        train(model, Lesson(lesson.batches, loss, validate), Recipe(1, 0.1))
+        train(model, lesson_of(lesson.batches, loss, validate), Recipe(1, 0.1))
     assert set(seen) == {("step", True, True), ("validate", False, False)}
     assert torch.equal(model[1].running_mean, before)  # epoch 1 was no better than the start
+
+
+def test_groups_have_rates_and_decays_of_their_own():
+    # a loss without gradient: decay alone moves a matrix, w <- w * (1 - lr * factor * decay)
+    model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1))
+    for layer in model:
+        nn.init.ones_(layer.weight)
+    x = torch.ones(4, 1)
+    lesson = Lesson(
+        TensorBatches([x], 4),
+        named(lambda module, batch: 0.0 * module(batch[0]).sum()),
+        lambda module: -module[0].weight.item(),
+        groups=[
+            Group(list(model[0].parameters())),
+            Group(list(model[1].parameters()), rate=0.5),
+            Group(list(model[2].parameters()), weight_decay=0.25),
+        ],
+    )
+    train(model, lesson, Recipe(1, 0.1, weight_decay=0.5, warmup=0.0))
+    want = [1 - 0.1 * 0.5, 1 - 0.05 * 0.5, 1 - 0.1 * 0.25]
+    assert [layer.weight.item() for layer in model] == pytest.approx(want)
+
+
+def test_terms_are_weighted_summed_and_told_by_name():
+    model, lesson = linear_problem()
+    moments = []
+
+    class Hears(Hooks):
+        def stepped(self, moment):
+            moments.append(moment)
+
+    both = Lesson(
+        TensorBatches(lesson.batches.tensors, 64),
+        lambda m, b: {"near": error(m, b), "small": m.weight.pow(2).sum() + 1.0},
+        lesson.validate,
+        weights={"small": 0.5},
+    )
+    result = train(model, both, Recipe(1, 0.1), hooks=[Hears()])
+    _, y = lesson.batches.tensors
+    near = float(y.pow(2).mean())  # all weights are 0
+    assert moments[0].terms == pytest.approx({"near": near, "small": 1.0})
+    assert moments[0].loss == pytest.approx(near + 0.5)
+    assert result.history[0].terms == moments[0].terms
+
+
+def test_modules_beside_learn_along_and_come_back_from_the_best_epoch():
+    model, lesson = linear_problem()
+    scale = nn.Linear(1, 1, bias=False)
+    scores, states = iter([0.0, 2.0, 1.0]), []
+
+    def validate(module):
+        states.append(scale.weight.item())
+        assert not scale.training
+        return next(scores)
+
+    both = Lesson(
+        lesson.batches,
+        named(lambda m, b: (scale(m(b[0])) - b[1]).pow(2).mean()),
+        validate,
+        beside={"scale": scale},
+    )
+    train(model, both, Recipe(2, 0.1))
+    assert len(set(states)) == 3
+    assert scale.weight.item() == states[1]
 
 
 def test_only_the_given_parameters_train_and_flags_come_back():
     model, lesson = linear_problem()
     model.bias.requires_grad_(False)
     model.weight.requires_grad_(False)
-    train(model, lesson, Recipe(3, 0.3), parameters=[model.weight])
+    train(model, replace(lesson, groups=[Group([model.weight])]), Recipe(3, 0.3))
     assert model.weight.item() != 0.0
     assert model.bias.item() == 0.0
     assert not model.weight.requires_grad
@@ -351,7 +421,7 @@ def test_ctrl_c_passes_through_with_the_best_state_in_place():
         calls += 1
         if calls == 7:
             raise KeyboardInterrupt
-        return lesson.loss(module, batch)
+        return error(module, batch)
 
     states = []
 
@@ -360,7 +430,7 @@ def test_ctrl_c_passes_through_with_the_best_state_in_place():
         return lesson.validate(module)
 
     with pytest.raises(KeyboardInterrupt):
-        train(model, Lesson(lesson.batches, loss, validate), Recipe(9, 0.1))
+        train(model, lesson_of(lesson.batches, loss, validate), Recipe(9, 0.1))
     assert state_bytes(model) == states[1]
     assert not model.training
 
@@ -368,7 +438,14 @@ def test_ctrl_c_passes_through_with_the_best_state_in_place():
 def test_progress_counts_every_step():
     model, lesson = linear_problem()
     moments = []
-    train(model, lesson, Recipe(2, 0.1), progress=moments.append)
+
+    class Hears(Hooks):
+        def stepped(self, moment):
+            moments.append(moment)
+
+        validated = stepped
+
+    train(model, lesson, Recipe(2, 0.1), hooks=[Hears()])
     steps = [moment.step for moment in moments]
     assert steps == sorted(steps)
     assert (moments[-1].step, moments[-1].steps, moments[-1].epoch) == (8, 8, 2)
@@ -410,12 +487,12 @@ def test_behind_a_setback_the_schedule_goes_on_and_the_optimizer_begins_anew(rat
         size = 1e3 if len(rates) < 4 else 1.0  # a gradient that an old optimizer would remember
         if len(weights) == 4:
             weights.append(math.nan)
-            return lesson.loss(module, batch) * math.nan
-        return lesson.loss(module, batch) * size
+            return error(module, batch) * math.nan
+        return error(module, batch) * size
 
     result = train(
         model,
-        Lesson(lesson.batches, loss, lesson.validate),
+        lesson_of(lesson.batches, loss, lesson.validate),
         Recipe(3, 0.2, weight_decay=0.0, warmup=0.0, clip=0.0),
     )
     assert result.setbacks == (2,)
@@ -428,9 +505,7 @@ def test_behind_a_setback_the_schedule_goes_on_and_the_optimizer_begins_anew(rat
 def test_what_keeps_half_of_the_gain_is_no_setback():
     model, lesson = linear_problem()
     scores = iter([0.0, 10.0, 5.1, 4.9])
-    result = train(
-        model, Lesson(lesson.batches, lesson.loss, lambda m: next(scores)), Recipe(3, 0.1)
-    )
+    result = train(model, lesson_of(lesson.batches, error, lambda m: next(scores)), Recipe(3, 0.1))
     assert result.setbacks == (3,)
 
 
@@ -445,7 +520,7 @@ def test_the_start_is_scored_with_the_statistics_it_came_with():
         return -float(len(seen))  # no epoch is better
 
     inputs = lesson.batches.tensors[:1]
-    train(model, Lesson(lesson.batches, lesson.loss, validate, inputs), Recipe(1, 0.1))
+    train(model, lesson_of(lesson.batches, error, validate, inputs), Recipe(1, 0.1))
     assert seen[0] == 7.0
     assert abs(seen[1]) < 3.0
     assert float(model[1].running_mean[0]) == 7.0
@@ -459,9 +534,9 @@ def test_the_seed_decides_the_order(seed, same):
 
         def loss(module, batch):
             seen.extend(batch[0].flatten().tolist())
-            return lesson.loss(module, batch)
+            return error(module, batch)
 
-        train(model, replace(lesson, loss=loss), Recipe(1, 1e-3, seed=seed))
+        train(model, replace(lesson, terms=named(loss)), Recipe(1, 1e-3, seed=seed))
         return seen
 
     assert (order(3) == order(seed)) == same
@@ -473,9 +548,9 @@ def test_every_epoch_has_an_order_of_its_own():
 
     def loss(module, batch):
         seen.extend(batch[0].flatten().tolist())
-        return lesson.loss(module, batch)
+        return error(module, batch)
 
-    train(model, replace(lesson, loss=loss), Recipe(2, 1e-3))
+    train(model, replace(lesson, terms=named(loss)), Recipe(2, 1e-3))
     first, second = seen[:64], seen[64:]
     assert sorted(first) == sorted(second)
     assert first != second

@@ -195,7 +195,7 @@ def test_the_best_state_of_a_training_has_statistics_of_its_own_weights():
     x = torch.randn(96, 4)
     lesson = Lesson(
         TensorBatches([x, x.sum(1, keepdim=True)], 8),
-        lambda m, b: (m(b[0]) - b[1]).pow(2).mean(),
+        lambda m, b: {"error": (m(b[0]) - b[1]).pow(2).mean()},
         lambda m: -float((m(x) - x.sum(1, keepdim=True)).pow(2).mean()),
         (x,),
     )

@@ -1,0 +1,45 @@
+"""Which parameters are trained, and by what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that are trained alike.
+
+    Attributes:
+        parameters: at least one.
+        rate: factor on the learning rate of the run.
+        weight_decay: of matrices and filters among them; None for that of the run.
+    """
+
+    parameters: Sequence[nn.Parameter]
+    rate: float = 1.0
+    weight_decay: float | None = None
+
+
+def parameters_of(groups: Iterable[Group]) -> list[nn.Parameter]:
+    """All that are trained, each once."""
+    return list(dict.fromkeys(p for group in groups for p in group.parameters))
+
+
+def adamw(groups: Iterable[Group], weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019); what has one dimension, biases and norms, does not decay.
+
+    Every group of the optimizer has `factor`, for the rate.
+    """
+    found = []
+    for group in groups:
+        decay = weight_decay if group.weight_decay is None else group.weight_decay
+        matrices = [p for p in group.parameters if p.ndim > 1]
+        vectors = [p for p in group.parameters if p.ndim <= 1]
+        for parameters, own in ((matrices, decay), (vectors, 0.0)):
+            if parameters:
+                found.append({"params": parameters, "weight_decay": own, "factor": group.rate})
+    return torch.optim.AdamW(found)
