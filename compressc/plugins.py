@@ -39,6 +39,7 @@ OBJECTIVES = Group(
 DATASETS = Group(
     "compressc.datasets", "data set", "data sets", "a function that returns a data set"
 )
+TASKS = Group("compressc.tasks", "task", "tasks", "a subclass of compressc.tasks.Task")
 BACKENDS = Group(
     "compressc.backends", "back end", "back ends", "a subclass of compressc.backend.Backend"
 )
@@ -46,7 +47,7 @@ OBSERVERS = Group(
     "compressc.observers", "observer", "observers", "a subclass of compressc.observers.Observer"
 )
 #: Every kind there is, in the order in which they are listed.
-GROUPS = (PASSES, OBJECTIVES, DATASETS, BACKENDS, OBSERVERS)
+GROUPS = (PASSES, OBJECTIVES, DATASETS, TASKS, BACKENDS, OBSERVERS)
 
 
 def find(group: Group) -> dict[str, EntryPoint]:

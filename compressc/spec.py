@@ -145,13 +145,22 @@ def parse(kind: type[C], text: str) -> C:
         )
     name, options = match.groups()
     cls = load_class(kind, name)
+    return make(cls, parse_options(options or "", name))
+
+
+def parse_options(text: str, name: str) -> dict[str, Any]:
+    """Read the options of what is called `name`: `option=value, ...`.
+
+    Raises:
+        CompresscError: CC103 for bad syntax, or an option that is given twice.
+    """
     given: dict[str, Any] = {}
-    for item in split_top_level(options or ""):
+    for item in split_top_level(text):
         key, value = _option(item, name)
         if key in given:
             raise CompresscError("CC103", f"option '{key}' is given once", got=text, where=name)
         given[key] = value
-    return make(cls, given)
+    return given
 
 
 def split_top_level(text: str, separator: str = ",") -> list[str]:

@@ -20,10 +20,10 @@ from compressc.collecting import give_back
 from compressc.errors import CompresscError, first_line
 from compressc.events import Event, Listener, ignore
 from compressc.ir import Graph, lower
-from compressc.measure import bytes_on_disk, labels_of, measure_latency, predict
+from compressc.measure import Judge, bytes_on_disk, measure_latency
 from compressc.pipeline import Samples
 from compressc.target import Target
-from compressc.tasks import SettledTask, score
+from compressc.tasks import Scoring, SettledTask
 
 #: Samples of each latency; fewer where one takes long.
 _ROUNDS = 31
@@ -66,22 +66,15 @@ class Teacher(AbstractContextManager["Teacher"]):
         self._files.clear()
         self._scratch.cleanup()
 
-    def scores(self, run: Runner) -> dict[str, float]:
-        """Every score of a file that has a meaning, computed by the file in its own runtime."""
+    def scoring(self, run: Runner) -> Scoring | None:
+        """Every score of a file, computed by the file in its own runtime; None without a task."""
+        return None if self._judge is None else self._judge.of(run)
+
+    @cached_property
+    def _judge(self) -> Judge | None:
         if self.task is None:
-            return {}
-        output = predict(self.task.judging(run), self.samples)
-        return score(self.task, output, self._labels, self._answers)
-
-    @cached_property
-    def _labels(self) -> torch.Tensor | None:
-        return labels_of(self.samples)
-
-    @cached_property
-    def _answers(self) -> torch.Tensor:
-        """The judged output of the teacher, `[n, ...]`."""
-        assert self.task is not None
-        return predict(self.task.judging(lower(self.graph)), self.samples)
+            return None
+        return Judge(self.task, lower(self.graph), self.samples)
 
     def file(self, backend: Backend) -> TeacherFile | Failure:
         """The teacher in that format, or why there is none to compare with."""
@@ -164,6 +157,7 @@ def _measure(  # noqa: PLR0913  (one format, and where its failures go)
                 latency.append(_latency(backend, target, samples, runners, batch, precision))
             except Exception as error:  # each runtime has exception types of its own
                 failures.append(_failure(f"latency of {backend.name} at batch {batch}", error))
+    scoring = teacher.scoring(run)
     return FileRecord(
         format=backend.name,
         path=str(path.relative_to(folder)),
@@ -172,7 +166,8 @@ def _measure(  # noqa: PLR0913  (one format, and where its failures go)
         int8_layers=backend.int8_layers(path, graph) if is_quantized(graph) else None,
         needs=VNNI if backend.integers and full_range_layers(graph) else "",
         proof=proof,
-        scores=teacher.scores(run),
+        scores={} if scoring is None else scoring.values(),
+        recalls=[] if scoring is None else scoring.recalls,
         latency=latency,
     )
 

@@ -19,10 +19,12 @@ class Scored(Frozen):
 
     #: By the name of a `compressc.tasks.Metric`. One that has no meaning here is not there.
     scores: dict[str, float] = Field(default_factory=dict)
+    #: Share that is right of each class, where classes are unequal; None for one without labels.
+    recalls: list[float | None] = Field(default_factory=list)
 
     @property
     def accuracy(self) -> float | None:
-        """Share of labels met, where the model puts out scores and there are labels."""
+        """Share of labels met, where the task counts them."""
         return self.scores.get("accuracy")
 
     @property

@@ -16,7 +16,7 @@ from compressc.ir import Graph, lower
 from compressc.measure import Fidelity, fidelity
 from compressc.pipeline import Samples
 from compressc.target import Target, instruction_set
-from compressc.tasks import SettledTask, equal_answers
+from compressc.tasks import SettledTask, agreement
 
 #: Float graphs. A runtime adds the same products in another order and with other vector widths:
 #: each sum is off by some 1e-7 of its size, and measured models by 1e-7 to 1e-6. A wrong layout, a
@@ -94,8 +94,9 @@ def prove(
         found.append(_check_shapes(got, want, path))
     outputs = [_joined(pairs) for pairs in zip(*found, strict=True)]
     worst = max((fidelity(*pair) for pair in outputs), key=_badness)
-    if task is not None:
-        worst = worst.model_copy(update={"agreement": equal_answers(task, *outputs[task.index])})
+    if task is not None and task.answers:
+        same = agreement(task.judged, *outputs[task.index])
+        worst = worst.model_copy(update={"agreement": same})
     labelled = task is not None and task.labels
     fault = _fault(worst, is_quantized(graph), labelled)
     if fault:

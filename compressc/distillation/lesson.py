@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,7 @@ from compressc.data import Split
 from compressc.distillation.objective import Mixed, Objective, mixed_form
 from compressc.distillation.points import feature_loss
 from compressc.distillation.teacher import Reader, Teacher
-from compressc.tasks import NO_LABEL, Response, SettledTask
-from compressc.tasks.scores import Metric, constant_scores, metrics, score
+from compressc.tasks import NO_LABEL, Metric, Response, Scoring, SettledTask
 from compressc.training import TensorBatches, batch_norms, batched, variance
 
 #: Samples validated at a time.
@@ -63,8 +63,7 @@ class Mixture:
     def _in_one_pass(self, labels: Tensor) -> Mixed | None:
         """The objective's form for both terms, where the means of all rows are its means."""
         mixed = mixed_form(self.objective)
-        classes = self.task.judged.learned == "class_scores"
-        if mixed is None or not classes or not 0 < self.alpha < 1:
+        if mixed is None or not self.task.cross_entropy or not 0 < self.alpha < 1:
             return None
         return None if bool((labels == NO_LABEL).any()) else mixed
 
@@ -107,7 +106,7 @@ class Teaching:
         part = self.samples.select(batch[0])
         theirs = self.teacher.answers(batch[0])
         ours = self.student(module, part.inputs)
-        found = {"answers": self._answers_loss(ours.learned, theirs.learned, part.labels)}
+        found = {"answers": self._answers_loss(ours.learned, theirs.learned, self._targets(part))}
         if theirs.features:
             found["features"] = feature_loss(ours.features, theirs.features)
         return found
@@ -118,11 +117,14 @@ class Teaching:
         return {"answers": 1.0, "features": self.features}
 
     def _answers_loss(
-        self, ours: Sequence[Tensor], theirs: Sequence[Tensor], labels: Tensor | None
+        self, ours: Sequence[Tensor], theirs: Sequence[Tensor], targets: Any
     ) -> Tensor:
         """The mixture for the judged output, and the mean over the others, each by its kind."""
-        (student, teacher), known = self.mixture.task.split([ours[0], theirs[0]], labels)
+        task, alpha = self.mixture.task, self.mixture.alpha
+        (student, teacher), known = task.split([ours[0], theirs[0]], targets)
         total = self.mixture.of(student, teacher, known)
+        if targets is not None and not task.by_rows:  # targets of all outputs together
+            total = (1 - alpha) * total + alpha * task.loss(ours, targets)
         for (response, objective), mine, its in zip(self.others, ours[1:], theirs[1:], strict=True):
             rows = response.rows(mine), response.rows(its)
             total = total + objective(*rows, None, self.mixture.temperature) / len(self.others)
@@ -134,41 +136,39 @@ class Teaching:
 
         The score is held against the labels; without labels, against the teacher.
         """
-        total = scored = counted = 0.0
+        total, scoring = 0.0, Scoring(self._plain)
         for (index,) in batched([torch.arange(len(self.samples))], VALIDATE):
             part = self.samples.select(index)
             theirs = self.teacher.answers(index).learned
             ours = self.student(module, part.inputs).learned
-            total += float(self._answers_loss(ours, theirs, part.labels)) * len(index)
-            found = score(self._plain, ours[0], self._labels(part), theirs[0])
-            if self.metric.name in found:
-                scored += found[self.metric.name] * len(index)
-                counted += len(index)
-        return -total / len(self.samples), scored / max(counted, 1.0)
+            total += float(self._answers_loss(ours, theirs, self._targets(part))) * len(index)
+            self._score(scoring, ours, part, theirs)
+        return -total / len(self.samples), scoring.values().get(self.metric.name, 0.0)
 
     @cached_property
     def constant(self) -> float:
         """The score of the best answer that is the same for all samples; NaN where it has none."""
         index = torch.arange(min(len(self.samples), VALIDATE))
         part, theirs = self.samples.select(index), self.teacher.answers(index).learned
-        found = constant_scores(self._plain, self._labels(part), theirs[0])
-        return found.get(self.metric.name, math.nan)
+        scoring = Scoring(self._plain)
+        self._score(scoring, theirs, part, theirs)
+        return scoring.constants().get(self.metric.name, math.nan)
 
     @cached_property
     def metric(self) -> Metric:
         """What the exam scores."""
-        return metrics(self._plain)[0]
+        return Scoring(self._plain).metrics[0]
 
     @cached_property
     def _plain(self) -> SettledTask:
         """The task as if what is learned were the output."""
-        task = self.mixture.task
-        judged = task.judged
-        # chances are no labels of yes and no
-        labels = task.labels and judged.kind in (judged.learned, "ids")
-        kind, dim = judged.learned, judged.value_dim
-        plain = replace(judged, kind=kind, dim=dim, ending="", threshold=0.0)
-        return replace(task, judged=plain, labels=labels)
+        return self.mixture.task.of_values()
 
-    def _labels(self, part: Split) -> Tensor | None:
-        return part.labels if self._plain.labels else None
+    def _score(
+        self, scoring: Scoring, ours: Sequence[Tensor], part: Split, theirs: Sequence[Tensor]
+    ) -> None:
+        read, targets = self.mixture.task.read_values, self._targets(part)
+        scoring.update(read(ours), targets if self._plain.labels else None, read(theirs))
+
+    def _targets(self, part: Split) -> Any:
+        return self.mixture.task.targets(part.inputs, part.labels)

@@ -30,6 +30,12 @@ class Note(Frozen):
 class TaskRecord(Frozen):
     """What was learned and judged; see `compressc.tasks.SettledTask`."""
 
+    #: Of the plugin: classification, segmentation, ...; "" where schema 2 did not have it yet.
+    name: str = ""
+    #: As a user would write it, with its options.
+    text: str = ""
+    #: Whether the user named it; else it was inferred.
+    named: bool = False
     #: Of several outputs, the judged one: its key or name.
     output: str
     kind: Kind
@@ -43,6 +49,8 @@ class TaskRecord(Frozen):
     metrics: list[Metric] = Field(default_factory=list)
     #: What the best answer that is the same for every sample would score.
     constant: dict[str, float] = Field(default_factory=dict)
+    #: Labels of each class in the test part, where classes are unequal.
+    classes: list[int] = Field(default_factory=list)
 
     @property
     def primary(self) -> Metric | None:

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from compressc.analysis import total_cost
 from compressc.ir import Graph, dimension_symbols, graph_hash, lower
-from compressc.measure import labels_of, predict
+from compressc.measure import Judge
 from compressc.report.machine import describe_machine, library_versions
 from compressc.report.record import DataRecord, Note, PassRecord, Record, TaskRecord, TeacherRecord
-from compressc.tasks import SettledTask, constant_scores, metrics, score
+from compressc.tasks import Scoring, SettledTask
 
 if TYPE_CHECKING:
     from compressc.data import Dataset
@@ -37,7 +33,7 @@ def record_run(  # noqa: PLR0913  (what a run is made of)
 ) -> Record:
     """The record of a run, without files; measured on the test part, which no pass has seen."""
     started = time.perf_counter()
-    judge = None if data is None or task is None else _Judge(loaded.graph, data.test, task)
+    judge = None if data is None or task is None else Judge(task, lower(loaded.graph), data.test)
     sizes = _sizes(loaded.graph, None if data is None else data.test)
     cost = total_cost(loaded.graph, **sizes)
     teacher = TeacherRecord(
@@ -45,7 +41,8 @@ def record_run(  # noqa: PLR0913  (what a run is made of)
         ops=len(loaded.graph),
         parameters=cost.parameters,
         macs=cost.macs,
-        scores={} if judge is None else judge.of_teacher(),
+        scores={} if judge is None else _by_labels(judge.of_teacher),
+        recalls=[] if judge is None else judge.of_teacher.recalls,
         sha256=graph_hash(loaded.graph),
         notes=[Note(op="", text=text) for text in loaded.notes],
     )
@@ -58,52 +55,35 @@ def record_run(  # noqa: PLR0913  (what a run is made of)
         machine=describe_machine(),
         teacher=teacher,
         sizes={name: size for name, size in sizes.items() if size != 1},
-        task=None if judge is None else judge.record(),
+        task=None if judge is None else _record_task(judge),
         data=None if data is None else _record_data(data),
         passes=passes,
         wall_seconds=time.perf_counter() - started,
     )
 
 
-@dataclass
-class _Judge:
-    """Scores graphs on samples that no pass has seen."""
+def _by_labels(teacher: Scoring) -> dict[str, float]:
+    """The teacher's scores against labels alone: it always agrees with itself."""
+    by_labels = {metric.name for metric in teacher.metrics if metric.against == "labels"}
+    return {name: value for name, value in teacher.values().items() if name in by_labels}
 
-    teacher: Graph
-    test: Samples
-    task: SettledTask
 
-    @cached_property
-    def answers(self) -> Tensor:
-        """The judged output of the teacher, `[n, ...]`."""
-        return predict(self.task.judging(lower(self.teacher)), self.test)
-
-    @cached_property
-    def labels(self) -> Tensor | None:
-        """Of the samples, `[n, ...]`."""
-        return labels_of(self.test)
-
-    def of_teacher(self) -> dict[str, float]:
-        """Against labels alone: it always agrees with itself."""
-        found = score(self.task, self.answers, self.labels, self.answers)
-        against = {metric.name: metric.against for metric in metrics(self.task)}
-        return {name: value for name, value in found.items() if against[name] == "labels"}
-
-    def of(self, graph: Graph) -> dict[str, float]:
-        output = predict(self.task.judging(lower(graph)), self.test)
-        return score(self.task, output, self.labels, self.answers)
-
-    def record(self) -> TaskRecord:
-        constant = constant_scores(self.task, self.labels, self.answers)
-        return TaskRecord(
-            output=self.task.output,
-            kind=self.task.kind,
-            labels=self.task.labels,
-            reason=self.task.reason,
-            warnings=list(self.task.warnings),
-            metrics=[metric for metric in metrics(self.task) if metric.name in constant],
-            constant=constant,
-        )
+def _record_task(judge: Judge) -> TaskRecord:
+    settled, teacher = judge.settled, judge.of_teacher
+    meant = teacher.values()
+    return TaskRecord(
+        name=settled.task.name,
+        text=settled.task.text,
+        named=settled.named,
+        output=settled.output,
+        kind=settled.kind,
+        labels=settled.labels,
+        reason=settled.reason,
+        warnings=list(settled.warnings),
+        metrics=[metric for metric in teacher.metrics if metric.name in meant],
+        constant=teacher.constants(),
+        classes=teacher.class_counts,
+    )
 
 
 def _sizes(graph: Graph, test: Samples | None) -> dict[str, int]:
@@ -120,9 +100,10 @@ def _sizes(graph: Graph, test: Samples | None) -> dict[str, int]:
     return sizes
 
 
-def _record_pass(result: PassResult, judge: _Judge | None, sizes: dict[str, int]) -> PassRecord:
+def _record_pass(result: PassResult, judge: Judge | None, sizes: dict[str, int]) -> PassRecord:
     pass_ = result.step.pass_
     cost = total_cost(result.graph, **sizes)
+    scoring = None if judge is None else judge.of(lower(result.graph))
     return PassRecord(
         name=pass_.name,
         text=pass_.text,
@@ -136,7 +117,8 @@ def _record_pass(result: PassResult, judge: _Judge | None, sizes: dict[str, int]
         ops=len(result.graph),
         parameters=cost.parameters,
         macs=cost.macs,
-        scores={} if judge is None else judge.of(result.graph),
+        scores={} if scoring is None else scoring.values(),
+        recalls=[] if scoring is None else scoring.recalls,
         notes=[Note(op=op, text=text) for op, text in result.notes],
         inserted_for=result.step.inserted_for,
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from compressc.measure.latency import verdict_of
-from compressc.tasks.scores import ACCURACY, AGREEMENT
+from compressc.tasks.metric import ACCURACY, AGREEMENT
 
 #: Grows with every change of the fields. 2: scores by name, and the task that they belong to.
 SCHEMA_VERSION = 2

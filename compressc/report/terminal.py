@@ -37,7 +37,7 @@ def render(record: Record, console: Console) -> None:
     for line in warnings(record):
         console.print(Text(f"warning: {line}", style="bold yellow"))
     if record.task is not None:
-        console.print(Text(record.task.reason, style="dim"))
+        console.print(Text(text.task(record.task), style="dim"))
     console.print()
     console.print(_passes(record, wide), "")
     if record.files:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compressc.backend.file_record import FileRecord, LatencyRecord, Scored
-from compressc.report.record import PassRecord, Record
+from compressc.report.record import PassRecord, Record, TaskRecord
 from compressc.tasks import Metric
 
 NONE = "-"
@@ -100,6 +100,13 @@ def seconds(value: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def task(record: TaskRecord) -> str:
+    """`classification, inferred: output 'fc' is judged as class scores: ...`."""
+    if not record.name:  # an older manifest
+        return record.reason
+    return f"{record.text}{'' if record.named else ', inferred'}: {record.reason}"
 
 
 def sizes(record: Record) -> str:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from compressc.data.checks import NO_LABEL
+from compressc.tasks.answers import chosen
 from compressc.tasks.response import Kind, Response
-from compressc.tasks.scores import chosen, r2
 
 #: Standard errors above chance from which on the teacher is taken to know the labels.
 SURE = 2.0
@@ -115,7 +115,7 @@ def are_targets(response: Response, output: Tensor, labels: Tensor) -> bool:
 def skill(response: Response, output: Tensor, labels: Tensor) -> Skill:
     """How well outputs `[b, ...]` meet labels of the same samples."""
     if response.kind == "values":
-        score = r2(response, output, labels)
+        score = _r2(response, output, labels)
         return Skill(score, 0.0, math.inf if score > 0 else -math.inf, labels.numel())
     wanted = labels.flatten().long()
     known = wanted != NO_LABEL
@@ -132,3 +132,11 @@ def skill(response: Response, output: Tensor, labels: Tensor) -> Skill:
     chance = float(given @ true) / count**2
     error = math.sqrt(max(chance * (1 - chance), 1e-12) / count)
     return Skill(score, chance, (score - chance) / error, count)
+
+
+def _r2(response: Response, output: Tensor, labels: Tensor) -> float:
+    from compressc.tasks.distances import Errors
+
+    errors = Errors(response)
+    errors.update(output, labels)
+    return errors.compute()["r2"]

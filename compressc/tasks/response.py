@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from compressc.errors import CompresscError
 from compressc.ir import Graph, TensorType
@@ -71,6 +72,20 @@ class Response:
     def rows(self, value: Tensor) -> Tensor:
         """The learned value `[b, ...]` as rows `[n, v]`; the class dimension goes last."""
         return as_rows(value, self.value_dim)
+
+    def finish(self, value: Tensor) -> Tensor:
+        """The output that a learned value `[b, ...]` becomes by its ending."""
+        dim = self.value_dim if self.value_dim is not None else -1
+        if self.ending in ("softmax", "log_softmax"):
+            logs = value.log_softmax(dim)
+            return logs.exp() if self.ending == "softmax" else logs
+        if self.ending in ("sigmoid", "log_sigmoid"):
+            return value.sigmoid() if self.ending == "sigmoid" else F.logsigmoid(value)
+        if self.ending == "normalize":
+            return F.normalize(value, dim=dim)
+        if self.ending == "argmax":
+            return value.argmax(dim)
+        return (value > 0).to(value.dtype) if self.ending == "threshold" else value
 
     def answers(self, output: Tensor) -> Tensor:
         """What an output `[b, ...]` chooses in each row or position, i64, flat.

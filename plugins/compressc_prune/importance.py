@@ -157,13 +157,12 @@ def _accumulate_gradients(graph: Graph, ctx: Context) -> None:
     """Gradients of the task's loss on calibration data; without labels, of the model's answers."""
     samples = ctx.require_data("prune(importance=taylor)").calibration
     task = task_of(ctx)
-    module = lower(graph, also=[task.value_in(graph)])
+    module = lower(graph, also=task.values_in(graph))
     module.zero_grad()
     seen = 0
     for batch in samples.batches(_TAYLOR_BATCH):
-        _, (value,) = module(*batch.inputs)
-        (rows,), labels = task.split([value], batch.labels)
-        loss = task.own_loss(rows) if labels is None else task.supervised_loss(rows, labels)
+        _, values = module(*batch.inputs)
+        loss = task.loss(values, task.targets(batch.inputs, batch.labels))
         loss.backward()  # type: ignore[no-untyped-call]
         seen += len(batch)
         if seen >= _TAYLOR_SAMPLES:

@@ -13,6 +13,7 @@ from compressc.data import Split
 from compressc.errors import CompresscError
 from compressc.ir import Ref, lower, parse_graph
 from compressc.tasks import Response, SettledTask
+from compressc.tasks.known import of_kind
 
 
 class Pretended(Backend):
@@ -110,7 +111,7 @@ def test_other_winners_are_caught_where_the_teacher_knows_the_labels(tmp_path):
     graph = quantized_graph()
     pretended = Pretended(graph, change)
     judged = Response(0, "fc", "class_scores", 1, "", "class_scores", 1)
-    task = SettledTask(judged, (judged,))
+    task = SettledTask(of_kind(judged.kind), judged, (judged,))
     assert prove(pretended, graph, tmp_path, SPLIT).agreement is None
     assert prove(pretended, graph, tmp_path, SPLIT, task).agreement < 0.97
     known = dataclasses.replace(task, labels=True)

@@ -19,6 +19,7 @@ from compressc.kernels.dispatch import using
 from compressc.pipeline import Pass, PassCache, Pipeline, conditions, default_cache_folder, stored
 from compressc.target import Target
 from compressc.tasks import Response, SettledTask
+from compressc.tasks.known import of_kind
 from tests.unit.pipeline.pipeline_passes import Noise, Scale, data, small_graph
 
 pytestmark = pytest.mark.usefixtures("passes")
@@ -236,7 +237,7 @@ def test_a_pass_that_reads_the_teacher_is_not_served_what_another_taught(tmp_pat
 )
 def test_what_was_learned_for_another_task_is_not_served(tmp_path, other):
     judged = Response(0, "b", "class_scores", 1, "", "class_scores", 1)
-    task = SettledTask(judged, (judged,))
+    task = SettledTask(of_kind(judged.kind), judged, (judged,))
     run(tmp_path, task=task)
     assert not run(tmp_path, task=replace(task, **other))[0].cached
     assert not run(tmp_path)[0].cached

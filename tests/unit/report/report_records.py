@@ -15,7 +15,7 @@ from compressc.report import (
     TaskRecord,
     TeacherRecord,
 )
-from compressc.tasks.scores import ACCURACY, AGREEMENT
+from compressc.tasks.metric import ACCURACY, AGREEMENT
 
 
 def latency(runtime: str, batch: int, teacher_ms: float, ratio: float, precision="int8"):

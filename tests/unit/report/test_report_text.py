@@ -8,7 +8,7 @@ from report_records import TASK, digits_record, pass_record
 from compressc.measure import Spread
 from compressc.report import LatencyRecord, Note, text
 from compressc.report.warnings import warnings
-from compressc.tasks.scores import ACCURACY, AGREEMENT, COSINE, R2, TEACHER_R2
+from compressc.tasks.metric import ACCURACY, AGREEMENT, COSINE, R2, TEACHER_R2
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from compressc.backend.file_record import FloatLayer, Int8Layers
 from compressc.report import Failure, Note, html, render, write_html
-from compressc.tasks.scores import AGREEMENT
+from compressc.tasks.metric import AGREEMENT
 
 NASTY = "<script>alert('x')</script>[bold]&\"layer\""
 

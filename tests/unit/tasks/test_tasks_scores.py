@@ -7,6 +7,7 @@ import torch
 
 from compressc.errors import CompresscError
 from compressc.tasks import NO_LABEL, Response, SettledTask, constant_scores, metrics, score
+from compressc.tasks.known import of_kind
 
 NAN = float("nan")
 #: The classes are 0, 1, 2, 0.
@@ -15,19 +16,19 @@ LOGITS = torch.tensor([[3.0, 1, 0], [0, 2, 1], [0, 1, 5], [1, 0, 0]])
 
 def task(kind, dim=1, labels=False, signs=False, threshold=0.0):
     judged = Response(0, "out", kind, dim, "", kind, dim, threshold)
-    return SettledTask(judged, (judged,), labels=labels, signs=signs)
+    return SettledTask(of_kind(kind), judged, (judged,), labels=labels, signs=signs)
 
 
 @pytest.mark.parametrize(
     ("given", "names"),
     [
-        (task("class_scores", labels=True), ["accuracy", "agreement"]),
+        (task("class_scores", labels=True), ["accuracy", "balanced_accuracy", "agreement"]),
         (task("class_scores"), ["agreement"]),
-        (task("independent_scores", labels=True), ["accuracy", "agreement"]),
-        (task("values", labels=True), ["r2", "teacher_r2"]),
+        (task("independent_scores", labels=True), ["accuracy", "f1", "agreement"]),
+        (task("values", labels=True), ["r2", "mae", "teacher_r2"]),
         (task("values"), ["teacher_r2"]),
         (task("values", dim=None, signs=True), ["teacher_r2", "agreement"]),
-        (task("embedding"), ["cosine"]),
+        (task("embedding"), ["cosine", "retrieval"]),
         (task("ids", dim=None), ["agreement"]),
     ],
 )
@@ -74,7 +75,7 @@ def test_independent_scores_are_cut_at_their_threshold():
     labels = torch.tensor([[0, 1], [NO_LABEL, 1]])
     given = task("independent_scores", labels=True, threshold=0.5)
     assert score(given, output, labels, teacher) == pytest.approx(
-        {"accuracy": 2 / 3, "agreement": 0.5}
+        {"accuracy": 2 / 3, "f1": 2 / 3, "agreement": 0.5}
     )
     assert score(task("independent_scores"), output, None, teacher) == {"agreement": 1.0}
 
@@ -96,7 +97,7 @@ def test_targets_of_values_may_be_minus_a_hundred():
     targets = torch.tensor([-100.0, 100.0])
     given = task("values", dim=None, labels=True)
     found = score(given, torch.tensor([-100.0, 0.0]), targets, targets)
-    assert found == {"r2": 0.5, "teacher_r2": 0.5}
+    assert found == {"r2": 0.5, "teacher_r2": 0.5, "mae": 50.0}
 
 
 def test_numbers_of_both_signs_are_scored_as_answers_too():
@@ -141,7 +142,7 @@ def test_outputs_of_another_shape_are_an_error():
 
 def test_the_judged_output_is_picked_among_all_that_come_back():
     first, second = torch.zeros(1), torch.ones(1)
-    given = SettledTask(Response(1, "b", "values", None, "", "values", None), ())
+    given = SettledTask(of_kind("values"), Response(1, "b", "values", None, "", "values", None), ())
     assert given.pick({"a": first, "none": None, "b": [second]}) is second
     with pytest.raises(CompresscError, match="returns output 'b'"):
         given.pick(first)
