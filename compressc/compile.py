@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compressc.errors import CompresscError
 from compressc.events import Event, Listener, ignore
 
 if TYPE_CHECKING:  # imports below are inside the functions: `import compressc` must stay light
@@ -21,7 +22,7 @@ if TYPE_CHECKING:  # imports below are inside the functions: `import compressc` 
     from compressc.pipeline import Pass, PassResult, Samples
     from compressc.report import Record
     from compressc.target import Target
-    from compressc.tasks import SettledTask
+    from compressc.tasks import SettledTask, Task
 
 #: Samples that a file is proved on, where there is no data.
 _RANDOM_SAMPLES = 8
@@ -139,6 +140,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     state_key: str | None = None,
     ignore_extra: bool = False,
     dtype: str = "float32",
+    task: str | Task | None = None,
     judged: str | None = None,
     target: Target | None = None,
     gate: Gate | None = None,
@@ -158,6 +160,8 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         state_key: where in a checkpoint the weights are, where several fit the module.
         ignore_extra: leave out tensors of a checkpoint that the module does not have.
         dtype: `float32` converts a model in other floats, `keep` leaves it.
+        task: what the model is for: `"segmentation"`, `"file.py:Class"`, which runs that code, or a
+            task; inferred from outputs and labels where None.
         judged: key or name of the output that is learned and judged, where the model has several.
         target: where the result will run: formats, batch sizes, threads, device, instruction set.
         gate: what the run will be held against; refused here where it could never be judged.
@@ -181,13 +185,16 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     )
     from compressc.report import record_run
     from compressc.target import Target
-    from compressc.tasks import settle
+    from compressc.tasks import load_task, settle
 
     started = time.perf_counter()
     wanted, target = parse_passes(passes), target or Target()
     tell(Event("run", {"model": _named(model), "passes": [p.text for p in wanted], "seed": seed}))
     for name in target.backends:
         load_backend(name)  # an unknown format is refused before any work
+    named = load_task(task) if isinstance(task, str) else task
+    if named is not None and data is None:
+        raise CompresscError("CC105", f"task '{named.name}' needs data", hint="give --data")
     dataset = None if data is None else open_dataset(data)
     example = None if dataset is None else dataset.calibration.take(8).inputs
     if gate is not None and dataset is None:
@@ -211,17 +218,17 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
             looked_at = source if isinstance(source, Split) else source.take(_LOOKED_AT)
             check_inputs(loaded.graph, looked_at.inputs, f"{dataset.name}.{part}")
     symbolize_widths(loaded.graph)
-    task = None if dataset is None else settle(loaded.graph, dataset, judged)
+    settled = None if dataset is None else settle(loaded.graph, dataset, judged, named)
     if gate is not None:
-        gate.require_score(task, dataset is not None and dataset.test.has_labels)
+        gate.require_score(settled, dataset is not None and dataset.test.has_labels)
     folder = default_cache_folder() if cache == "default" else cache and Path(cache)
     pipeline = Pipeline(
-        wanted, dataset, seed, PassCache(folder or None), tell, task=task, target=target
+        wanted, dataset, seed, PassCache(folder or None), tell, task=settled, target=target
     )
     results = pipeline.run(loaded.graph)
-    report = record_run(loaded, dataset, task, results, seed, command=_command(passes))
+    report = record_run(loaded, dataset, settled, results, seed, command=_command(passes))
     return Compiled(
-        results[-1].graph, loaded.graph, results, report, target, dataset, task, started
+        results[-1].graph, loaded.graph, results, report, target, dataset, settled, started
     )
 
 

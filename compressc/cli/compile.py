@@ -62,6 +62,10 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     max_drop: Annotated[
         float | None, typer.Option(help="How much of the main score, 0 to 1, no file may lose.")
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="What the model is for: a task's name or file.py:Class; else inferred."),
+    ] = None,
     judged: Annotated[
         str | None, typer.Option(help="Output to learn and judge, of several: its key or name.")
     ] = None,
@@ -118,6 +122,7 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
                 state_key=state_key,
                 ignore_extra=ignore_extra,
                 dtype=dtype,
+                task=task,
                 judged=judged,
                 target=target,
                 gate=gate,

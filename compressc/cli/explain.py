@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from compressc.plugins import Group
     from compressc.spec import Configured
 
-NAME = typer.Argument(help="Name of a pass, objective, data set or back end; none lists them all.")
+NAME = typer.Argument(help="Name of a plugin of any kind; none lists them all.")
 
 
 def explain(name: Annotated[str, NAME] = "") -> None:
