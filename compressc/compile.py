@@ -145,6 +145,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     target: Target | None = None,
     gate: Gate | None = None,
     cache: str | Path | None = "default",
+    checkpoint_every: float = 60.0,
     tell: Listener = ignore,
 ) -> Compiled:
     """Compress a model.
@@ -166,6 +167,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         target: where the result will run: formats, batch sizes, threads, device, instruction set.
         gate: what the run will be held against; refused here where it could never be judged.
         cache: folder for the results of passes; None keeps none.
+        checkpoint_every: seconds of a training that a crash may cost; kept in the cache.
         tell: told of each pass and of the work inside; see `compressc.events`.
 
     Raises:
@@ -223,7 +225,14 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         gate.require_score(settled, dataset is not None and dataset.test.has_labels)
     folder = default_cache_folder() if cache == "default" else cache and Path(cache)
     pipeline = Pipeline(
-        wanted, dataset, seed, PassCache(folder or None), tell, task=settled, target=target
+        wanted,
+        dataset,
+        seed,
+        PassCache(folder or None),
+        tell,
+        checkpoint_every,
+        task=settled,
+        target=target,
     )
     results = pipeline.run(loaded.graph)
     report = record_run(loaded, dataset, settled, results, seed, command=_command(passes))

@@ -73,13 +73,19 @@ def _table(entries: list[Entry]) -> Table:
         made = facts.made if facts else {}
         versions = [f"{name} {made[name]}" for name in ("torch", "threads") if name in made]
         table.add_row(
-            escape(facts.text) if facts else "damaged: it will be made again",
+            escape(_what(entry)),
             bytes_text(entry.bytes),
             age_text(time.time() - entry.used),
             escape(", ".join(versions)),
             entry.path.name[:12],
         )
     return table
+
+
+def _what(entry: Entry) -> str:
+    if entry.unfinished:
+        return f"{entry.unfinished}, not finished: the same command goes on with it"
+    return entry.facts.text if entry.facts else "damaged: it will be made again"
 
 
 def _sum(word: str, entries: list[Entry]) -> str:

@@ -83,6 +83,10 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Keep no results of passes.")
     ] = False,
+    checkpoint_every: Annotated[
+        float,
+        typer.Option(min=0.0, help="Seconds of a training that a crash may cost; needs the cache."),
+    ] = 60.0,
     events: Annotated[
         Path | None, typer.Option(help="File to add events to, a line of JSON for each.")
     ] = None,
@@ -127,6 +131,7 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
                 target=target,
                 gate=gate,
                 cache=None if no_cache else cache or "default",
+                checkpoint_every=checkpoint_every,
                 tell=heard,
             )
             report = compiled.save(output, tell=heard)

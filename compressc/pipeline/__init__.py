@@ -11,6 +11,7 @@ from compressc.pipeline.pass_ import Context, Pass
 from compressc.pipeline.pipeline import PassResult, Pipeline, write_snapshots
 from compressc.pipeline.samples import Batch, Request, Samples, TransferSet, View
 from compressc.pipeline.seeding import seeded
+from compressc.pipeline.store import Store
 
 __all__ = [
     "EXACT_TOLERANCE",
@@ -24,6 +25,7 @@ __all__ = [
     "Request",
     "Samples",
     "Step",
+    "Store",
     "TransferSet",
     "Verdict",
     "View",

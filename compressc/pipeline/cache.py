@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,14 @@ from safetensors import SafetensorError
 from compressc.durable import make_folder, rename, sync_tree
 from compressc.interruption import held_back
 from compressc.ir import Graph
+from compressc.pipeline.store import UNFINISHED, read_about
 from compressc.pipeline.stored import DamagedError, Facts, read_entry, read_facts, write_entry
 from compressc.scratch import scratch
 
 #: Bytes that entries may take together where nobody says otherwise.
 LIMIT = 10 * 10**9
 _LIMIT_FILE = ".limit"
-_KEY = re.compile(r"[0-9a-f]{64}")
+_KEY = re.compile(rf"[0-9a-f]{{64}}({re.escape(UNFINISHED)})?")
 _PARTIAL = ".partial-"
 
 
@@ -46,7 +47,7 @@ class Cached:
 
 @dataclass(frozen=True)
 class Entry:
-    """One result in the cache.
+    """One result in the cache, or what a pass that was not finished left.
 
     Attributes:
         path: its folder.
@@ -62,6 +63,11 @@ class Entry:
     def facts(self) -> Facts | None:
         """What is known of the run; None where the entry is damaged."""
         return read_facts(self.path)
+
+    @property
+    def unfinished(self) -> str:
+        """The pass as it is written in a pass list, where this is of one that was not finished."""
+        return str(read_about(self.path).get("text", "")) if _is_unfinished(self.path) else ""
 
 
 class PassCache:
@@ -102,14 +108,21 @@ class PassCache:
             os.utime(path)
         return Cached(graph, facts)
 
-    def store(self, key: str, graph: Graph, facts: Facts) -> None:
+    def unfinished(self, key: str) -> Path | None:
+        """Where the pass of that key may keep how far it is."""
+        return self.folder and self.folder / f"{key}{UNFINISHED}"
+
+    def store(self, key: str, graph: Graph, facts: Facts) -> bool:
         """Keep a result, and let the oldest go where all take more than the limit.
 
         Written aside and renamed, so that a crash leaves no half entry; a cache that cannot be
         written (full disk, read-only home) costs time, not the run.
+
+        Returns:
+            Whether it is kept.
         """
         if self.folder is None:
-            return
+            return False
         try:
             make_folder(self.folder)
             with scratch(self.folder, _PARTIAL) as folder:
@@ -120,7 +133,8 @@ class PassCache:
                         rename(folder, self.folder / key)
             self.shrink(self.limit)
         except (OSError, SafetensorError):
-            return  # also where another process stored the same key first
+            pass  # also where another process stored the same key first
+        return (self.folder / key).is_dir()
 
     @property
     def limit(self) -> int:
@@ -137,12 +151,12 @@ class PassCache:
             (self.folder / _LIMIT_FILE).write_text(f"{size}\n", encoding="utf-8")
 
     def entries(self) -> list[Entry]:
-        """Every result that is kept, the one that was used longest ago first."""
+        """All that is kept, what was used longest ago first."""
         found = []
         for path in _listed(self.folder):
             if _KEY.fullmatch(path.name):
                 with suppress(OSError):  # dropped by somebody else meanwhile
-                    found.append(Entry(path, _bytes(path), path.lstat().st_mtime))
+                    found.append(Entry(path, _bytes(path), _used(path)))
         return sorted(found, key=lambda entry: (entry.used, entry.path))
 
     def shrink(self, limit: int) -> list[Entry]:
@@ -184,5 +198,16 @@ def _listed(folder: Path | None) -> list[Path]:
 
 def _bytes(entry: Path) -> int:
     """Of the files in an entry; links count for themselves."""
-    paths = entry.iterdir() if entry.is_dir() and not entry.is_symlink() else (entry,)
-    return sum(path.lstat().st_size for path in paths)
+    paths = entry.rglob("*") if entry.is_dir() and not entry.is_symlink() else (entry,)
+    return sum(path.lstat().st_size for path in paths if path.is_symlink() or not path.is_dir())
+
+
+def _used(entry: Path) -> float:
+    """When it was last stored or read, or written into."""
+    inside: Iterable[Path] = entry.iterdir() if _is_unfinished(entry) else ()
+    times: list[float] = [path.lstat().st_mtime for path in (entry, *inside)]
+    return max(times)
+
+
+def _is_unfinished(path: Path) -> bool:
+    return path.name.endswith(UNFINISHED)

@@ -16,6 +16,7 @@ from compressc.errors import CompresscError
 from compressc.events import Event, Listener, ignore
 from compressc.ir import Graph
 from compressc.pipeline.samples import TransferSet
+from compressc.pipeline.store import Store
 from compressc.plugins import PASSES, Group
 from compressc.spec import Configured
 from compressc.target import Target
@@ -37,6 +38,7 @@ class Context:
         target: where the result will run: back ends, batches, threads, instruction set.
         notes: what `note` collected.
         records: what `record` collected.
+        store: where to keep how far a long work is, so that it goes on after a crash.
         task: what is learned and judged; read it with `compressc.tasks.task_of`.
     """
 
@@ -48,6 +50,7 @@ class Context:
     notes: list[tuple[str, str]] = field(default_factory=list)
     records: dict[str, JsonValue] = field(default_factory=dict)
     target: Target = field(default_factory=Target)
+    store: Store = field(default_factory=Store)
     task: SettledTask | None = None
 
     def note(self, op: str, text: str) -> None:

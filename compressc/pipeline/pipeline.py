@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from compressc.pipeline.ordering import Step, plan, require_floats
 from compressc.pipeline.pass_ import Context, Pass
 from compressc.pipeline.samples import TransferSet
 from compressc.pipeline.seeding import seeded
+from compressc.pipeline.store import SECONDS, Store
 from compressc.pipeline.stored import Facts
 from compressc.target import Target
 
@@ -65,6 +67,7 @@ class Pipeline:
         seed: of every random choice.
         cache: where results are kept.
         tell: told of each pass and of the work inside.
+        checkpoint_every: seconds of work that may be lost in a crash inside a long pass.
         task: what is learned and judged, or None.
         target: where the result will run; its device is where passes train.
     """
@@ -74,6 +77,7 @@ class Pipeline:
     seed: int = 0
     cache: PassCache = field(default_factory=lambda: PassCache(None))
     tell: Listener = ignore
+    checkpoint_every: float = SECONDS
     task: SettledTask | None = None
     target: Target = field(default_factory=Target)
 
@@ -115,44 +119,53 @@ class Pipeline:
         if code.unknown and cache.folder is not None:
             said.append(("", f"not kept in the cache: {code.unknown}"))
             cache = PassCache(None)
-        key = self._key(step.pass_, before, origin, context, made)
-        stored = cache.load(key, lambda text: said.append(("", text)))
+        parts = self._parts(step.pass_, before, origin, context, made)
+        key = PassCache.key(parts)
+        say = lambda text: said.append(("", text))  # noqa: E731
+        stored = cache.load(key, say)
         if stored is not None:
             return _result(step, stored.graph, stored.facts, True, said)
-        graph = before.copy()
-        start = time.perf_counter()
-        self._guarded_run(step.pass_, graph, context)
-        seconds = time.perf_counter() - start
-        give_back()
-        self._check(step.pass_, before, graph)
-        facts = Facts(
-            text=step.pass_.text,
-            seconds=seconds,
-            edits=dict(graph.edits),
-            notes=context.notes,
-            records=context.records,
-            made=made | dict(code.libraries),
-        )
-        cache.store(key, graph, facts)
+        about = {"text": step.pass_.text, "parts": parts}
+        context.store = Store(cache.unfinished(key), about, seconds=self.checkpoint_every, say=say)
+        with closing(context.store):
+            graph, seconds = self._work(step.pass_, before, context)
+            facts = Facts(
+                text=step.pass_.text,
+                seconds=seconds,
+                edits=dict(graph.edits),
+                notes=context.notes,
+                records=context.records,
+                made=made | dict(code.libraries),
+            )
+            if cache.store(key, graph, facts):
+                context.store.clear()
         return _result(step, graph, facts, False, said)
 
-    def _key(
+    def _work(self, pass_: Pass, before: Graph, context: Context) -> tuple[Graph, float]:
+        """What the pass makes of the graph, checked, and the seconds it took."""
+        graph = before.copy()
+        start = time.perf_counter()
+        self._guarded_run(pass_, graph, context)
+        seconds = time.perf_counter() - start
+        give_back()
+        self._check(pass_, before, graph)
+        return graph, seconds
+
+    def _parts(
         self, pass_: Pass, before: Graph, origin: str, context: Context, made: Mapping[str, str]
-    ) -> str:
+    ) -> dict[str, Any]:
         """Everything that the result depends on."""
         target = {name: getattr(context.target, name) for name in sorted(pass_.reads_target)}
-        return PassCache.key(
-            {
-                "graph": graph_hash(before),
-                "teacher": origin,
-                "data": self.data.fingerprint if self.data is not None else None,
-                "task": self.task.cache_key() if self.task is not None else None,
-                "target": target,
-                "seed": self.seed,
-                "conditions": made,
-                "pass": pass_.cache_key(),
-            }
-        )
+        return {
+            "graph": graph_hash(before),
+            "teacher": origin,
+            "data": self.data.fingerprint if self.data is not None else None,
+            "task": self.task.cache_key() if self.task is not None else None,
+            "target": target,
+            "seed": self.seed,
+            "conditions": made,
+            "pass": pass_.cache_key(),
+        }
 
     def _guarded_run(self, pass_: Pass, graph: Graph, context: Context) -> None:
         """Seed everything, keep the caller's generators, and say which pass failed."""

@@ -3,6 +3,7 @@
 from compressc.training.after_cut import reestimate_behind
 from compressc.training.batches import Batches, TensorBatches, batched
 from compressc.training.best import BestState, Score
+from compressc.training.checkpoint import Checkpoints
 from compressc.training.lesson import Lesson, Recipe
 from compressc.training.loop import train
 from compressc.training.optimizer import Group
@@ -15,6 +16,7 @@ __all__ = [
     "LEAST_VARIANCE",
     "Batches",
     "BestState",
+    "Checkpoints",
     "Epoch",
     "Group",
     "Hooks",

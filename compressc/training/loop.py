@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Generic
+from dataclasses import asdict
+from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +14,14 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from compressc.data.order import mixed
 from compressc.errors import CompresscError
+from compressc.training.checkpoint import Checkpoints
 from compressc.training.lesson import Batch, Lesson, Recipe
 from compressc.training.optimizer import Group, adamw, parameters_of
 from compressc.training.place import Place
 from compressc.training.rate import relative_rate
 from compressc.training.result import Epoch, Hooks, Moment, TrainingResult
 from compressc.training.schedule import cosine_with_warmup
-from compressc.training.state import RunState
+from compressc.training.state import RunState, tensors_of
 from compressc.training.statistics import batch_norms, reestimate
 
 #: Setbacks in a row after which a run is given up.
@@ -34,6 +36,7 @@ def train(
     recipe: Recipe,
     *,
     hooks: Sequence[Hooks] = (),
+    checkpoints: Checkpoints | None = None,
 ) -> TrainingResult:
     """Fit a module in place and leave it in its best state, in eval mode.
 
@@ -49,13 +52,17 @@ def train(
         lesson: what to learn.
         recipe: how.
         hooks: told what happens.
+        checkpoints: where the run is kept, and gone on with: what comes of it is the same to the
+            last bit, wherever the process was killed.
 
     Raises:
         CompresscError: CC502 where no state had a finite score, not even the first.
     """
-    run = _Run(module, lesson, recipe, hooks)
+    kept = checkpoints or Checkpoints()
+    run = _Run(module, lesson, recipe, hooks, kept)
     with _generators_kept(run.parameters), _trainable(run.parameters):
         try:
+            kept.load(run.state, run.about)
             while not run.is_over:
                 run.go_on()
         finally:
@@ -75,12 +82,14 @@ class _Run(Generic[Batch]):
         lesson: Lesson[Batch],
         recipe: Recipe,
         hooks: Sequence[Hooks],
+        checkpoints: Checkpoints,
     ) -> None:
         self.module, self.modules = module, {"model": module, **lesson.beside}
         every = tuple(p for part in self.modules.values() for p in part.parameters())
         self.groups = lesson.groups or [Group(every)]
         self.parameters = parameters_of(self.groups)
-        self.lesson, self.recipe, self.hooks = lesson, recipe, hooks
+        self.lesson, self.recipe = lesson, recipe
+        self.hooks, self.checkpoints = hooks, checkpoints
         self.per_epoch = len(lesson.batches)
         given = recipe.learning_rate
         rate = relative_rate(self.parameters) if given is None else given
@@ -91,6 +100,13 @@ class _Run(Generic[Batch]):
     def steps(self) -> int:
         """Of the whole run."""
         return self.recipe.epochs * self.per_epoch
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a run must have in common with this one to be gone on with."""
+        tensors = tensors_of(self.modules)
+        shapes = {name: [str(t.dtype), *t.shape] for name, t in tensors.items()}
+        return {"recipe": asdict(self.recipe), "per_epoch": self.per_epoch, "shapes": shapes}
 
     @property
     def is_over(self) -> bool:
@@ -106,6 +122,8 @@ class _Run(Generic[Batch]):
         elif not (self._rest_of_epoch() and self._validate()):
             self._step_back()
         place.begin(place.epoch + 1)
+        if self.checkpoints.due(at_the_end_of_an_epoch=True):
+            self.checkpoints.save(self.state, self.about)
 
     def _rest_of_epoch(self) -> bool:
         """The batches that are left; False where a loss or gradient was not finite."""
@@ -120,6 +138,8 @@ class _Run(Generic[Batch]):
             moment = self._moment()
             for hook in self.hooks:
                 hook.stepped(moment)
+            if self.checkpoints.due():
+                self.checkpoints.save(self.state, self.about)
         return True
 
     def _set_modes(self) -> None:

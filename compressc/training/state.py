@@ -75,9 +75,10 @@ class RunState:
         self.place = place
 
     def _optimizer_state(self) -> dict[str, Any]:
-        """Flat: `3.exp_avg` for the fourth parameter."""
+        """Flat: `3.exp_avg` for the fourth parameter; in an order of its own."""
         state: dict[int, dict[str, Any]] = self.optimizer.state_dict()["state"]
-        return {f"{i}.{name}": value for i, own in state.items() for name, value in own.items()}
+        flat = {f"{i}.{name}": value for i, own in state.items() for name, value in own.items()}
+        return dict(sorted(flat.items()))
 
     def _restore_optimizer(self, flat: Mapping[str, Any]) -> None:
         groups = self.optimizer.state_dict()["param_groups"]

@@ -27,6 +27,7 @@ from compressc.pipeline import Context, Pass, Samples
 from compressc.plugins import OBJECTIVES, distribution, load
 from compressc.tasks import Response, SettledTask, task_of
 from compressc.training import (
+    Checkpoints,
     Hooks,
     Lesson,
     Moment,
@@ -160,7 +161,11 @@ class Distill(Pass):
         lesson = Lesson(batches, teaching.terms, exam.examine, teaching.seen(), teaching.weights)
         try:
             result = train(
-                teaching.student.module, lesson, recipe, hooks=[Told(ctx, exam.metric.title)]
+                teaching.student.module,
+                lesson,
+                recipe,
+                hooks=[Told(ctx, exam.metric.title)],
+                checkpoints=Checkpoints.of(ctx.store, "training"),
             )
         finally:
             teaching.student.module.to("cpu")

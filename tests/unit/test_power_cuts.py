@@ -16,12 +16,16 @@ import pytest
 import torch
 from torch import nn
 
+from compressc.durable import make_folder
 from compressc.errors import CompresscError
 from compressc.ir import Graph, graph_hash, load_bundle, save_bundle
 from compressc.pipeline import PassCache
 from compressc.pipeline.stored import Facts
 from compressc.report.staging import staged
 from compressc.testing import export_graph
+from compressc.training import Checkpoints
+from compressc.training.place import Place
+from compressc.training.state import RunState
 
 KEY = "0" * 64
 
@@ -123,7 +127,27 @@ def read_output(folder: Path) -> str:
     return found.pop() if len(found) == 1 else "lost"
 
 
+def run_state() -> RunState:
+    net = nn.Linear(2, 2)
+    state = RunState({"net": net}, torch.optim.SGD(net.parameters()), Place(rate=0.5))
+    state.best.offer(1.0, 0)
+    return state
+
+
+def write_checkpoint(folder: Path) -> None:
+    make_folder(folder / "made" / "training")
+    Checkpoints(folder / "made" / "training").save(run_state(), {})
+
+
+def read_checkpoint(folder: Path) -> str:
+    said: list[str] = []
+    if Checkpoints(folder / "made" / "training", say=said.append).load(run_state(), {}):
+        return "new"
+    return "lost" if said else "nothing"
+
+
 CASES = {
+    "checkpoint": (write_checkpoint, read_checkpoint),
     "bundle": (write_bundle, read_bundle),
     "cache": (write_entry, read_entry),
     "output": (write_output, read_output),

@@ -66,6 +66,8 @@ def library(monkeypatch, tmp_path):
         ([], "cache", "default"),
         (["--cache", "c"], "cache", Path("c")),
         (["--cache", "c", "--no-cache"], "cache", None),
+        ([], "checkpoint_every", 60.0),
+        (["--checkpoint-every", "0.5"], "checkpoint_every", 0.5),
         (["--strict"], "gate", Gate(strict=True)),
         (["--max-drop", "0.25"], "gate", Gate(0.25)),
         (["--emit", "onnx, pt2", "--threads", "3"], "target", Target(("onnx", "pt2"), threads=3)),

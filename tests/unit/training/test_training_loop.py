@@ -308,6 +308,18 @@ def test_same_seed_same_bytes_whatever_the_global_generator():
     assert run(1, disturb=0) != run(2, disturb=0)
 
 
+def test_every_step_has_a_dropout_of_its_own():
+    model, lesson = linear_problem()
+    masks = []
+
+    def loss(module, batch):
+        masks.append(tuple(nn.functional.dropout(torch.ones(64), 0.5).tolist()))
+        return error(module, batch)
+
+    train(model, replace(lesson, terms=named(loss)), Recipe(2, 1e-3))
+    assert len(set(masks)) == len(masks) == 8
+
+
 def test_the_global_generator_is_left_alone():
     model, lesson = linear_problem()
     torch.manual_seed(3)

@@ -1,0 +1,142 @@
+"""Where a pass keeps how far it is, so that the same command goes on after the process was killed.
+
+A folder beside the results in the cache, under the key that the result will have: what was begun
+with other data, options, weights or code is never gone on with.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from compressc import durable
+
+#: Behind the key in the name of a folder.
+UNFINISHED = ".unfinished"
+#: What it is of: the text of the pass, and the parts of its key.
+ABOUT = "about.json"
+#: Seconds between two checkpoints where nobody says otherwise.
+SECONDS = 60.0
+#: Parts of a key in words.
+_WORDS = {
+    "graph": "weights or passes before it",
+    "data": "data",
+    "task": "task",
+    "target": "target",
+    "seed": "seed",
+    "conditions": "machine or settings",
+    "class": "pass",
+    "version": "version of the pass",
+    "options": "options",
+    "code": "code",
+    "libraries": "library versions",
+}
+
+
+class Store:
+    """Folders for what a pass wants to find again; nothing is made before it is asked for.
+
+    Args:
+        folder: of this pass and all it depends on; None keeps nothing.
+        about: `text` of the pass, and the `parts` of its key.
+        seconds: how much work may be lost; a pass keeps what it has about as often.
+        say: told what is of interest in this very run, and no part of the result.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        about: Mapping[str, Any] | None = None,
+        *,
+        seconds: float = SECONDS,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.folder, self.about = folder, about or {}
+        self.seconds, self.say = seconds, say
+        self._lock: int | None = None
+
+    def place(self, name: str) -> Path | None:
+        """A folder of that name, with what an earlier process left in it; None to keep nothing."""
+        if self.folder is None:
+            return None
+        try:
+            self._open(self.folder)
+            durable.make_folder(self.folder / name)
+        except BlockingIOError:
+            self.say("no checkpoints: another process is at the same work")
+            self.folder = None
+        except OSError as error:  # as a result that cannot be stored: it costs time, not the run
+            self.say(f"no checkpoints: {error}")
+            self.folder = None
+        return self.folder and self.folder / name
+
+    def clear(self) -> None:
+        """Away with it: the result is stored."""
+        if self.folder is not None and self._lock is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Let another process have it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _open(self, folder: Path) -> None:
+        """Make the folder this process's own.
+
+        Raises:
+            OSError: BlockingIOError where it is another's.
+        """
+        if self._lock is not None:
+            return
+        durable.make_folder(folder)
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (folder / ABOUT).exists():
+                text = json.dumps(self.about, sort_keys=True, default=str)
+                other = _difference(folder, json.loads(text))
+                durable.write_text(folder / ABOUT, text)
+                if other:
+                    self.say(f"begun anew: what was left unfinished is of {other}")
+        except OSError:
+            os.close(lock)
+            raise
+        self._lock = lock
+
+
+def _difference(folder: Path, about: Mapping[str, Any]) -> str:
+    """How the last unfinished run of this pass differs: `other data, options`; empty for none."""
+    ours = _flat(about)
+    with suppress(OSError):
+        near = [path for path in folder.parent.glob(f"*{UNFINISHED}") if path != folder]
+        for path in sorted(near, key=lambda p: p.stat().st_mtime, reverse=True):
+            theirs = _flat(read_about(path))
+            if theirs and theirs.get("class") == ours.get("class"):
+                words = [w for name, w in _WORDS.items() if theirs.get(name) != ours.get(name)]
+                return f"other {', '.join(words)}" if words else "another model"
+    return ""
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What an unfinished folder is of; empty where that cannot be told."""
+    try:
+        found = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _flat(about: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a key, those of its pass among them."""
+    parts = about.get("parts")
+    if not isinstance(parts, dict):
+        return {}
+    own = parts.get("pass")
+    return {**parts, **(own if isinstance(own, dict) else {}), "pass": None}
