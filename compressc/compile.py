@@ -26,8 +26,6 @@ if TYPE_CHECKING:  # imports below are inside the functions: `import compressc` 
 
 #: Samples that a file is proved on, where there is no data.
 _RANDOM_SAMPLES = 8
-#: Samples of a part that are held against the model at once, where not all are in memory.
-_LOOKED_AT = 64
 
 
 @dataclass
@@ -133,6 +131,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     passes: str | Sequence[Pass | str],
     *,
     data: Any = None,
+    workers: int = 0,
     inputs: Sequence[str] = (),
     seed: int = 0,
     trust_pickle: bool = False,
@@ -153,7 +152,9 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     Args:
         model: an nn.Module, an exported program, a Graph, or the path of a file or folder.
         passes: `"prune(ratio=0.5),distill,quant"`, or a list of passes.
-        data: a data set's name, a `.npz` file, `file.py:function`, or a Dataset.
+        data: a data set's name, a file or folder of arrays, `file.py:function`; or arrays, a torch
+            or Hugging Face data set, or parts of these: see `compressc.data.objects`.
+        workers: processes that make samples ahead, where a user's code makes them.
         inputs: example inputs in words, `"x: f32[b,3,32,32]"`, where model and data have none.
         seed: of every random choice; the same seed gives the same bytes.
         trust_pickle: allow a pickled module, which runs code from the file.
@@ -175,8 +176,14 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     """
     from compressc.analysis import symbolize_widths
     from compressc.backend import load_backend
-    from compressc.data import Split, open_dataset
-    from compressc.frontend import cast_inputs, check_inputs, load_model, require_open_batch
+    from compressc.data import open_dataset
+    from compressc.frontend import (
+        example_of,
+        fit_data,
+        load_model,
+        require_open_batch,
+        specs_of,
+    )
     from compressc.measure import require_memory
     from compressc.pipeline import (
         PassCache,
@@ -197,15 +204,15 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     named = load_task(task) if isinstance(task, str) else task
     if named is not None and data is None:
         raise CompresscError("CC105", f"task '{named.name}' needs data", hint="give --data")
-    dataset = None if data is None else open_dataset(data)
-    example = None if dataset is None else dataset.calibration.take(8).inputs
+    dataset = None if data is None else open_dataset(data, workers)
+    example = None if dataset is None else example_of(dataset)
     if gate is not None and dataset is None:
         gate.require_score(None)
     plan(wanted, dataset)  # a list that cannot work is refused before the model is read
     loaded = load_model(
         model,
         example=example,
-        input_spec=inputs,
+        input_spec=inputs or (() if dataset is None else specs_of(dataset)),
         trust_pickle=trust_pickle,
         factory=factory,
         state_key=state_key,
@@ -215,10 +222,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     require_open_batch(loaded)
     require_memory(loaded.graph, target.batches)
     if dataset is not None:
-        dataset = dataset.cast(lambda tensors: cast_inputs(loaded.graph, tensors))
-        for part, source in dataset.parts.items():
-            looked_at = source if isinstance(source, Split) else source.take(_LOOKED_AT)
-            check_inputs(loaded.graph, looked_at.inputs, f"{dataset.name}.{part}")
+        dataset = fit_data(loaded.graph, dataset)
     symbolize_widths(loaded.graph)
     settled = None if dataset is None else settle(loaded.graph, dataset, judged, named)
     if gate is not None:

@@ -27,6 +27,7 @@ CODES: dict[str, str] = {
     # CC3xx: the data
     "CC300": "the data set cannot be read",
     "CC301": "the data set does not fit the model",
+    "CC302": "a sample cannot be read, or is not what it was",
     # CC4xx: the IR
     "CC400": "the graph is not well formed",
     "CC401": "a recorded type is not the derived one",

@@ -18,6 +18,7 @@ from compressc.cli.model_options import (
     ModelArgument,
     StateKeyOption,
     TrustPickleOption,
+    WorkersOption,
 )
 from compressc.cli.progress import progress_bar
 from compressc.errors import CompresscError
@@ -44,6 +45,7 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
         Path, typer.Option("--output", "-o", parser=_folder, help="Folder to write.")
     ] = Path("out"),
     data: DataOption = None,
+    workers: WorkersOption = 0,
     inputs: InputsOption = None,
     emit: Annotated[str, typer.Option(help="Formats to write.")] = "pt2,onnx,openvino",
     batches: Annotated[
@@ -119,6 +121,7 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
                 model,
                 passes,
                 data=data,
+                workers=workers,
                 inputs=inputs or (),
                 seed=seed,
                 trust_pickle=trust_pickle,

@@ -73,7 +73,10 @@ def inspect(  # noqa: PLR0913  (each is an option of the command line)
         dtype=dtype,
     )
     if asked is not None:
-        show_coverage(loaded.graph, asked, dataset, request)
+        from compressc.frontend import fit_data
+
+        fitted = None if dataset is None else fit_data(loaded.graph, dataset)
+        show_coverage(loaded.graph, asked, fitted, request)
         return
     sizes = open_sizes_of([loaded.graph], batch, size)
     show_overview(loaded, sizes, text=text, every=everything, as_json=as_json)

@@ -15,7 +15,16 @@ ModelArgument = Annotated[
     str, typer.Argument(help="Model file or folder; its format is told by content.")
 ]
 DataOption = Annotated[
-    str | None, typer.Option("--data", help="A data set's name, file.npz, or file.py:function.")
+    str | None,
+    typer.Option(
+        "--data", help="A data set's name, a file or folder of arrays, or file.py:function."
+    ),
+]
+WorkersOption = Annotated[
+    int,
+    typer.Option(
+        "--workers", min=0, max=256, help="Processes that make samples ahead, for data from code."
+    ),
 ]
 InputsOption = Annotated[
     list[str] | None,
@@ -64,13 +73,13 @@ def load_from_options(  # noqa: PLR0913  (each is an option of the command line)
         CompresscError: CC2xx for the model.
     """
     from compressc.analysis import symbolize_widths
-    from compressc.frontend import load_model
+    from compressc.frontend import example_of, load_model, specs_of
 
-    example = None if dataset is None else dataset.calibration.take(8).inputs
+    example = None if dataset is None else example_of(dataset)
     loaded = load_model(
         model,
         example=example,
-        input_spec=inputs or (),
+        input_spec=inputs or (() if dataset is None else specs_of(dataset)),
         trust_pickle=trust_pickle,
         factory=factory,
         state_key=state_key,

@@ -35,12 +35,15 @@ def opt(  # noqa: PLR0913  (each is an option of the command line)
 
     Each is verified as in a compilation. Notes go to standard error.
     """
+    from compressc.frontend import fit_data
     from compressc.pipeline import Pipeline, parse_passes, plan
 
     asked = parse_passes(passes)
     dataset = open_optional(data)
     plan(asked, dataset)  # a list that cannot work is refused before the graph is read
-    results = Pipeline(asked, dataset, seed).run(read_graph(graph, weights, seed))
+    given = read_graph(graph, weights, seed)
+    fitted = None if dataset is None else fit_data(given, dataset)
+    results = Pipeline(asked, fitted, seed).run(given)
     for result in results:
         _say(result)
     _write(results[-1].graph, output)

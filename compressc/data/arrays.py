@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from compressc.errors import CompresscError
 
@@ -61,6 +62,11 @@ def model_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.kind == "u" and dtype.itemsize > 1:
         return np.dtype(np.int64)
     return dtype.newbyteorder("=")
+
+
+def as_targets(value: object, where: str) -> Any:
+    """`to_labels` of a tensor or array, or of each in a tree of tuples, lists and dicts."""
+    return pytree.tree_map(lambda leaf: to_labels(leaf, where), value)
 
 
 def to_labels(value: object, where: str) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from compressc.data.arrays import bad
 from compressc.errors import CompresscError
@@ -38,17 +41,26 @@ def check_labels(labels: Tensor, samples: int, where: str) -> None:
         raise _unequal(f"{count} labels for {samples} samples", where)
 
 
+def check_targets(labels: Any, samples: int, where: str) -> None:
+    """There is a label for each sample in every tensor of a tree."""
+    for leaf in pytree.tree_leaves(labels):
+        check_labels(leaf, samples, where)
+
+
 def _unequal(got: str, where: str) -> CompresscError:
     wanted = "inputs and labels have the same number of samples"
     return bad(wanted, got, where, "the first dimension of every array counts the samples")
 
 
-def check_values(inputs: tuple[Tensor, ...], labels: Tensor | None, where: str) -> None:
+def check_values(inputs: tuple[Tensor, ...], labels: Any, where: str) -> None:
     """Inputs are finite, or a mask with -inf; labels are class indices, or finite targets."""
     for index, x in enumerate(inputs):
         _check_finite(x, "inputs", f"{where}, input {index}")
-    if labels is None:
-        return
+    for leaf in [] if labels is None else pytree.tree_leaves(labels):
+        _check_label_values(leaf, where)
+
+
+def _check_label_values(labels: Tensor, where: str) -> None:
     if labels.is_floating_point():
         _check_finite(labels, "labels", where)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from compressc.data.checks import check_alike, check_values
 from compressc.data.source import Source
 from compressc.data.split import Split
+from compressc.errors import CompresscError
 
 #: The parts that every data set has; `validation` is there where the data bring one.
 PARTS = ("train", "calibration", "test")
@@ -60,6 +61,31 @@ class Dataset:
             source.identify(part, digest)
         return digest.hexdigest()
 
+    def ordered(self, inputs: Sequence[str]) -> Dataset:
+        """The same samples with their inputs in the order of a model's, where they have names.
+
+        One input is the model's one, whatever it is called.
+
+        Args:
+            inputs: the names of the model's inputs.
+
+        Raises:
+            CompresscError: CC301 where the names are not the model's.
+        """
+        names = self.train.names
+        if names is None or len(names) == len(inputs) == 1:
+            return self
+        if set(names) != set(inputs):
+            raise CompresscError(
+                "CC301",
+                f"the inputs of the data are called as the model's: {', '.join(inputs)}",
+                got=", ".join(names),
+                where=self.name,
+                hint=_renaming(names, inputs),
+            )
+        places = [names.index(name) for name in inputs]
+        return self.cast(lambda tensors: tuple(tensors[place] for place in places))
+
     def cast(self, change: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]) -> Dataset:
         """The same samples with inputs in other dtypes; itself where nothing changes."""
         changed: dict[int, Source] = {}
@@ -70,6 +96,22 @@ class Dataset:
         return self if same else Dataset(self.name, **parts)
 
     @property
+    def hashed_whole(self) -> bool:
+        """Whether the fingerprint is of all of the content; else of sizes, times and samples."""
+        return all(source.hashed_whole for source in self.parts.values())
+
+    @property
     def has_labels(self) -> bool:
         """Whether both `train` and `test` carry labels."""
         return self.train.has_labels and self.test.has_labels
+
+
+def _renaming(names: Sequence[str], inputs: Sequence[str]) -> str:
+    """What to do about names that are not the model's."""
+    spare = [name for name in names if name not in inputs]
+    missing = [name for name in inputs if name not in names]
+    if not missing:
+        return f"leave {', '.join(spare)} out of the data"
+    if not spare:
+        return f"give {', '.join(missing)} as well"
+    return f"rename {', '.join(spare)}; {', '.join(missing)} is missing"

@@ -1,9 +1,7 @@
-"""Data from a `.npz` file, read without pickle."""
+"""Data from files, read without pickle: small ones into memory, large ones row by row."""
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,26 +10,26 @@ import torch
 from torch import Tensor
 
 from compressc.data.arrays import bad, to_labels
-from compressc.data.checks import check_labels, check_samples
+from compressc.data.columns import Columns
 from compressc.data.dataset import Dataset
-from compressc.data.npz import Archive, Member, available_memory, open_archive
+from compressc.data.keys import PartKeys, parts_of
+from compressc.data.mapped import npy_files, safetensors_file, stored_members
+from compressc.data.npz import Archive, available_memory, open_archive
+from compressc.data.rows import Column, head, size_of
+from compressc.data.source import Source
 from compressc.data.split import Split
-from compressc.data.splitting import assemble, divide
+from compressc.data.splitting import assemble, assemble_parts, divide, share_of
 
-TEST_SHARE = 0.2
-KEYS = "x (or x0, x1, ...) and y, or x_train, y_train, x_test, y_test"
-
-_INPUT = re.compile(r"x(\d*)(_train|_test)?")
-_LABEL = re.compile(r"y(_train|_test)?")
+#: Bytes of arrays that are kept in memory; of larger ones, rows are read from the file.
+IN_MEMORY = 1 << 26
 
 
 def read_npz(path: Path, seed: int = 0) -> Dataset:
-    """Read a data set from a `.npz` file.
+    """Read a data set from a `.npz` file; its keys are explained in `compressc.data.keys`.
 
-    Keys: `x` `[n, ...]`, or `x0`, `x1`, ... for a model of several inputs, and `y` `[n, ...]` where
-    there are labels. These are divided 80 : 20 into train and test, each class in proportion. With
-    `x_train`, `y_train`, `x_test`, `y_test` (`x0_train`, ...) the division is the file's own.
-    Calibration is up to 256 samples of train. float64 becomes float32.
+    An undivided set is divided 80 : 20 into train and test, each class in proportion. Calibration
+    is up to 256 samples of train. float64 becomes float32. Arrays of more than 64 MB stay in the
+    file, unless they are packed.
 
     Args:
         path: the file.
@@ -42,70 +40,93 @@ def read_npz(path: Path, seed: int = 0) -> Dataset:
             that mean nothing here, or where its arrays do not fit together.
     """
     with open_archive(path) as archive:
-        _check_keys(archive.members, path)
-        name, explicit = (
-            path.name,
-            any(key.endswith(("_train", "_test")) for key in archive.members),
-        )
-        parts = [
-            _Part.of(archive, part, path) for part in (("_train", "_test") if explicit else ("",))
-        ]
+        parts = parts_of(archive.members, str(path))
+        heads = {key: member.head for key, member in archive.members.items()}
+        for keys in parts.values():
+            keys.check(heads, str(path))
+        total = sum(member.bytes_in_memory for member in archive.members.values())
+        columns = stored_members(path, archive) if total > IN_MEMORY else None
+        if columns is not None:
+            return from_columns(columns, path.name, str(path), seed)
         _check_memory(archive, path)
-        if explicit:
-            train, test = (part.whole(archive) for part in parts)
-        else:
-            train, test = parts[0].divided(archive, seed)
-    return assemble(name, train, test, seed)
+        if "" in parts:
+            whole = _Part(parts[""], len(heads[parts[""].inputs[0]]), str(path))
+            return assemble(path.name, *whole.divided(archive, seed), seed)
+        found = {part: _Part(keys, 0, str(path)).whole(archive) for part, keys in parts.items()}
+        return assemble_parts(path.name, found, seed)
+
+
+def read_npy(paths: list[Path], name: str, seed: int = 0) -> Dataset:
+    """A data set of `.npy` files, each of which is the array of the key that it is called by.
+
+    Raises:
+        CompresscError: CC300 as for `read_npz`.
+    """
+    return from_columns(npy_files(paths), name, ", ".join(map(str, paths)), seed)
+
+
+def read_safetensors(path: Path, seed: int = 0) -> Dataset:
+    """A data set of a `.safetensors` file.
+
+    Raises:
+        CompresscError: CC300 as for `read_npz`.
+    """
+    return from_columns(safetensors_file(path), path.name, str(path), seed)
+
+
+def from_columns(columns: Mapping[str, Column], name: str, where: str, seed: int = 0) -> Dataset:
+    """A data set of arrays by their keys: small ones in memory, large ones where they are.
+
+    Raises:
+        CompresscError: CC300 for keys that mean nothing, or arrays that do not fit together.
+    """
+    parts = parts_of(columns, where)
+    heads = {key: head(column) for key, column in columns.items()}
+    for keys in parts.values():
+        keys.check(heads, where)
+    small = sum(map(size_of, columns.values())) <= IN_MEMORY
+    sources: dict[str, Source] = {}
+    for part, keys in parts.items():
+        labels = None if keys.labels is None else columns[keys.labels]
+        inputs = tuple(columns[key] for key in keys.inputs)
+        source = Columns(inputs, labels, f"{where}, {' and '.join(keys.inputs)}", keys.names)
+        sources[part] = source.loaded() if small else source
+    return assemble_parts(name, sources, seed)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """The keys of one part of a file, whose headers fit together."""
+    """One part of an archive that is read into memory."""
 
-    inputs: list[str]
-    labels: str | None
+    keys: PartKeys
     samples: int
     where: str
 
-    @staticmethod
-    def of(archive: Archive, part: str, path: Path) -> _Part:
-        """Find the keys, and see that their headers fit together: no bytes are read before."""
-        keys = _input_keys(archive.members, part, path)
-        heads = tuple(archive.members[key].head for key in keys)
-        check_samples(heads, f"{path}, {' and '.join(keys)}")
-        label = f"y{part}" if f"y{part}" in archive.members else None
-        if label is not None:
-            check_labels(archive.members[label].head, len(heads[0]), f"{path}, {label}")
-        return _Part(keys, label, len(heads[0]), str(path))
-
     def whole(self, archive: Archive) -> Split:
         """All samples, in the order of the file."""
-        inputs = tuple(torch.from_numpy(archive.read(key)) for key in self.inputs)
-        return Split(inputs, self._labels(archive))
+        inputs = tuple(torch.from_numpy(archive.read(key)) for key in self.keys.inputs)
+        return Split(inputs, self._labels(archive), self.keys.names)
 
     def divided(self, archive: Archive, seed: int) -> tuple[Split, Split]:
         """A train and a test part, each class in proportion; each sample is in memory once."""
-        if self.samples < 2:
-            hint = "give more, or x_train and x_test"
-            raise bad("a file to be divided holds two samples or more", "1", self.where, hint)
         labels = self._labels(archive)
-        count = max(1, round(self.samples * TEST_SHARE))
-        chosen, rest = divide(labels, self.samples, count, seed)
+        chosen, rest = divide(labels, self.samples, share_of(self.samples, self.where), seed)
         positions = (rest.numpy(), chosen.numpy())
-        arrays = [archive.divide(key, positions) for key in self.inputs]
+        arrays = [archive.divide(key, positions) for key in self.keys.inputs]
         train, test = (
             Split(
                 tuple(torch.from_numpy(array[index]) for array in arrays),
                 None if labels is None else labels[part],
+                self.keys.names,
             )
             for index, part in enumerate((rest, chosen))
         )
         return train, test
 
     def _labels(self, archive: Archive) -> Tensor | None:
-        if self.labels is None:
+        if self.keys.labels is None:
             return None
-        return to_labels(archive.read(self.labels), f"{self.where}, {self.labels}")
+        return to_labels(archive.read(self.keys.labels), f"{self.where}, {self.keys.labels}")
 
 
 def _check_memory(archive: Archive, path: Path) -> None:
@@ -114,36 +135,5 @@ def _check_memory(archive: Archive, path: Path) -> None:
     free = available_memory()
     if free is not None and wanted > free:
         got = f"{wanted / 1e9:.1f} GB, where {free / 1e9:.1f} GB are free"
-        raise bad("the arrays fit in memory", got, str(path), "give fewer samples")
-
-
-def _check_keys(arrays: Mapping[str, Member], path: Path) -> None:
-    unknown = [key for key in arrays if not (_INPUT.fullmatch(key) or _LABEL.fullmatch(key))]
-    if unknown:
-        # an unread `label` would silently turn a labelled set into one without
-        wanted = f"the keys of a .npz data file are {KEYS}"
-        known = ["x", "y", "x_train", "x_test", "y_train", "y_test"]
-        near = difflib.get_close_matches(unknown[0].strip().lower(), known, 1)
-        hint = f"rename it to {near[0]!r} or leave it out" if near else "rename it or leave it out"
-        raise bad(wanted, f"key {unknown[0]!r}", str(path), hint)
-    plain = [key for key in arrays if not key.endswith(("_train", "_test"))]
-    if plain and len(plain) < len(arrays):
-        raise bad(
-            "a .npz data file holds one undivided set, or a train and a test part",
-            ", ".join(sorted(arrays)),
-            str(path),
-            f"the keys are {KEYS}",
-        )
-
-
-def _input_keys(arrays: Mapping[str, Member], part: str, path: Path) -> list[str]:
-    names = [m[1] for key in arrays if (m := _INPUT.fullmatch(key)) and (m[2] or "") == part]
-    wanted = [""] if names == [""] else [str(i) for i in range(len(names))]
-    if names and sorted(names) == sorted(wanted):
-        return [f"x{name}{part}" for name in wanted]
-    raise bad(
-        f"a .npz data file has the key x{part}, or x0{part}, x1{part}, ... without a gap",
-        f"keys {', '.join(sorted(arrays)) or 'none'}",
-        str(path),
-        f"the keys are {KEYS}",
-    )
+        hint = "numpy.savez, without compression, writes what can be read row by row"
+        raise bad("the arrays fit in memory", got, str(path), hint)

@@ -6,45 +6,69 @@ from pathlib import Path
 
 from compressc.data.arrays import bad
 from compressc.data.dataset import Dataset
-from compressc.data.files import read_npz
+from compressc.data.files import read_npy, read_npz, read_safetensors
+from compressc.data.hugging_face import is_saved, load_saved
 from compressc.data.objects import as_dataset
 from compressc.data.python_file import call_function
 from compressc.errors import CompresscError
 from compressc.plugins import DATASETS, load, origin
 from compressc.strangers import reading
 
-FORMS = "a name, file.npz or file.py:function"
+FORMS = "a name, file.npz, x.npy,y.npy, file.safetensors, a folder or file.py:function"
 
 
-def open_dataset(spec: str | Path | Dataset | object) -> Dataset:
+def open_dataset(spec: str | Path | Dataset | object, workers: int = 0) -> Dataset:
     """Open a data set.
 
     Args:
-        spec: the name of an entry point of group `compressc.datasets`, a `.npz` file,
-            `file.py:function` (which runs that code), a `Dataset`, or any object that `as_dataset`
-            takes.
+        spec: the name of an entry point of group `compressc.datasets`, a `.npz` or
+            `.safetensors` file, `.npy` files with commas between them, a folder of `.npy` files or
+            one that `datasets` saved, `file.py:function` (which runs that code), a `Dataset`, or
+            any object that `as_dataset` takes.
+        workers: processes that make samples ahead, where a user's code makes them.
 
     Raises:
         CompresscError: CC107 where no data set has that name, CC106 where a plugin is broken, CC300
             where the data cannot be read.
     """
     if not isinstance(spec, str | Path):
-        return as_dataset(spec, type(spec).__name__)
+        return as_dataset(spec, type(spec).__name__, workers)
     text = str(spec)
     path, colon, function = text.rpartition(":")
     if path.endswith(".py") and function:
-        return call_function(Path(path), function)
-    if text.endswith(".npz"):
-        return read_npz(Path(text))
+        return call_function(Path(path), function, workers)
+    found = _file(text)
+    if found is not None:
+        return found
     if text.removesuffix(":").endswith(".py"):
         hint = f"write {text.removesuffix(':')}:function"
         raise bad("a Python file is given with the function to call", text, "", hint)
     if isinstance(spec, Path) or "/" in text or "\\" in text or "." in text or colon:
         raise bad(f"data is {FORMS}", repr(text), "", "save arrays x and y with numpy.savez")
-    return _installed(text)
+    return _installed(text, workers)
 
 
-def _installed(name: str) -> Dataset:
+def _file(text: str) -> Dataset | None:
+    """What the file or folder of that name holds; None where it has not the form of one."""
+    if text.endswith(".npz"):
+        return read_npz(Path(text))
+    if text.endswith(".safetensors"):
+        return read_safetensors(Path(text))
+    if text.endswith(".npy"):
+        return read_npy([Path(part.strip()) for part in text.split(",")], text)
+    folder = Path(text)
+    if not ("/" in text or "\\" in text) or not folder.is_dir():
+        return None
+    if is_saved(folder):
+        return as_dataset(load_saved(folder), folder.name)
+    files = sorted(folder.glob("*.npy"))
+    if not files:
+        hint = "numpy.save(folder / 'x.npy', x), and y.npy where there are labels"
+        raise bad("a folder of data holds .npy files", "none", text, hint)
+    return read_npy(files, folder.name)
+
+
+def _installed(name: str, workers: int) -> Dataset:
     try:
         make = load(DATASETS, name)
     except CompresscError as error:
@@ -56,7 +80,7 @@ def _installed(name: str) -> Dataset:
     with reading("CC106", wanted, where, "reinstall or report it to its authors"):
         made = make()
     try:
-        return as_dataset(made, name)
+        return as_dataset(made, name, workers)
     except CompresscError as error:
         raise CompresscError(
             "CC106", error.wanted, got=error.got, where=where, hint=error.hint

@@ -17,7 +17,7 @@ from compressc.errors import CompresscError, first_line
 from compressc.strangers import regular_file
 
 
-def call_function(path: Path, function: str) -> Dataset:
+def call_function(path: Path, function: str, workers: int = 0) -> Dataset:
     """Import the file, which the user named: trusted code; call its function without arguments.
 
     While it runs, the file's folder is importable, as it is for `python file.py`.
@@ -33,7 +33,7 @@ def call_function(path: Path, function: str) -> Dataset:
             entry = getattr(module, function, None)
             if not callable(entry):
                 raise _no_function(path, function, module)
-            return as_dataset(entry(), f"{path.name}:{function}")
+            return as_dataset(entry(), f"{path.name}:{function}", workers)
         except (CompresscError, KeyboardInterrupt):
             raise
         # SystemExit too: a script that ends itself must not end the compiler without a word

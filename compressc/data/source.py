@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -33,6 +35,11 @@ class Source(ABC):
     def __len__(self) -> int: ...
 
     @property
+    def hashed_whole(self) -> bool:
+        """Whether `identify` reads all of the content, and not some samples of it."""
+        return True
+
+    @property
     @abstractmethod
     def has_labels(self) -> bool:
         """Whether a batch has labels."""
@@ -41,6 +48,11 @@ class Source(ABC):
     def has_views(self) -> bool:
         """Whether a sample differs from view to view."""
         return False
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Of the inputs, where they go by name and not by their order."""
+        return None
 
     @abstractmethod
     def select(self, positions: Tensor, view: View | None = None) -> Split:
@@ -53,6 +65,13 @@ class Source(ABC):
     def all_labels(self) -> Tensor | None:
         """Labels `[n, ...]` of all samples where they are one tensor that costs little, or None."""
         return None
+
+    @cached_property
+    def identity(self) -> str:
+        """sha256 (hex) of what `identify` feeds."""
+        digest = hashlib.sha256()
+        self.identify("", digest)
+        return digest.hexdigest()
 
     @abstractmethod
     def identify(self, part: str, digest: Digest) -> None:
@@ -104,6 +123,11 @@ class _Other(Source):
     def __init__(self, whole: Source) -> None:
         self.whole = whole
 
+    @property
+    def hashed_whole(self) -> bool:
+        """Whether `identify` reads all of the content, and not some samples of it."""
+        return self.whole.hashed_whole
+
     def __len__(self) -> int:
         return len(self.whole)
 
@@ -116,6 +140,11 @@ class _Other(Source):
     def has_views(self) -> bool:
         """Whether a sample differs from view to view."""
         return self.whole.has_views
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Of the inputs, where they go by name and not by their order."""
+        return self.whole.names
 
     def all_labels(self) -> Tensor | None:
         """Labels of all samples."""
@@ -172,7 +201,7 @@ class Subset(_Other):
 
     def identify(self, part: str, digest: Digest) -> None:
         """What the whole is, and which of it this is."""
-        self.whole.identify(part, digest)
+        digest.update(f"{part}:{self.whole.identity}:".encode())
         digest.update(self.positions.numpy().data)
 
     def select(self, positions: Tensor, view: View | None = None) -> Split:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from compressc.data.arrays import to_labels
-from compressc.data.checks import check_labels, check_samples
+from compressc.data.arrays import as_targets
+from compressc.data.checks import check_samples, check_targets
 from compressc.data.source import Change, Digest, Inputs, Source, in_order
 from compressc.pipeline import View
 
@@ -23,7 +23,9 @@ class Split(Source):
     Args:
         inputs: one tensor `[n, ...]` for each input of the model.
         labels: class indices `[n, ...]` of any integer dtype (kept as int64), where `-100` marks a
-            position that has no label; targets of any float dtype (kept as float32); or None.
+            position that has no label; targets of any float dtype (kept as float32); a tree of such
+            tensors (tuples, lists, dicts), for tasks that know what to make of it; or None.
+        names: of the inputs, where they go by name.
 
     Raises:
         CompresscError: CC300 where the tensors do not fit together.
@@ -31,12 +33,13 @@ class Split(Source):
 
     inputs: tuple[Tensor, ...]
     labels: Any = None
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         check_samples(self.inputs, "Split")
         if self.labels is not None:
-            labels = to_labels(self.labels, "the labels of a Split")
-            check_labels(labels, len(self), "Split")
+            labels = as_targets(self.labels, "the labels of a Split")
+            check_targets(labels, len(self), "Split")
             object.__setattr__(self, "labels", labels)
 
     def with_inputs(self, inputs: Inputs) -> Split:
@@ -44,15 +47,24 @@ class Split(Source):
         return Split.of(inputs, self.labels)
 
     @classmethod
-    def of(cls, inputs: tuple[Tensor, ...], labels: Any) -> Split:
+    def of(
+        cls, inputs: tuple[Tensor, ...], labels: Any, names: tuple[str, ...] | None = None
+    ) -> Split:
         """Rows of what was checked: they are not looked at once more."""
         made = object.__new__(cls)
         object.__setattr__(made, "inputs", inputs)
         object.__setattr__(made, "labels", labels)
+        object.__setattr__(made, "names", names)
         return made
 
     def __len__(self) -> int:
         return int(self.inputs[0].shape[0])
+
+    @property
+    def nbytes(self) -> int:
+        """Of all tensors."""
+        labels = [] if self.labels is None else pytree.tree_leaves(self.labels)
+        return sum(tensor.nbytes for tensor in (*self.inputs, *labels))
 
     @property
     def has_labels(self) -> bool:
@@ -74,7 +86,7 @@ class Split(Source):
         """The same samples with inputs in other dtypes; itself where nothing changes."""
         inputs = change(self.inputs)
         same = all(new is old for new, old in zip(inputs, self.inputs, strict=True))
-        return self if same else Split(inputs, self.labels)
+        return self if same else Split(inputs, self.labels, self.names)
 
     def take(self, n: int) -> Split:
         """The first `n` samples, or all where there are fewer (views, no copy)."""
@@ -99,4 +111,4 @@ class Split(Source):
             return tensor[index if isinstance(index, slice) else index.to(tensor.device)]
 
         labels = None if self.labels is None else pytree.tree_map(pick, self.labels)
-        return Split.of(tuple(map(pick, self.inputs)), labels)
+        return Split.of(tuple(map(pick, self.inputs)), labels, self.names)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from compressc.data.arrays import bad
 from compressc.data.dataset import Dataset
 from compressc.data.source import Source
+from compressc.data.split import Split
 
+#: Share of an undivided set that is its test part.
+TEST_SHARE = 0.2
+#: Bytes of a part that may be a copy of samples in memory.
+COPIED = 1 << 26
 #: Samples set apart for calibration where the data set names none.
 CALIBRATION = 256
 
@@ -49,11 +56,45 @@ def _in_proportion(labels: np.ndarray[Any, Any], count: int) -> np.ndarray[Any, 
     return chosen
 
 
-def assemble(name: str, train: Source, test: Source, seed: int) -> Dataset:
-    """A data set whose calibration part is up to 256 samples of `train`, each class in proportion.
+def assemble(
+    name: str, train: Source, test: Source, seed: int, others: Mapping[str, Source] | None = None
+) -> Dataset:
+    """A data set of parts.
 
+    Calibration, where `others` has none, is up to 256 samples of `train`, each class in proportion.
     It is drawn from `train` and stays in it: calibration sees no sample that training may not.
     """
-    count = min(CALIBRATION, len(train))
-    chosen, _ = divide(train.all_labels(), len(train), count, seed)
-    return Dataset(name, train, train.select(chosen), test)
+    others = dict(others or {})
+    if "calibration" not in others:
+        count = min(CALIBRATION, len(train))
+        chosen, _ = divide(train.all_labels(), len(train), count, seed)
+        others["calibration"] = _part(train, chosen)
+    return Dataset(name, train, test=test, **others)
+
+
+def assemble_parts(name: str, parts: Mapping[str, Source], seed: int) -> Dataset:
+    """A data set of its parts by name; an undivided one, called `""`, is divided 80 : 20."""
+    found = dict(parts)
+    whole = found.pop("", None)
+    if whole is not None:
+        chosen, rest = divide(whole.all_labels(), len(whole), share_of(len(whole), name), seed)
+        found |= {"train": _part(whole, rest), "test": _part(whole, chosen)}
+    return assemble(name, found.pop("train"), found.pop("test"), seed, found)
+
+
+def _part(whole: Source, positions: Tensor) -> Source:
+    """Of little data a copy, which is quicker to read; of more, positions alone."""
+    small = isinstance(whole, Split) and whole.nbytes * len(positions) <= COPIED * len(whole)
+    return whole.select(positions) if small else whole.subset(positions)
+
+
+def share_of(total: int, where: str) -> int:
+    """How many samples of an undivided set are its test part.
+
+    Raises:
+        CompresscError: CC300 where there is but one.
+    """
+    if total < 2:
+        hint = "give more, or x_train and x_test"
+        raise bad("data to be divided hold two samples or more", str(total), where, hint)
+    return max(1, round(total * TEST_SHARE))

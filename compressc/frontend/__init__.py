@@ -1,6 +1,7 @@
 """Whatever a user has becomes a raised graph: see `load_model`."""
 
 from compressc.frontend.export import export_module
+from compressc.frontend.fitting import example_of, fit_data, specs_of
 from compressc.frontend.importer import import_program
 from compressc.frontend.inputs.specs import check_inputs
 from compressc.frontend.load import Loaded, load_model, require_open_batch
@@ -10,8 +11,11 @@ __all__ = [
     "Loaded",
     "cast_inputs",
     "check_inputs",
+    "example_of",
     "export_module",
+    "fit_data",
     "import_program",
     "load_model",
     "require_open_batch",
+    "specs_of",
 ]

@@ -64,6 +64,7 @@ def export_module(
         check_names(module, list(arguments.kwargs))
     else:
         arguments = arguments.filled(rebatched(arguments.tensors))
+        check_names(module, list(arguments.kwargs), where="the data or the example")
     # One object per input: torch takes two inputs that are the same object for one. And a copy: a
     # model may write into its inputs.
     arguments = arguments.filled([tensor.detach().clone() for tensor in arguments.tensors])
@@ -113,7 +114,7 @@ def try_out(module: nn.Module, arguments: Arguments) -> None:
             "CC204",
             "the model must accept its inputs",
             got=f"{first_line(error)} for {', '.join(map(_shape_text, arguments.leaves))}",
-            hint="check the data set, or give --input",
+            hint="check the data set (the last item of a tuple is the labels), or give --input",
         ) from error
 
 

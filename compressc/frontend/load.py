@@ -376,11 +376,19 @@ def _call_of(request: _Request, source: str) -> Arguments:
     """
     if request.specs:
         example = request.example
-        tensors = make_example(request.specs) if example is None else arguments_of(example).tensors
+        tensors = make_example(request.specs) if example is None else _in_order(example, request)
         return place_inputs(request.specs, tensors)
     if request.example is None:
         raise _no_inputs(source)
     return arguments_of(request.example)
+
+
+def _in_order(example: Example, request: _Request) -> tuple[torch.Tensor, ...]:
+    """The tensors of an example as the descriptions have them: by name, where it has all names."""
+    names = [spec.name for spec in request.specs if isinstance(spec, InputSpec)]
+    if isinstance(example, Mapping) and set(names) == set(example):
+        return tensors_of([example[name] for name in names])
+    return arguments_of(example).tensors
 
 
 def _no_inputs(source: str) -> CompresscError:

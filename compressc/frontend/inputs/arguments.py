@@ -169,13 +169,16 @@ def check_leaves(arguments: Arguments) -> None:
         raise CompresscError("CC204", "a model is traced with at least one tensor", got="none")
 
 
-def check_names(module: nn.Module, names: Sequence[str], *, listed: bool = False) -> None:
+def check_names(
+    module: nn.Module, names: Sequence[str], *, listed: bool = False, where: str = "--input"
+) -> None:
     """See that `forward` has keyword arguments of these names.
 
     Args:
         module: its `forward` is looked at.
         names: of the inputs.
         listed: refuse names that only `**kwargs` would take, which may ignore them.
+        where: who gave the names.
 
     Raises:
         CompresscError: CC204 for a name it does not have.
@@ -188,7 +191,7 @@ def check_names(module: nn.Module, names: Sequence[str], *, listed: bool = False
             "CC204",
             f"the inputs of {type(module).__name__} are called {', '.join(parameters) or '(none)'}",
             got=", ".join(unknown),
-            where="--input",
+            where=where,
             hint="parts of a dict or tuple are written `batch.ids` or `pair.0`; in Python, "
             "example=(batch,) passes a dict as the first argument",
         )

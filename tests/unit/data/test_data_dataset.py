@@ -178,10 +178,11 @@ def t(x: np.ndarray) -> torch.Tensor:
 
 def test_as_dataset_says_what_is_missing_and_where():
     s = split()
-    assert "without calibration" in error_of(as_dataset, SimpleNamespace(train=s, test=s), "m").got
+    missing = error_of(as_dataset, SimpleNamespace(train=s, calibration=s), "m")
+    assert missing.got == "SimpleNamespace with train, calibration"
     obj = SimpleNamespace(train=s, calibration=s, test=(1, 2, 3))
     error = error_of(as_dataset, obj, "m")
-    assert (error.got, error.where) == ("tuple of 3", "m.test")
+    assert (error.got, error.where) == ("int", "m.test, input 0")
     obj.test = (np.zeros((4, 2), np.float32), np.zeros(3, int))
     assert error_of(as_dataset, obj, "m").where == "m.test"
     obj.test = (np.array(["a", "b"]), None)

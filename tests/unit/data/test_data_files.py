@@ -85,9 +85,9 @@ def test_dtypes_become_what_models_take(tmp_path, dtype, wanted):
     ("arrays", "got", "hint"),
     [
         ({"y": Y}, "keys y", "x_train"),
-        ({"data": X}, "key 'data'", "leave it out"),
-        ({"x": X, "label": Y}, "key 'label'", "leave it out"),
-        ({"X": X}, "key 'X'", ""),
+        ({"x": X, "lable": Y}, "key 'lable'", "leave it out"),
+        ({"x": X, "y": Y, "label": Y}, "y and label", ""),
+        ({"X": X}, "key 'X'", "'x'"),
         ({"x": X, "y": Y[:99]}, "99 labels for 100", ""),
         ({"x0": X, "x1": X[:7]}, "100 and 7 samples", ""),
         ({"x0": X, "x2": X}, "keys x0, x2", ""),

@@ -87,7 +87,7 @@ def test_broken_plugins_are_named(installed):
     for name, got in (
         ("a", "ModuleNotFoundError"),
         ("b", "KeyError"),
-        ("c", "int without"),
+        ("c", "int"),
         ("d", "AttributeError"),
     ):
         error = error_of(name)
@@ -107,7 +107,7 @@ def test_objects_are_taken_as_they_are():
     s = Split((torch.zeros(2, 2),))
     data = open_dataset(SimpleNamespace(train=s, calibration=s, test=s))
     assert open_dataset(data) is data
-    assert "int without train" in error_of(3).got
+    assert error_of(3).got == "int"
 
 
 def test_function_of_a_file(script):
@@ -123,7 +123,7 @@ def test_function_mistakes_point_into_the_file(script):
     assert error.got == "ValueError: the disk is on fire"
     assert error.where == f"{script}:10"
     assert "SystemExit" in error_of(f"{script}:leaves").got
-    assert "list without train" in error_of(f"{script}:numbers").got
+    assert error_of(f"{script}:numbers").got == "list"
     assert "did you mean 'make'?" in error_of(f"{script}:mak").hint
     assert "make" in error_of(f"{script}:zzzz").hint
     assert error_of(f"{script}:LIST").code == "CC300"
