@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,9 +17,10 @@ class Gate:
     """What is demanded of a run.
 
     Attributes:
-        max_drop: how much of the score that matters most each file may lose, in 0..1: of the
-            teacher's own, or of a perfect 1 where it is a likeness to the teacher. None demands
-            nothing.
+        max_drop: how much of the score that matters most each file may lose, in 0..1. Scores that
+            are 1 where they are perfect (accuracy, mIoU, R^2) lose points: of the teacher's own, or
+            of 1 where it is a likeness to the teacher. Others (perplexity) may get worse by that
+            share of the teacher's. None demands nothing.
         strict: whether a pass that was asked for must have changed something.
     """
 
@@ -90,7 +90,7 @@ class Gate:
         if metric is None:
             raise CompresscError("CC505", "every file must have a score", got="none")
         before = 1.0 if metric.against == "teacher" else record.teacher.scores.get(metric.name)
-        drops = [(_drop(metric, before, f.scores.get(metric.name)), f) for f in record.files]
+        drops = [(metric.lost(before, f.scores.get(metric.name)), f) for f in record.files]
         drop, worst = max(drops, key=lambda pair: pair[0])
         # of counts, so a difference of floats is off by rounding: 0.9 - 0.6 is above 0.3
         if drop <= most + 1e-9:
@@ -99,18 +99,19 @@ class Gate:
         more = f", and of {others} other files" if others else ""
         raise CompresscError(
             "CC505",
-            f"{metric.title} may drop by {most:g}",
+            f"{metric.title} may {_fall(metric)} {most:g}{_of(metric)}",
             got=f"{drop:.4f}: {_figure(before)} to {_figure(worst.scores.get(metric.name))}{more}",
             where=worst.path,
             hint="the files are written; distill longer or prune less",
         )
 
 
-def _drop(metric: Metric, before: float | None, after: float | None) -> float:
-    """What was lost; infinite where either figure is missing or no number."""
-    if before is None or after is None or not math.isfinite(before - after):
-        return math.inf
-    return before - after if metric.better == "higher" else after - before
+def _fall(metric: Metric) -> str:
+    return "drop by" if metric.better == "higher" else "rise by"
+
+
+def _of(metric: Metric) -> str:
+    return " of the teacher's" if metric.drop == "relative" else ""
 
 
 def _figure(value: float | None) -> str:

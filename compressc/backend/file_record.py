@@ -19,7 +19,7 @@ class Scored(Frozen):
 
     #: By the name of a `compressc.tasks.Metric`. One that has no meaning here is not there.
     scores: dict[str, float] = Field(default_factory=dict)
-    #: Share that is right of each class, where classes are unequal; None for one without labels.
+    #: Share that is right of each of `TaskRecord.classes`; None for one without labels.
     recalls: list[float | None] = Field(default_factory=list)
 
     @property

@@ -62,7 +62,8 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
         int, typer.Option(min=0, max=2**63 - 1, help="Seed of every random choice.")
     ] = 0,
     max_drop: Annotated[
-        float | None, typer.Option(help="How much of the main score, 0 to 1, no file may lose.")
+        float | None,
+        typer.Option(help="How much of the main score, 0 to 1, no file may lose; 0.01: one point."),
     ] = None,
     task: Annotated[
         str | None,

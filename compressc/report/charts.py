@@ -27,7 +27,7 @@ class Quality:
 def quality(record: Record) -> Quality | None:
     """The main score and the next of its unit after each pass, as lines; None without any."""
     shown = text.shown(record, record.passes)
-    metrics = [metric for metric in shown if metric.unit == shown[0].unit][:2]
+    metrics = [metric for metric in shown if _scale_of(metric) == _scale_of(shown[0])][:2]
     labels = ["teacher", *(entry.name for entry in record.passes)]
     lines = {
         metric: [entry.scores.get(metric.name) for entry in (record.teacher, *record.passes)]
@@ -42,7 +42,8 @@ def quality(record: Record) -> Quality | None:
     unit = ", %" if scale == 100 else ""
     named = " and ".join(metric.title for metric in metrics)
     svg = Svg(WIDTH, HEIGHT, f"{named} after each pass{unit}")
-    low, high = _bounds(min(known), max(known), scale)
+    most = scale if metrics[0].drop == "points" else math.inf
+    low, high = _bounds(min(known), max(known), most)
     for tick in _ticks(low, high):
         y = _scale(tick, low, high)
         svg.line(LEFT, y, WIDTH - RIGHT, y, "grid")
@@ -56,6 +57,11 @@ def quality(record: Record) -> Quality | None:
         ]
         _line(svg, points, metric, kinds[metric])
     return Quality(svg, f"Quality after each pass{unit}", [(kinds[m], m.title) for m in metrics])
+
+
+def _scale_of(metric: Metric) -> tuple[str, str, str]:
+    """Metrics are drawn together where these are the same."""
+    return metric.unit, metric.drop, metric.name if metric.drop == "relative" else ""
 
 
 def _line(svg: Svg, points: list[tuple[float, float, float]], metric: Metric, kind: str) -> None:
@@ -72,7 +78,7 @@ def _line(svg: Svg, points: list[tuple[float, float, float]], metric: Metric, ki
 
 def _bounds(low: float, high: float, most: float) -> Point:
     """Some room around the values; none above a perfect score, nor below 0 unless a value is."""
-    pad = max((high - low) * 0.15, 0.005 * most)
+    pad = max((high - low) * 0.15, 0.005 * (most if math.isfinite(most) else abs(high)), 1e-6)
     return max(low - pad, min(low, 0.0)), min(high + pad, most)
 
 

@@ -44,6 +44,7 @@ def html(record: Record) -> str:
         warnings=warnings(record),
         passed=text.shown(record, record.passes),
         filed=text.shown(record, record.files),
+        unequal=text.unequal(record),
         counted=any(file.int8_layers for file in record.files),
         groups=text.grouped_notes(record),
     )

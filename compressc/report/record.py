@@ -49,8 +49,10 @@ class TaskRecord(Frozen):
     metrics: list[Metric] = Field(default_factory=list)
     #: What the best answer that is the same for every sample would score.
     constant: dict[str, float] = Field(default_factory=dict)
-    #: Labels of each class in the test part, where classes are unequal.
+    #: Labels of each class in the test part, where there are classes and not too many.
     classes: list[int] = Field(default_factory=list)
+    #: Whether some classes have far fewer than others, by more than chance.
+    unequal: bool = False
 
     @property
     def primary(self) -> Metric | None:
@@ -80,6 +82,8 @@ class PassRecord(Scored):
     #: Multiply-accumulates for one sample.
     macs: int
     notes: list[Note] = Field(default_factory=list)
+    #: Figures that the pass put on record, by name: `training` has every epoch.
+    records: dict[str, Any] = Field(default_factory=dict)
     #: The pass that needs this one, where the user did not ask for it.
     inserted_for: str | None = None
 

@@ -83,6 +83,7 @@ def _record_task(judge: Judge) -> TaskRecord:
         metrics=[metric for metric in teacher.metrics if metric.name in meant],
         constant=teacher.constants(),
         classes=teacher.class_counts,
+        unequal=teacher.unequal,
     )
 
 
@@ -120,6 +121,7 @@ def _record_pass(result: PassResult, judge: Judge | None, sizes: dict[str, int])
         scores={} if scoring is None else scoring.values(),
         recalls=[] if scoring is None else scoring.recalls,
         notes=[Note(op=op, text=text) for op, text in result.notes],
+        records=dict(result.records),
         inserted_for=result.step.inserted_for,
     )
 

@@ -27,6 +27,8 @@ def upgraded(content: Any) -> Any:
     if content.get("data") is not None:
         metrics = [ACCURACY, AGREEMENT["class_scores"]][0 if labelled else 1 :]
         scored["task"] = {
+            "name": "classification",
+            "text": "classification",
             "output": "the first",
             "kind": "class_scores",
             "labels": labelled,

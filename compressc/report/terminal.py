@@ -88,16 +88,19 @@ def _passes(record: Record, wide: bool) -> Table:
     metrics = text.shown(record, record.passes)
     columns = [("step", "left"), ("parameters", "right"), ("MACs", "right")]
     columns += [(text.title(metric), "right") for metric in metrics]
+    columns += [("worst class", "right")] * text.unequal(record)
     columns += [("time", "right")]
     table = _table("Passes", *columns, *([("effect", "left"), ("edits", "left")] if wide else []))
     teacher = record.teacher
     name = Path(teacher.source).name  # a row has no room for a path
     cells = [f"teacher: {name}", text.count(teacher.parameters), text.count(teacher.macs)]
     cells += [text.score(metric, teacher.scores.get(metric.name)) for metric in metrics]
+    cells += [text.NONE] * text.unequal(record)
     _row(table, *cells, text.NONE, *([text.NONE] * 2 if wide else []), style="dim")
     for entry in record.passes:
         cells = [text.step(entry), text.count(entry.parameters), text.count(entry.macs)]
         cells += [_score(metric, entry, record) for metric in metrics]
+        cells += [text.worst_class(record, entry)] * text.unequal(record)
         cells += [text.time_of(entry)]
         _row(table, *cells, *([entry.effect, text.edits(entry)] if wide else []))
     table.caption = text.sizes(record)
@@ -120,6 +123,7 @@ def _files(record: Record, wide: bool) -> Table:
         ("result", "right"),
         ("smaller", "right"),
         *((text.title(metric), "right") for metric in metrics),
+        *[("worst class", "right")] * text.unequal(record),
         ("proof", "right"),
     )
     for file in record.files:
@@ -132,6 +136,7 @@ def _files(record: Record, wide: bool) -> Table:
             text.size(file.bytes),
             text.smaller(file),
             *(text.score(metric, file.scores.get(metric.name)) for metric in metrics),
+            *[text.worst_class(record, file)] * text.unequal(record),
             text.proof(file),
         )
     lines = ["proof: largest difference of the file's outputs from the graph's"]

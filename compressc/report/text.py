@@ -11,6 +11,8 @@ from compressc.report.record import PassRecord, Record, TaskRecord
 from compressc.tasks import Metric
 
 NONE = "-"
+#: A class whose drop is that much above the mean of all is lost behind a mean.
+FAR = 0.1
 _NO_CLAIM = {"same": "no difference measured", "busy": "machine busy"}
 
 
@@ -247,22 +249,81 @@ def shown(record: Record, entries: Sequence[Scored]) -> list[Metric]:
     return [metric for metric in metrics if any(metric.name in e.scores for e in entries)]
 
 
+def unequal(record: Record) -> bool:
+    """Whether classes are shown one by one beside the scores."""
+    return record.task is not None and record.task.unequal and bool(record.teacher.recalls)
+
+
+@dataclass(frozen=True)
+class Fall:
+    """The class that lost most against the teacher.
+
+    Attributes:
+        index: which class.
+        drop: of the share of its labels that is met, in 0..1.
+        mean: of that drop over all classes.
+        labels: how many it has.
+    """
+
+    index: int
+    drop: float
+    mean: float
+    labels: int
+
+    @property
+    def hidden(self) -> bool:
+        """Whether it falls by far more than the classes do on average, and not by one label."""
+        return self.drop - self.mean > FAR and self.drop * self.labels > 1.5
+
+
+def fall(record: Record, entry: Scored) -> Fall | None:
+    """The class that fell most; None where classes are not known."""
+    teacher, counts = record.teacher.recalls, record.task.classes if record.task else []
+    if not teacher or len(entry.recalls) != len(teacher):
+        return None
+    drops = {
+        index: before - after
+        for index, (before, after) in enumerate(zip(teacher, entry.recalls, strict=True))
+        if before is not None and after is not None
+    }
+    if len(drops) < 2:
+        return None
+    index = max(drops, key=lambda at: drops[at])
+    return Fall(index, drops[index], sum(drops.values()) / len(drops), counts[index])
+
+
+def worst_class(record: Record, entry: Scored) -> str:
+    """`-40.00 (class 3)`: the change of the class that fell most; a dash where none is known."""
+    found = fall(record, entry)
+    return NONE if found is None else f"{-found.drop * 100:+.2f} (class {found.index})"
+
+
+def final_entries(record: Record) -> list[Scored]:
+    """The files, or the last pass where there are none."""
+    return [*record.files] or [*record.passes[-1:]]
+
+
 def final_scores(record: Record, name: str) -> list[float]:
     """A score of each file, or of the last pass where there are none."""
     files = [file.scores[name] for file in record.files if name in file.scores]
     return files or [entry.scores[name] for entry in record.passes[-1:] if name in entry.scores]
 
 
+def worst(metric: Metric, values: Sequence[float]) -> float:
+    """The worst of some scores."""
+    return max(values) if metric.better == "lower" else min(values)
+
+
 def _main_score(metric: Metric, teacher: float | None, results: Sequence[float]) -> Figure:
     """The worst of the results: against the teacher's own score where it has one."""
-    worst = max(results) if metric.better == "lower" else min(results)
+    last = worst(metric, results)
     which = "worst file, " if len(results) > 1 else ""
     if teacher is None:
         label = f"{metric.unit} {metric.title}".strip()
-        return Figure(label, score(metric, worst), f"{which}{metric.text}")
-    detail = f"{which}{with_unit(metric, teacher)} to {with_unit(metric, worst)}"
+        return Figure(label, score(metric, last), f"{which}{metric.text}")
+    detail = f"{which}{with_unit(metric, teacher)} to {with_unit(metric, last)}"
     label = f"points of {metric.title}" if metric.unit else metric.title
-    return Figure(label, change(metric, worst, teacher), detail)
+    return Figure(label, change(metric, last, teacher), detail)
 
 
 def _span(values: Sequence[float]) -> str:

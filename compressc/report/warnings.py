@@ -17,6 +17,7 @@ def warnings(record: Record) -> list[str]:
         if (metric := record.task.primary) is not None:
             found += _worthless(record, metric, record.task.constant.get(metric.name))
         found += record.task.warnings
+        found += _hidden_falls(record)
     found += [f"{entry.text} changed nothing" for entry in record.passes if entry.idle]
     return found
 
@@ -26,17 +27,32 @@ def _worthless(record: Record, metric: Metric, constant: float | None) -> list[s
     results = text.final_scores(record, metric.name)
     if constant is None or not results:
         return []
-    if constant >= 1:
+    if constant >= 1 and metric.drop == "points":
         return [f"one answer is right for every sample: {metric.title} says nothing"]
     same = f"the same answer for every sample gets {text.with_unit(metric, constant)}"
-    own, worst = record.teacher.scores.get(metric.name), min(results)
-    if own is not None and _near(own, constant):
+    own, worst = record.teacher.scores.get(metric.name), text.worst(metric, results)
+    if own is not None and _near(metric, own, constant):
         return [f"the teacher's {metric.title} is {text.with_unit(metric, own)}; {same}"]
-    if _near(worst, constant):
+    if _near(metric, worst, constant):
         return [f"the result is lost: {metric.title} {text.with_unit(metric, worst)}; {same}"]
     return []
 
 
-def _near(value: float, constant: float) -> bool:
-    """All metrics with a constant are 1 where they are perfect."""
-    return not value - constant >= _NOTHING * (1 - constant)
+def _near(metric: Metric, value: float, constant: float) -> bool:
+    """Whether a score is not a tenth of the way from a constant answer's to a perfect one."""
+    perfect = 1.0 if metric.drop == "points" else 0.0
+    way, whole = value - constant, perfect - constant
+    return not (way >= _NOTHING * whole if metric.better == "higher" else way <= _NOTHING * whole)
+
+
+def _hidden_falls(record: Record) -> list[str]:
+    """The class that a file lost behind a good mean."""
+    falls = (text.fall(record, entry) for entry in text.final_entries(record))
+    hidden = [fall for fall in falls if fall is not None and fall.hidden]
+    if not hidden:
+        return []
+    worst = max(hidden, key=lambda fall: fall.drop)
+    return [
+        f"class {worst.index} falls by {worst.drop * 100:.1f} points ({worst.labels} labels), "
+        f"where the classes fall by {worst.mean * 100:.1f} on average: the mean score hides it"
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -25,6 +26,22 @@ class Metric(BaseModel):
     drop: Literal["points", "relative"] = "points"
     #: What it counts, for the report.
     text: str
+
+    def lost(self, before: float | None, after: float | None) -> float:
+        """How much worse a score is than before, as `drop` counts it; negative where it is better.
+
+        Infinite where a figure is missing or no number.
+        """
+        if before is None or after is None or not math.isfinite(before - after):
+            return math.inf
+        points = before - after if self.better == "higher" else after - before
+        if self.drop == "points" or not points:
+            return points
+        return points / abs(before) if before else math.copysign(math.inf, points)
+
+    def no_better(self, value: float, than: float) -> bool:
+        """Whether a score is as good as another, or worse; never where one is no number."""
+        return value <= than if self.better == "higher" else value >= than
 
 
 ACCURACY = Metric(name="accuracy", title="accuracy", unit="%", text="share of labels met")

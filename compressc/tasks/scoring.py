@@ -19,7 +19,7 @@ SURE = 4.0
 #: Classes are unequal where the most frequent is that many times the rarest.
 UNEQUAL = 2.0
 #: More classes than this are not looked at one by one.
-FEW_CLASSES = 1000
+FEW_CLASSES = 256
 
 
 class Scoring:
@@ -108,9 +108,9 @@ class Scoring:
 
     @property
     def class_counts(self) -> list[int]:
-        """Labels of each class, where classes are unequal and not too many; else empty."""
+        """Labels of each class, where there are several and not too many; else empty."""
         wanted = self._wanted
-        return wanted if len(wanted) <= FEW_CLASSES and self.unequal else []
+        return wanted if 1 < len(wanted) <= FEW_CLASSES else []
 
     @property
     def recalls(self) -> list[float | None]:

@@ -323,6 +323,6 @@ def summary(result: TrainingResult, exam: Teaching) -> list[str]:
         lines.append(f"went back to the best state and halved the rate after epoch {places}")
     if result.diverged:
         lines[-1] += f"; training diverged in epoch {result.diverged}"
-    if result.best[1] <= exam.constant:
+    if exam.metric.no_better(result.best[1], exam.constant):
         lines.append(f"not recovered: a constant answer has {name} {exam.constant:.4f}, too")
     return lines

@@ -11,6 +11,7 @@ from report_records import digits_record
 from compressc.errors import CompresscError
 from compressc.gate import Gate
 from compressc.report import Failure, Record
+from compressc.tasks.metric import PERPLEXITY
 
 
 def record(teacher: float | None, *files: float | None, **more: Any) -> Record:
@@ -92,6 +93,24 @@ def test_without_labels_the_likeness_to_the_teacher_is_held_against_1() -> None:
         else:
             with pytest.raises(CompresscError, match=r"agreement may drop by 0.05 \(got 0.0600"):
                 Gate(0.05).judge(judged)
+
+
+@pytest.mark.parametrize(("most", "after", "passes"), [(0.1, 21.9, True), (0.1, 22.1, False)])
+def test_perplexity_may_rise_by_a_share_of_the_teacher_s(
+    most: float, after: float, passes: bool
+) -> None:
+    made = record(0.9, 0.9)
+    assert made.task is not None
+    task = made.task.model_copy(update={"metrics": [PERPLEXITY, *made.task.metrics]})
+    teacher = made.teacher.model_copy(update={"scores": {"perplexity": 20.0, "accuracy": 0.5}})
+    files = [made.files[0].model_copy(update={"scores": {"perplexity": after, "accuracy": 0.5}})]
+    judged = made.model_copy(update={"task": task, "teacher": teacher, "files": files})
+    if passes:
+        Gate(most).judge(judged)
+    else:
+        wanted = r"perplexity may rise by 0.1 of the teacher's \(got 0.1050: 20.0000 to 22.1000"
+        with pytest.raises(CompresscError, match=wanted):
+            Gate(most).judge(judged)
 
 
 def test_a_run_without_a_score_has_not_passed() -> None:

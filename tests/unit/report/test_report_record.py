@@ -118,6 +118,7 @@ def test_an_older_schema_still_reads(tmp_path):
     assert again.teacher == record.teacher
     assert (again.passes, again.files) == (record.passes, record.files)
     assert [metric.name for metric in again.task.metrics] == ["accuracy", "agreement"]
+    assert again.task.name == "classification"
     again.write(path)
     assert Record.read(path) == again
     bare = older(record)
@@ -128,6 +129,22 @@ def test_an_older_schema_still_reads(tmp_path):
     assert [metric.name for metric in unlabelled.task.metrics] == ["agreement"]
     assert unlabelled.passes[1].accuracy is None
     assert unlabelled.passes[1].agreement == record.passes[1].agreement
+
+
+def test_a_manifest_without_the_name_of_its_task_still_reads(tmp_path):
+    """As the first runs of schema 2 wrote it."""
+    record, path = digits_record(), tmp_path / "m.json"
+    content = json.loads(record.model_dump_json())
+    for name in ("name", "text", "named", "classes", "unequal"):
+        del content["task"][name]
+    for metric in content["task"]["metrics"]:
+        del metric["drop"]
+    for entry in (content["teacher"], *content["passes"], *content["files"]):
+        del entry["recalls"]
+    for entry in content["passes"]:
+        del entry["records"]
+    path.write_text(json.dumps(content))
+    assert Record.read(path) == record
 
 
 @pytest.mark.parametrize("part", ["teacher", "passes", "files"])

@@ -68,6 +68,7 @@ DATA = Dataset("made", SEEN, SEEN, TEST)
 def test_scores_are_those_of_each_graph_on_the_test_part():
     made = record(DATA, result(FIRST), result(SECOND))
     assert made.task.output == "fc"  # not the count, which comes first
+    assert (made.task.name, made.task.named) == ("tokens", False)
     assert [metric.name for metric in made.task.metrics] == ["accuracy", "agreement"]
     assert made.teacher.scores == {"accuracy": 7 / 8}  # that it agrees with itself says nothing
     # eight tokens 0, 1, 2, 2, 2, 2, 0, 0: the first result turns every 2 into a 0, the second the 1

@@ -7,8 +7,10 @@ from report_records import TASK, digits_record, pass_record
 
 from compressc.measure import Spread
 from compressc.report import LatencyRecord, Note, text
+from compressc.report.charts import quality
+from compressc.report.html import html
 from compressc.report.warnings import warnings
-from compressc.tasks.metric import ACCURACY, AGREEMENT, COSINE, R2, TEACHER_R2
+from compressc.tasks.metric import ACCURACY, AGREEMENT, COSINE, PERPLEXITY, R2, TEACHER_R2
 
 
 @pytest.mark.parametrize(
@@ -205,3 +207,65 @@ def test_headline_is_honest_about_the_worst():
     assert figures["points of accuracy"].value == "-0.74"  # 97.96 - 98.70, the ONNX file
     bare = digits_record().model_copy(update={"files": [], "passes": []})
     assert text.headline(bare) == []
+
+
+def with_classes(teacher, *files, counts=(90, 10), unequal=True):
+    """A record whose teacher and files meet these shares of the labels of each class."""
+    record = digits_record()
+    task = TASK.model_copy(update={"classes": list(counts), "unequal": unequal})
+    owner = record.teacher.model_copy(update={"recalls": teacher})
+    made = [record.files[0].model_copy(update={"recalls": recalls}) for recalls in files]
+    return record.model_copy(update={"task": task, "teacher": owner, "files": made})
+
+
+def test_the_class_that_fell_most_is_named():
+    record = with_classes([1.0, 0.9, None], [0.99, 0.4, None], counts=(90, 10, 0))
+    fall = text.fall(record, record.files[0])
+    assert (fall.index, fall.labels) == (1, 10)
+    assert (fall.drop, fall.mean) == pytest.approx((0.5, 0.255))
+    assert text.worst_class(record, record.files[0]) == "-50.00 (class 1)"
+    assert text.worst_class(record, record.passes[0]) == "-"  # an older manifest has no classes
+
+
+def test_a_class_that_is_lost_behind_the_mean_is_warned_of():
+    # nine tenths are one class: of 98 % right, the other class is lost
+    lost = with_classes([1.0, 0.9], [1.0, 0.9], [0.995, 0.1])
+    (found,) = [line for line in warnings(lost) if "class" in line]
+    assert found == (
+        "class 1 falls by 80.0 points (10 labels), where the classes fall by 40.2 on average: "
+        "the mean score hides it"
+    )
+    html_text = html(lost)
+    assert "worst class" in html_text
+    assert "-80.00 (class 1)" in html_text
+
+
+@pytest.mark.parametrize(
+    ("teacher", "file", "counts"),
+    [
+        ([1.0, 0.9], [0.98, 0.85], (90, 10)),  # both fall a little
+        ([1.0, 1.0], [0.5, 0.45], (90, 10)),  # all fall: the mean says so
+        ([1.0, 1.0], [1.0, 0.5], (90, 2)),  # one label
+        ([0.9, 0.5], [0.9, 0.9], (90, 10)),  # one rises
+    ],
+)
+def test_no_class_is_warned_of_where_none_is_hidden(teacher, file, counts):
+    record = with_classes(teacher, file, counts=counts)
+    assert not [line for line in warnings(record) if "class" in line]
+
+
+def test_classes_have_a_column_only_where_they_are_unequal():
+    record = with_classes([1.0, 0.9], [1.0, 0.9], unequal=False)
+    assert not text.unequal(record)
+    assert "worst class" not in html(record)
+
+
+def test_a_score_that_is_better_lower_is_read_so():
+    metrics = [PERPLEXITY]
+    lost = judged(metrics, {"perplexity": 27.0}, {"perplexity": 3.4}, {"perplexity": 26.0})
+    assert any("the result is lost: perplexity 26.0000" in line for line in warnings(lost))
+    fine = judged(metrics, {"perplexity": 27.0}, {"perplexity": 3.4}, {"perplexity": 5.0})
+    assert not [line for line in warnings(fine) if "perplexity" in line]
+    figures = [f"{f.value} {f.label}" for f in text.headline(fine)]
+    assert "+1.6000 perplexity" in figures
+    assert quality(fine) is not None
