@@ -132,6 +132,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     *,
     data: Any = None,
     workers: int = 0,
+    augment: str = "",
     inputs: Sequence[str] = (),
     seed: int = 0,
     trust_pickle: bool = False,
@@ -155,6 +156,8 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         data: a data set's name, a file or folder of arrays, `file.py:function`; or arrays, a torch
             or Hugging Face data set, or parts of these: see `compressc.data.objects`.
         workers: processes that make samples ahead, where a user's code makes them.
+        augment: what is made of training samples, anew in each epoch: `"flip,shift(pixels=2)"`, or
+            `"file.py:function"`, which runs that code.
         inputs: example inputs in words, `"x: f32[b,3,32,32]"`, where model and data have none.
         seed: of every random choice; the same seed gives the same bytes.
         trust_pickle: allow a pickled module, which runs code from the file.
@@ -176,7 +179,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     """
     from compressc.analysis import symbolize_widths
     from compressc.backend import load_backend
-    from compressc.data import open_dataset
+    from compressc.data import augmented, open_dataset
     from compressc.frontend import (
         example_of,
         fit_data,
@@ -204,7 +207,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     named = load_task(task) if isinstance(task, str) else task
     if named is not None and data is None:
         raise CompresscError("CC105", f"task '{named.name}' needs data", hint="give --data")
-    dataset = None if data is None else open_dataset(data, workers)
+    dataset = None if data is None else augmented(open_dataset(data, workers), augment)
     example = None if dataset is None else example_of(dataset)
     if gate is not None and dataset is None:
         gate.require_score(None)

@@ -39,6 +39,12 @@ OBJECTIVES = Group(
 DATASETS = Group(
     "compressc.datasets", "data set", "data sets", "a function that returns a data set"
 )
+AUGMENTATIONS = Group(
+    "compressc.augmentations",
+    "augmentation",
+    "augmentations",
+    "a subclass of compressc.data.Augmentation",
+)
 TASKS = Group("compressc.tasks", "task", "tasks", "a subclass of compressc.tasks.Task")
 BACKENDS = Group(
     "compressc.backends", "back end", "back ends", "a subclass of compressc.backend.Backend"
@@ -47,7 +53,7 @@ OBSERVERS = Group(
     "compressc.observers", "observer", "observers", "a subclass of compressc.observers.Observer"
 )
 #: Every kind there is, in the order in which they are listed.
-GROUPS = (PASSES, OBJECTIVES, DATASETS, TASKS, BACKENDS, OBSERVERS)
+GROUPS = (PASSES, OBJECTIVES, DATASETS, AUGMENTATIONS, TASKS, BACKENDS, OBSERVERS)
 
 
 def find(group: Group) -> dict[str, EntryPoint]:

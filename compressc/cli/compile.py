@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from compressc.cli.model_options import (
+    AugmentOption,
     DataOption,
     DtypeOption,
     FactoryOption,
@@ -46,6 +47,7 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     ] = Path("out"),
     data: DataOption = None,
     workers: WorkersOption = 0,
+    augment: AugmentOption = "",
     inputs: InputsOption = None,
     emit: Annotated[str, typer.Option(help="Formats to write.")] = "pt2,onnx,openvino",
     batches: Annotated[
@@ -123,6 +125,7 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
                 passes,
                 data=data,
                 workers=workers,
+                augment=augment,
                 inputs=inputs or (),
                 seed=seed,
                 trust_pickle=trust_pickle,

@@ -26,6 +26,13 @@ WorkersOption = Annotated[
         "--workers", min=0, max=256, help="Processes that make samples ahead, for data from code."
     ),
 ]
+AugmentOption = Annotated[
+    str,
+    typer.Option(
+        "--augment",
+        help="Done to training samples: flip,shift(pixels=2), file.py:function.",
+    ),
+]
 InputsOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -5,10 +5,22 @@ into a `Dataset`, whose parts are `Source`s. What is asked of a foreign object i
 `compressc.data.objects`.
 """
 
+from compressc.data.augmenting import augmented
 from compressc.data.dataset import PARTS, Dataset
 from compressc.data.objects import as_dataset
 from compressc.data.opening import open_dataset
 from compressc.data.source import Source
 from compressc.data.split import Split
+from compressc.data.views import Augmentation, Augmented
 
-__all__ = ["PARTS", "Dataset", "Source", "Split", "as_dataset", "open_dataset"]
+__all__ = [
+    "PARTS",
+    "Augmentation",
+    "Augmented",
+    "Dataset",
+    "Source",
+    "Split",
+    "as_dataset",
+    "augmented",
+    "open_dataset",
+]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from compressc.data.arrays import as_targets
 from compressc.data.checks import check_samples, check_values
+from compressc.data.generators import generators_kept, seed_all
 from compressc.data.order import mixed
 from compressc.data.samples import Sample, sample_of
 from compressc.data.source import Digest, Source
@@ -154,7 +153,7 @@ class Computed(Source):
 
     def _joined(self, positions: Sequence[int], view: View | None) -> Sample:
         self._check_length()
-        with _generators_kept():
+        with generators_kept():
             made = [self._make(position, view) for position in positions]
         if self.collate is None:
             samples = [sample_of(m, self._at(p)) for p, m in zip(positions, made, strict=True)]
@@ -165,7 +164,8 @@ class Computed(Source):
         return self._like_first(batch, len(positions))
 
     def _make(self, position: int, view: View | None) -> Any:
-        _seed(view or View(0, 0), position)
+        view = view or View(0, 0)
+        seed_all(int(mixed(view.seed, view.number, position)[0]))
         hint = "run the data set by itself to see the whole traceback"
         with reading("CC302", "a sample can be made", self._at(position), hint):
             return self.dataset[position]
@@ -251,23 +251,3 @@ def _unlike(form: Any, wanted: Any, where: str) -> CompresscError:
         where=where,
         hint="pad them, or give a DataLoader whose collate_fn does",
     )
-
-
-def _seed(view: View, position: int) -> None:
-    """All generators, by the view and the sample alone."""
-    seed = int(mixed(view.seed, view.number, position)[0])
-    torch.default_generator.manual_seed(seed % 2**63)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-
-
-@contextmanager
-def _generators_kept() -> Iterator[None]:
-    """The generators as they were, afterwards."""
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        np.random.set_state(states[2])

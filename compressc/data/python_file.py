@@ -6,8 +6,12 @@ import difflib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from compressc.beside import importable
 from compressc.data.arrays import bad
@@ -26,24 +30,43 @@ def call_function(path: Path, function: str, workers: int = 0) -> Dataset:
         CompresscError: CC300 where the file or the function is missing, either of them raises, or
             what comes back does not follow the protocol of `compressc.data.objects`.
     """
+    with _pointing_into(path, f"{function}() of the data file returns a data set"):
+        entry = _function(path, function)
+        return as_dataset(entry(), f"{path.name}:{function}", workers)
+
+
+@lru_cache(maxsize=16)
+def load_function(path: Path, function: str) -> Callable[..., Any]:
+    """A function of a user's file, which is imported once: trusted code.
+
+    Raises:
+        CompresscError: CC300 where the file or the function is missing, or the file raises.
+    """
+    with _pointing_into(path, "the file can be imported"):
+        return _function(path, function)
+
+
+def _function(path: Path, function: str) -> Callable[..., Any]:
+    module = _load(path)
+    entry = getattr(module, function, None)
+    if not callable(entry):
+        raise _no_function(path, function, module)
+    return entry  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _pointing_into(path: Path, wanted: str) -> Iterator[None]:
+    """What a user's file raises names the line; meanwhile its folder is importable."""
     regular_file(path, "CC300", "the data file exists")
     with importable(path.resolve().parent):
         try:
-            module = _load(path)
-            entry = getattr(module, function, None)
-            if not callable(entry):
-                raise _no_function(path, function, module)
-            return as_dataset(entry(), f"{path.name}:{function}", workers)
+            yield
         except (CompresscError, KeyboardInterrupt):
             raise
         # SystemExit too: a script that ends itself must not end the compiler without a word
         except BaseException as error:
-            raise bad(
-                f"{function}() of the data file returns a data set",
-                first_line(error),
-                _line(error, path),
-                "run the file by itself to see the whole traceback",
-            ) from error
+            hint = "run the file by itself to see the whole traceback"
+            raise bad(wanted, first_line(error), _line(error, path), hint) from error
 
 
 def _load(path: Path) -> ModuleType:

@@ -117,7 +117,7 @@ def _same(new: Inputs, old: Inputs) -> bool:
     return len(new) == len(old) and all(a is b for a, b in zip(new, old, strict=True))
 
 
-class _Other(Source):
+class Standing(Source):
     """What stands on another source and has what that has."""
 
     def __init__(self, whole: Source) -> None:
@@ -155,7 +155,7 @@ class _Other(Source):
         self.whole.identify(part, digest)
 
 
-class Changed(_Other):
+class Changed(Standing):
     """The samples of a source with their inputs changed, batch by batch.
 
     Args:
@@ -184,7 +184,7 @@ class Changed(_Other):
         return batch.with_inputs(self.change(batch.inputs))
 
 
-class Subset(_Other):
+class Subset(Standing):
     """Some samples of a source, in an order of their own.
 
     Args:

@@ -115,6 +115,10 @@ class DataRecord(Frozen):
     calibration: int
     test: int
     labels: bool
+    #: Samples that choices are made by, where the data bring such a part.
+    validation: int = 0
+    #: What the fingerprint is of: all of the content, or sizes, times and some samples.
+    fingerprint_of: Literal["content", "samples"] = "content"
 
 
 def _now() -> datetime:

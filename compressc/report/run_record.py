@@ -134,4 +134,6 @@ def _record_data(data: Dataset) -> DataRecord:
         calibration=len(data.calibration),
         test=len(data.test),
         labels=data.has_labels,
+        validation=0 if data.validation is None else len(data.validation),
+        fingerprint_of="content" if data.hashed_whole else "samples",
     )
