@@ -82,6 +82,14 @@ class Split(Source):
             flat = tensor.detach().cpu().contiguous().reshape(-1)
             digest.update(flat.view(torch.uint8).numpy().data)
 
+    def to(self, device: torch.device) -> Split:
+        """The same samples on a device; itself where they are there."""
+        if device.type == "cpu":
+            return self
+        inputs = tuple(x.to(device) for x in self.inputs)
+        labels = pytree.tree_map_only(Tensor, lambda x: x.to(device), self.labels)
+        return Split.of(inputs, labels, self.names)
+
     def cast(self, change: Change) -> Split:
         """The same samples with inputs in other dtypes; itself where nothing changes."""
         inputs = change(self.inputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressc.data import Split
+from compressc.data.source import in_order
 from compressc.distillation.objective import Mixed, Objective, mixed_form
 from compressc.distillation.points import feature_loss
 from compressc.distillation.teacher import Reader, Teacher
+from compressc.pipeline import Batch, Samples
 from compressc.tasks import NO_LABEL, Metric, Response, Scoring, SettledTask
-from compressc.training import TensorBatches, batch_norms, batched, variance
+from compressc.training import Drawn, SampleBatches, batch_norms, drawn, variance
 
 #: Samples validated at a time.
 VALIDATE = 256
@@ -73,7 +74,8 @@ class Teaching:
     """Samples, the teacher's answers to them, and the loss.
 
     Attributes:
-        samples: what is taught or examined, on the device of the models.
+        samples: what is taught or examined.
+        device: of the models.
         teacher: answers to these samples.
         student: reads the same off the student.
         mixture: the loss of the judged output.
@@ -81,17 +83,17 @@ class Teaching:
         features: weight of the feature loss.
     """
 
-    samples: Split
+    samples: Samples
+    device: torch.device
     teacher: Teacher
     student: Reader
     mixture: Mixture
     others: tuple[tuple[Response, Objective], ...] = ()
     features: float = 0.0
 
-    def batches(self, size: int) -> TensorBatches:
-        """Positions of samples, shuffled each epoch."""
-        device = self.samples.inputs[0].device
-        return TensorBatches([torch.arange(len(self.samples), device=device)], size)
+    def batches(self, size: int) -> SampleBatches:
+        """Samples, shuffled each epoch."""
+        return SampleBatches(self.samples, size, self.device)
 
     def seen(self) -> tuple[Tensor, ...]:
         """Inputs for the statistics of batch norms, where there are any: at most 1024."""
@@ -99,12 +101,12 @@ class Teaching:
             return ()
         total = len(self.samples)
         index = torch.arange(min(total, SEEN)) * total // min(total, SEEN)
-        return tuple(tensor[index] for tensor in self.samples.inputs)
+        return self.samples.select(index).to(self.device).inputs
 
-    def terms(self, module: nn.Module, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """The terms of the loss, scalars, for the samples at the positions in `batch[0]`."""
-        part = self.samples.select(batch[0])
-        theirs = self.teacher.answers(batch[0])
+    def terms(self, module: nn.Module, batch: Drawn) -> dict[str, Tensor]:
+        """The terms of the loss, scalars, for the samples of a batch."""
+        part = batch.samples
+        theirs = self.teacher.answers(batch)
         ours = self.student(module, part.inputs)
         found = {"answers": self._answers_loss(ours.learned, theirs.learned, self._targets(part))}
         if theirs.features:
@@ -137,22 +139,26 @@ class Teaching:
         The score is held against the labels; without labels, against the teacher.
         """
         total, scoring = 0.0, Scoring(self._plain)
-        for (index,) in batched([torch.arange(len(self.samples))], VALIDATE):
-            part = self.samples.select(index)
-            theirs = self.teacher.answers(index).learned
+        for batch in self._in_order(len(self.samples)):
+            part, theirs = batch.samples, self.teacher.answers(batch).learned
             ours = self.student(module, part.inputs).learned
-            total += float(self._answers_loss(ours, theirs, self._targets(part))) * len(index)
+            total += float(self._answers_loss(ours, theirs, self._targets(part))) * len(part)
             self._score(scoring, ours, part, theirs)
         return -total / len(self.samples), scoring.values().get(self.metric.name, 0.0)
 
     @cached_property
     def constant(self) -> float:
         """The score of the best answer that is the same for all samples; NaN where it has none."""
-        index = torch.arange(min(len(self.samples), VALIDATE))
-        part, theirs = self.samples.select(index), self.teacher.answers(index).learned
+        batch = next(self._in_order(min(len(self.samples), VALIDATE)))
+        part, theirs = batch.samples, self.teacher.answers(batch).learned
         scoring = Scoring(self._plain)
         self._score(scoring, theirs, part, theirs)
         return scoring.constants().get(self.metric.name, math.nan)
+
+    def _in_order(self, count: int) -> Iterator[Drawn]:
+        """The first samples as they are, some at a time."""
+        requests = ((positions, None) for positions in in_order(count, VALIDATE))
+        return drawn(self.samples, requests, self.device)
 
     @cached_property
     def metric(self) -> Metric:
@@ -165,10 +171,10 @@ class Teaching:
         return self.mixture.task.of_values()
 
     def _score(
-        self, scoring: Scoring, ours: Sequence[Tensor], part: Split, theirs: Sequence[Tensor]
+        self, scoring: Scoring, ours: Sequence[Tensor], part: Batch, theirs: Sequence[Tensor]
     ) -> None:
         read, targets = self.mixture.task.read_values, self._targets(part)
         scoring.update(read(ours), targets if self._plain.labels else None, read(theirs))
 
-    def _targets(self, part: Split) -> Any:
+    def _targets(self, part: Batch) -> Any:
         return self.mixture.task.targets(part.inputs, part.labels)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from compressc.distillation.points import Pair
 from compressc.ir import Graph, lower
-from compressc.training import batched
+from compressc.pipeline import Samples
+from compressc.training import Drawn
 
 #: Answers up to this size are kept for the whole run.
 CACHE_BYTES = 1 << 30
@@ -63,23 +64,26 @@ class Teacher:
     Args:
         reader: the teacher, reading the teacher's side of `pairs`.
         pairs: what to select of each feature.
-        inputs: all samples, `[n, ...]` each, on the device that the teacher runs on.
-        cache_bytes: keep all answers where they are no larger.
+        samples: that it will be asked about.
+        device: that it runs on.
+        cache_bytes: keep all answers where they are no larger, and samples look the same each time.
     """
 
     def __init__(
         self,
         reader: Reader,
         pairs: Sequence[Pair],
-        inputs: tuple[Tensor, ...],
+        samples: Samples,
+        device: torch.device,
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
-        self.reader, self.pairs, self.inputs = reader, pairs, inputs
+        self.reader, self.pairs = reader, pairs
         self.kept: Answers | None = None
-        probe = self.ask(tuple(tensor[:1] for tensor in inputs))
+        probe = self.ask(samples.take(1).to(device).inputs)
         size = sum(part.numel() * part.element_size() for part in probe.parts())
-        if size * len(inputs[0]) <= cache_bytes:
-            self.kept = _joined(self.ask(batch) for batch in batched(inputs, ASK))
+        if size * len(samples) <= cache_bytes and not samples.has_views:
+            parts = samples.batches(ASK)
+            self.kept = _joined(self.ask(part.to(device).inputs) for part in parts)
 
     def ask(self, inputs: Sequence[Tensor]) -> Answers:
         """Run the teacher on inputs `[b, ...]`."""
@@ -88,11 +92,12 @@ class Teacher:
             pairs = zip(self.pairs, answers.features, strict=True)
             return Answers(answers.learned, tuple(pair.select(value) for pair, value in pairs))
 
-    def answers(self, index: Tensor) -> Answers:
-        """Answers to the samples at the positions `index` i64[b]."""
+    def answers(self, batch: Drawn) -> Answers:
+        """Answers to the samples of a batch."""
         if self.kept is None:
-            return self.ask(tuple(tensor[index] for tensor in self.inputs))
-        return self.kept.like([part[index] for part in self.kept.parts()])
+            return self.ask(batch.samples.inputs)
+        parts = self.kept.parts()
+        return self.kept.like([part[batch.positions.to(part.device)] for part in parts])
 
 
 def _joined(answers: Iterable[Answers]) -> Answers:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -42,6 +43,9 @@ class Batch(Protocol):
         """What is right of each sample: a tensor `[k, ...]` or a tree of them; None for none."""
 
     def __len__(self) -> int: ...
+
+    def to(self, device: torch.device) -> Batch:
+        """The same samples on a device."""
 
 
 class Samples(Protocol):

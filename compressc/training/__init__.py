@@ -1,7 +1,7 @@
 """The one training engine that any pass may use."""
 
 from compressc.training.after_cut import reestimate_behind
-from compressc.training.batches import Batches, TensorBatches, batched
+from compressc.training.batches import Batches, Drawn, SampleBatches, TensorBatches, batched, drawn
 from compressc.training.best import BestState, Score
 from compressc.training.checkpoint import Checkpoints
 from compressc.training.lesson import Lesson, Recipe
@@ -17,18 +17,21 @@ __all__ = [
     "Batches",
     "BestState",
     "Checkpoints",
+    "Drawn",
     "Epoch",
     "Group",
     "Hooks",
     "Lesson",
     "Moment",
     "Recipe",
+    "SampleBatches",
     "Score",
     "TensorBatches",
     "TrainingResult",
     "batch_norms",
     "batched",
     "cosine_with_warmup",
+    "drawn",
     "reestimate",
     "reestimate_behind",
     "reestimate_on_trial",

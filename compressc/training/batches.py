@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from compressc.data.order import order
+from compressc.pipeline import Batch, Request, Samples, View
 
 Batch_co = TypeVar("Batch_co", covariant=True)
 
@@ -20,6 +24,60 @@ class Batches(Protocol[Batch_co]):
 
     def epoch(self, seed: int, number: int, start: int = 0) -> Iterator[Batch_co]:
         """The batches of an epoch from position `start` on: a function of its arguments alone."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A batch of a source, and where it comes from.
+
+    Attributes:
+        positions: of its samples, int64 `[b]`.
+        view: of them; None for samples as they are.
+        samples: inputs and labels, on the device of the model.
+    """
+
+    positions: Tensor
+    view: View | None
+    samples: Batch
+
+
+def drawn(samples: Samples, requests: Iterable[Request], device: torch.device) -> Iterator[Drawn]:
+    """The batches that are asked for, one after another."""
+    asked: deque[Request] = deque()
+
+    def told() -> Iterator[Request]:  # a source with workers reads ahead
+        for request in requests:
+            asked.append(request)
+            yield request
+
+    for batch in samples.stream(told()):
+        yield Drawn(*asked.popleft(), batch.to(device))
+
+
+class SampleBatches:
+    """Samples of a source, shuffled anew each epoch, in the view of the epoch.
+
+    An epoch sees every sample once, in batches whose sizes differ by at most one, as those of
+    `TensorBatches` do.
+
+    Args:
+        samples: at least one.
+        batch_size: samples in a batch, at least 1; a batch may hold half as many more.
+        device: where they are wanted.
+    """
+
+    def __init__(self, samples: Samples, batch_size: int, device: torch.device) -> None:
+        self.samples, self.batch_size, self.device = samples, batch_size, device
+
+    def __len__(self) -> int:
+        """Batches of an epoch: n / batch_size, rounded."""
+        return max(1, round(len(self.samples) / self.batch_size))
+
+    def epoch(self, seed: int, number: int, start: int = 0) -> Iterator[Drawn]:
+        """The batches of an epoch from position `start` on."""
+        positions = order(len(self.samples), seed, number).tensor_split(len(self))[start:]
+        view = View(seed, number)
+        return drawn(self.samples, ((index, view) for index in positions), self.device)
 
 
 class TensorBatches:

@@ -9,7 +9,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from compressc.analysis.coverage import Verdict
-from compressc.data import Split
 from compressc.distillation import (
     Mixture,
     Objective,
@@ -23,7 +22,7 @@ from compressc.distillation import (
 )
 from compressc.events import Event
 from compressc.ir import Graph
-from compressc.pipeline import Context, Pass, Samples
+from compressc.pipeline import Context, Pass, Samples, TransferSet
 from compressc.plugins import OBJECTIVES, distribution, load
 from compressc.tasks import Response, SettledTask, task_of
 from compressc.training import (
@@ -104,7 +103,8 @@ class Distill(Pass):
     dropout: bool = False
     """Whether the model's dropout is at work in training. The teacher answers without it."""
     holdout: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    """Share of the training data that is held out to choose the best epoch."""
+    """Share of the training data that is held out to choose the best epoch, where the data bring no
+    validation part."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Added to the seed of the run."""
 
@@ -135,7 +135,7 @@ class Distill(Pass):
             ctx.note(output, "skipped: the graph has no parameters to train")
             return
         seed = ctx.seed + self.seed
-        teaching, exam = self._teachings(graph, ctx, hold_out(data.train, self.holdout, seed))
+        teaching, exam = self._teachings(graph, ctx, _splits(data, self.holdout, seed))
         result = self._train(teaching, exam, ctx, seed)
         for text in summary(result, exam):
             ctx.note(output, text)
@@ -204,11 +204,9 @@ class Distill(Pass):
         others = tuple((r, _load(objective_of(r))) for r in responses[1:])
         found = []
         for part in splits:
-            whole = part.take(len(part))
-            labels = None if whole.labels is None else whole.labels.to(ctx.device)
-            samples = Split(tuple(x.to(ctx.device) for x in whole.inputs), labels)
-            answers = Teacher(teacher, pairs, samples.inputs)
-            found.append(Teaching(samples, answers, student, mixture, others, self.features))
+            answers = Teacher(teacher, pairs, part, ctx.device)
+            taught = Teaching(part, ctx.device, answers, student, mixture, others, self.features)
+            found.append(taught)
         self._say(graph, ctx, objective, {p.student: p for p in pairs})
         return found[0], found[1]
 
@@ -266,6 +264,13 @@ def objective_of(response: Response) -> str:
 def batch_size(samples: int, epochs: int) -> int:
     """Samples in a step: a small data set gives more, smaller steps. A multiple of 8, 16 to 64."""
     return min(64, max(16, samples * epochs // STEPS // 8 * 8))
+
+
+def _splits(data: TransferSet, share: float, seed: int) -> tuple[Samples, Samples]:
+    """What is taught, and what is examined: the data's own part for it, or a share held out."""
+    if data.validation is not None:
+        return data.train, data.validation
+    return hold_out(data.train, share, seed)
 
 
 def _load(name: str) -> Objective:

@@ -5,6 +5,8 @@ import torch
 
 from compressc.data import Split
 from compressc.distillation import Pair, Reader, Teacher, hold_out
+from compressc.pipeline import View
+from compressc.training import Drawn
 
 CPU = torch.device("cpu")
 
@@ -46,13 +48,25 @@ def test_a_single_sample_is_taught_and_examined():
 def test_answers_are_the_same_kept_or_asked_for(teacher, cache_bytes):
     x = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
     reader = Reader(teacher, ["fc2"], ["act"], CPU)
-    asked = Teacher(reader, [Pair("act", "act", {1: (1, 4)})], (x,), cache_bytes)
+    asked = Teacher(reader, [Pair("act", "act", {1: (1, 4)})], Split((x,)), CPU, cache_bytes)
     assert (asked.kept is None) == (cache_bytes == 0)
     index = torch.tensor([299, 0, 150])
-    answers = asked.answers(index)
+    answers = asked.answers(Drawn(index, None, Split((x[index],))))
     w = {name: t.detach() for name, t in teacher.tensors().items()}
     hidden = torch.relu(x[index] @ w["fc1.weight"].T + w["fc1.bias"])
     logits = hidden @ w["fc2.weight"].T + w["fc2.bias"]
     assert torch.allclose(answers.learned[0], logits, atol=1e-5)
     assert torch.allclose(answers.features[0], hidden[:, [1, 4]], atol=1e-5)
     assert not answers.learned[0].requires_grad
+
+
+def test_of_samples_that_change_the_teacher_sees_the_same_view(teacher):
+    class Views(Split):
+        has_views = True
+
+    reader = Reader(teacher, ["fc2"], [], CPU)
+    asked = Teacher(reader, [], Views((torch.zeros(30, 6),)), CPU)
+    seen = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    batch = Drawn(torch.arange(4), View(0, 3), Split((seen,)))
+    with torch.no_grad():
+        assert torch.equal(asked.answers(batch).learned[0], reader.module(seen)[1][0])

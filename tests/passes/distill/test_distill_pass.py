@@ -17,7 +17,7 @@ from compressc.ir import graph_hash, lower, parse_graph, print_graph, verify
 from compressc.pipeline import Context, Pass, PassCache, Pipeline, parse_pass
 from compressc.tasks import settle
 from compressc.testing import export_graph
-from compressc.training import reestimate
+from compressc.training import Drawn, reestimate
 
 
 def agreement(a, b, data):
@@ -115,6 +115,8 @@ def test_features_are_not_matched_unless_asked_for(teacher, student, data):
 
 def test_the_test_part_is_not_looked_at(teacher, student, data):
     class Guarded:
+        validation = None
+
         train, calibration, fingerprint = data.train, data.calibration, ""
 
         @property
@@ -282,6 +284,11 @@ def test_every_objective_teaches(teacher, student, data, objective):
     assert agreement(teacher, student, data) > 0.8
 
 
+def whole(teaching):
+    """All samples of one."""
+    return teaching.samples.take(len(teaching.samples))
+
+
 def teachings(teacher, student, data, **options):
     """What a pass would teach and examine."""
     ctx = Context(teacher, data)
@@ -291,11 +298,11 @@ def teachings(teacher, student, data, **options):
 
 def test_the_exam_is_on_samples_that_are_not_taught(teacher, student, data):
     taught, examined = teachings(teacher, student, data)
-    rows = [{tuple(row) for row in t.samples.inputs[0].tolist()} for t in (taught, examined)]
+    rows = [{tuple(row) for row in whole(t).inputs[0].tolist()} for t in (taught, examined)]
     assert not rows[0] & rows[1]
     assert len(rows[0]) + len(rows[1]) == 400
     # the loss of the exam, in plain torch, on these samples alone
-    x, labels = examined.samples.inputs[0], examined.samples.labels
+    x, labels = whole(examined).inputs[0], whole(examined).labels
     with torch.no_grad():
         ours, theirs = (lower(g)(x) for g in (student, teacher))
     p, q = ((y / 4).log_softmax(1) for y in (theirs, ours))
@@ -310,7 +317,7 @@ def test_the_exam_counts_labels_and_not_the_teachers_answers(teacher, data):
     part = Split(data.train.inputs, labels)
     known = Dataset("known", part, part, part)
     _, examined = teachings(teacher, teacher.copy(), known)
-    x, wanted = examined.samples.inputs[0], examined.samples.labels
+    x, wanted = whole(examined).inputs[0], whole(examined).labels
     with torch.no_grad():
         right = float((lower(teacher)(x).argmax(1) == wanted).float().mean())
     assert 0.6 < right < 0.9
@@ -322,9 +329,24 @@ def test_the_exam_counts_labels_and_not_the_teachers_answers(teacher, data):
     assert examined.metric.name == "agreement"
 
 
+def test_a_validation_part_is_examined_and_all_of_train_is_taught(teacher, student, data):
+    own = Split((data.train.inputs[0][:50] + 1,), data.train.labels[:50])
+    with_own = Dataset("own", data.train, data.calibration, data.test, own)
+    seen = []
+
+    class Watched(Distill):
+        def _teachings(self, graph, ctx, splits):
+            seen.extend(splits)
+            return super()._teachings(graph, ctx, splits)
+
+    Watched(epochs=1).run(student, Context(teacher, with_own))
+    assert seen == [data.train, own]
+
+
 def loss_of(taught, index):
     """What a step on these samples minimizes."""
-    terms = taught.terms(taught.student.module, (index,))
+    batch = Drawn(index, None, taught.samples.select(index))
+    terms = taught.terms(taught.student.module, batch)
     return sum(taught.weights[name] * float(term.detach()) for name, term in terms.items())
 
 
@@ -335,7 +357,7 @@ def test_the_weight_of_features_multiplies_their_loss(teacher, student, data, we
     for features in (0.0, weight):
         taught, _ = teachings(teacher, student.copy(), data, features=features)
         values.append(loss_of(taught, index))
-        x = taught.samples.inputs[0][index]
+        x = taught.samples.select(index).inputs[0]
     with torch.no_grad():
         (theirs,), (ours,) = (lower(g, also=["act"])(x)[1] for g in (teacher, student))
     theirs = theirs[:, [1, 4, 6, 9]]
