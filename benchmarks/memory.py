@@ -13,7 +13,6 @@ import argparse
 import gc
 import multiprocessing
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from torch import nn
 
 import compressc
 from compressc.data import Dataset, Split
-from compressc.pipeline import PassResult, Pipeline, parse_passes
+from compressc.events import Event
 from compressc.target import Target
 
 PASSES = "prune(ratio=0.2),lowrank(rank=64),distill(epochs=1,batch_size=16),simplify,quant"
@@ -75,29 +74,26 @@ def samples() -> Dataset:
     return Dataset("random", part, part, part)
 
 
-def peaks(path: Path, out: Path) -> Iterator[tuple[str, int]]:
+def peaks(path: Path, out: Path) -> list[tuple[str, int]]:
     """(stage, most bytes while it ran) of loading, each pass and the files."""
-    peak, data = Peak(), samples()
-    peak.reset()
-    compiled = compressc.compile(
-        str(path), [], data=data, trust_pickle=True, target=Target(batches=()), cache=None
-    )
-    yield "load", peak.bytes()
-    graph, task = compiled.graph, compiled.task
     found: list[tuple[str, int]] = []
+    peak = Peak()
 
-    def observe(result: PassResult) -> None:
-        found.append((result.step.pass_.name, peak.bytes()))
-        peak.reset()
+    def tell(event: Event) -> None:
+        ended = {"pass_done": event.facts.get("pass"), "done": "files"}.get(event.kind)
+        if event.kind == "pass" and event.facts["number"] == 1:
+            ended = "load"
+        if ended is not None:
+            found.append((ended.partition("(")[0], peak.bytes()))
+            peak.reset()
 
     peak.reset()
-    pipeline = Pipeline(parse_passes(PASSES), data, observers=[observe], task=task)
-    compiled.passes = pipeline.run(graph)
-    compiled.graph = compiled.passes[-1].graph
-    yield from found
-    peak.reset()
-    compiled.save(out)
-    yield "files", peak.bytes()
+    target = Target(batches=())
+    compiled = compressc.compile(
+        path, PASSES, data=samples(), trust_pickle=True, target=target, cache=None, tell=tell
+    )
+    compiled.save(out, tell=tell)
+    return found
 
 
 def measure(parameters: int) -> list[tuple[str, int]]:
@@ -109,7 +105,7 @@ def measure(parameters: int) -> list[tuple[str, int]]:
             path = Path(folder) / f"{count}.pt"
             torch.save(Net(count).eval(), path)
             gc.collect()
-            found = list(peaks(path, Path(folder) / f"out-{count}"))
+            found = peaks(path, Path(folder) / f"out-{count}")
         return found
 
 
