@@ -25,11 +25,11 @@ from compressc.target import Target
 
 PASSES = "prune(ratio=0.2),lowrank(rank=64),distill(epochs=1,batch_size=16),simplify,quant"
 MILLIONS = (1, 10, 60)
-INPUT, CLASSES, SAMPLES, BLOCKS = 64, 10, 96, 4
+INPUT, CLASSES, SAMPLES, BLOCKS = 64, 10, 96, 24
 
 
 class Net(nn.Module):
-    """An MLP of four equal square layers, about `parameters` numbers in all."""
+    """An MLP of equal square layers, about `parameters` numbers in all."""
 
     def __init__(self, parameters: int) -> None:
         super().__init__()

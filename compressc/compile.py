@@ -179,6 +179,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     """
     from compressc.analysis import symbolize_widths
     from compressc.backend import load_backend
+    from compressc.collecting import give_back
     from compressc.data import augmented, open_dataset
     from compressc.frontend import (
         example_of,
@@ -222,6 +223,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         ignore_extra=ignore_extra,
         dtype=dtype,
     )
+    give_back()  # what was read and traced lies in cycles that hold a second copy of the weights
     require_open_batch(loaded)
     require_memory(loaded.graph, target.batches)
     if dataset is not None:

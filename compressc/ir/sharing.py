@@ -64,12 +64,14 @@ def address(tensor: torch.Tensor) -> int:
 
 
 def bytes_of(tensor: torch.Tensor) -> Iterator[memoryview]:
-    """The bytes of a contiguous tensor on the CPU, in pieces; a shared one stays shared."""
+    """The bytes of a contiguous tensor on the CPU, in pieces.
+
+    Copies of the pieces: `numpy()` would give a shared tensor bytes of its own, and keep any from
+    being shared from then on, since an array may hold its address.
+    """
     flat = tensor.detach().reshape(-1).view(torch.uint8)
-    is_shared = torch._C._is_cow_tensor(flat)  # type: ignore[attr-defined]
-    for start in range(0, len(flat), _PIECE):
-        piece = flat[start : start + _PIECE]
-        yield (piece.clone() if is_shared else piece).numpy().data
+    for piece in torch.split(flat, _PIECE):
+        yield piece.clone().numpy().data
 
 
 def _whole(tensor: torch.Tensor) -> bool:
