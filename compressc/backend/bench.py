@@ -33,15 +33,15 @@ _EXAMPLE = 8
 
 @dataclass(frozen=True)
 class TeacherFile:
-    """The teacher in one format, loaded: what a result in that format is held against."""
+    """The teacher in one format: what a result in that format is held against."""
 
     bytes: int
-    run: Runner
+    path: Path
 
 
 @dataclass
 class Teacher(AbstractContextManager["Teacher"]):
-    """What results are held against: run, emitted and loaded once, for any number of results.
+    """What results are held against: run and emitted once, for any number of results.
 
     Use it in a `with` statement: its files lie in a temporary folder.
 
@@ -88,7 +88,7 @@ class Teacher(AbstractContextManager["Teacher"]):
     def _emit(self, backend: Backend) -> TeacherFile:
         folder = Path(self._scratch.name) / backend.name
         path = backend.emit(self.graph, folder, self.samples.take(_EXAMPLE).inputs)
-        return TeacherFile(_bytes(backend, path), backend.load(path, threads=self.target.threads))
+        return TeacherFile(_bytes(backend, path), path)
 
 
 def bench(
@@ -151,12 +151,13 @@ def _measure(  # noqa: PLR0913  (one format, and where its failures go)
         failures.append(rival)
     else:
         precision = "int8" if is_quantized(graph) else "f32"
-        runners = {"teacher": rival.run, "result": run}
-        for batch in target.batches:
+        runners = _runners(backend, rival, run, target, failures)
+        for batch in target.batches if runners else ():
             try:
                 latency.append(_latency(backend, target, samples, runners, batch, precision))
             except Exception as error:  # each runtime has exception types of its own
                 failures.append(_failure(f"latency of {backend.name} at batch {batch}", error))
+        del runners
     scoring = teacher.scoring(run)
     return FileRecord(
         format=backend.name,
@@ -170,6 +171,19 @@ def _measure(  # noqa: PLR0913  (one format, and where its failures go)
         recalls=[] if scoring is None else scoring.recalls,
         latency=latency,
     )
+
+
+def _runners(
+    backend: Backend, rival: TeacherFile, run: Runner, target: Target, failures: list[Failure]
+) -> dict[str, Runner]:
+    """What is timed; the teacher is loaded for its turn alone: all formats would fill the memory."""
+    if not target.batches:
+        return {}
+    try:
+        return {"teacher": backend.load(rival.path, threads=target.threads), "result": run}
+    except CompresscError as error:
+        failures.append(_failure(f"teacher as {backend.name}", error))
+        return {}
 
 
 def _failure(stage: str, error: Exception) -> Failure:

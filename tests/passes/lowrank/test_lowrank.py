@@ -6,6 +6,7 @@ from compressc_lowrank import LowRank
 from torch import nn
 
 from compressc.analysis import total_cost
+from compressc.data import Dataset, Split
 from compressc.errors import CompresscError
 from compressc.ir import Graph, run_graph
 from compressc.spec import make
@@ -172,3 +173,21 @@ def test_weights_of_a_recurrent_layer_are_called_so():
     assert len(said) == 4
     assert all("a weight of a recurrent layer" in text for text in said)
     assert notes["scale"] == ["skipped: parameter is no linear layer or 1x1 convolution"]
+
+
+def test_a_norm_behind_the_factors_has_statistics_of_what_it_sees_now():
+    torch.manual_seed(0)
+    net = nn.Sequential(linear(rate=0.9), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, 3))
+    x = torch.randn(400, 32) * torch.linspace(0.1, 3, 32) + 1
+    net.train()
+    for _ in range(60):
+        net(x)
+    graph = export_graph(net.eval(), x[:4])
+    part = Split((x,))
+    checked = check_pass(LowRank(rank=2), graph, Dataset("rows", part, part, part))
+    with torch.no_grad():
+        seen = x @ product(checked.graph, "0").float().T + net[0].bias
+    norm = checked.graph["1"].layer
+    assert torch.allclose(norm.running_mean, seen.mean(0), atol=1e-3)
+    assert torch.allclose(norm.running_var, seen.var(0), rtol=1e-3)
+    assert not torch.allclose(norm.running_var, net[1].running_var, rtol=1e-1)

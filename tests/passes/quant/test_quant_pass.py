@@ -196,6 +196,32 @@ def test_options_do_what_they_say(teacher, run, digits):
     assert few["stem"].kind == "quantized_conv2d"
 
 
+def test_bias_correction_takes_the_mean_error_out(teacher, quantized, run, digits):
+    plain, _ = run(teacher, bias_correction=False)
+    inputs = digits.calibration.take(256).inputs
+    with torch.no_grad():
+        want, *got = (lower(graph)(*inputs) for graph in (teacher, quantized, plain))
+    corrected, uncorrected = ((values - want).mean(0).abs().mean() for values in got)
+    assert corrected < 0.7 * uncorrected
+
+
+def test_smoothing_saves_what_outlier_channels_cost(run):
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True, norm_first=True)
+    with torch.no_grad():  # the norms scale two channels far above the others
+        for norm in (layer.norm1, layer.norm2):
+            norm.weight[:2] = 60.0
+    x = torch.randn(64, 5, 16)
+    graph = imported(layer.eval(), (x[:4],))
+    with torch.no_grad():
+        want = layer(x)
+        errors = [
+            (lower(run(graph, random_data(x), smooth=smooth)[0])(x) - want).norm()
+            for smooth in (False, True)
+        ]
+    assert errors[1] < 0.8 * errors[0]
+
+
 @pytest.mark.parametrize(
     ("range_", "processor", "largest"),
     [

@@ -89,6 +89,18 @@ class ReadTwice(nn.Module):
         return x + self.norm(x)
 
 
+class PutOut(nn.Module):
+    """What the norm reads is an output, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.norm(x), x
+
+
 class Tied(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -115,6 +127,7 @@ class OverTokens(nn.Module):
     ("module", "shape", "op", "reason"),
     [
         (ReadTwice(), (1, 6, 6), "norm", "skipped folding: %conv is read elsewhere, too"),
+        (PutOut(), (1, 6, 6), "norm", "skipped folding: %conv is read elsewhere, too"),
         (Tied(), (5,), "norm", "skipped folding: the weight of %a is tied to another layer"),
         (
             nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3, padding=1)),
