@@ -25,7 +25,6 @@ class Settings:
     symmetric: bool
     transformer: bool
     smooth: bool
-    bias_correction: bool
     half_range: bool = False
 
 
@@ -50,7 +49,7 @@ def observe(
         # a scale per channel on a depthwise convolution's input has no kernel in ONNX Runtime
         per_tensor = QuantizationParameters(per_channel=False)
         advanced = nncf.AdvancedQuantizationParameters(
-            disable_bias_correction=not settings.bias_correction,
+            disable_bias_correction=True,  # ours is in `bias`
             activations_quantization_params=per_tensor,
         )
         advanced.overflow_fix = OverflowFix.ENABLE if settings.half_range else OverflowFix.DISABLE
@@ -65,7 +64,6 @@ def observe(
                     preset=preset.PERFORMANCE if settings.symmetric else preset.MIXED,
                     target_device=nncf.TargetDevice.CPU,
                     subset_size=len(items),
-                    fast_bias_correction=True,
                     model_type=nncf.ModelType.TRANSFORMER if settings.transformer else None,
                     ignored_scope=nncf.IgnoredScope(types=list(_NORMS), validate=False),
                     advanced_parameters=advanced,

@@ -14,6 +14,7 @@ from compressc.errors import CompresscError
 from compressc.ir import Graph, lower, random_inputs, retype
 from compressc.measure import fidelity
 from compressc.pipeline import Context, Pass, Samples
+from compressc_quant.bias import channel_means, correct_biases, some
 from compressc_quant.carry import carry_over
 from compressc_quant.hiding import computes_floats, unobservable
 from compressc_quant.narrowing import quantize_what_can
@@ -81,7 +82,7 @@ class Quant(Pass):
     which OpenVINO 2026.4 then computes wrongly (the proof refuses the file)."""
 
     bias_correction: bool = True
-    """Add the mean error of each layer's rounding back through its bias."""
+    """Take the mean error of each layer's rounding out through its bias (arXiv 1906.04721, 4.2)."""
 
     range: Literal["auto", "full", "half"] = "auto"
     """Which of the 255 values weights may take. Processors of x86 without VNNI add products of u8
@@ -136,9 +137,10 @@ class Quant(Pass):
             symmetric=self.preset == "performance",
             transformer=self._transformer(graph),
             smooth=self.smooth,
-            bias_correction=bias_correction,
             half_range=half_range,
         )
+        inputs = some(batches)
+        means = channel_means(graph, inputs) if bias_correction else {}
         traced = trace(graph, batches[0])
         module = traced.module
         quantized, hidden = quantize_what_can(
@@ -156,6 +158,8 @@ class Quant(Pass):
         carry_over(graph, traced, quantized, told.__setitem__)
         round_results(graph, batches, settings.symmetric)
         round_joins(graph)
+        if bias_correction:
+            correct_biases(graph, means, inputs)
         retype(graph)
         return told
 

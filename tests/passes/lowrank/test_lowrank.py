@@ -184,7 +184,7 @@ def test_a_norm_behind_the_factors_has_statistics_of_what_it_sees_now():
         net(x)
     graph = export_graph(net.eval(), x[:4])
     part = Split((x,))
-    checked = check_pass(LowRank(rank=2), graph, Dataset("rows", part, part, part))
+    checked = check_pass(LowRank(rank=8), graph, Dataset("rows", part, part, part))
     with torch.no_grad():
         seen = x @ product(checked.graph, "0").float().T + net[0].bias
     norm = checked.graph["1"].layer

@@ -82,7 +82,7 @@ def test_the_weights_are_int8_rounded_to_the_nearest(quantized, teacher):
 def test_it_computes_what_nncfs_own_module_computes(teacher, digits):
     batches = [tuple(x[i : i + 32] for x in digits.calibration.inputs) for i in (0, 32, 64)]
     traced = trace(teacher, batches[0])
-    settings = Settings(symmetric=False, transformer=False, smooth=True, bias_correction=True)
+    settings = Settings(symmetric=False, transformer=False, smooth=True)
     theirs = observe(traced.module, batches, settings)
     ours = teacher.copy()
     carry_over(ours, traced, theirs)
@@ -105,7 +105,7 @@ def test_attention_is_as_good_as_nncfs_own(digits):
     x = torch.randn(64, 5, 16)
     graph = imported(Net().eval(), (x[:4],))
     traced = trace(graph, (x[:32],))
-    settings = Settings(symmetric=False, transformer=True, smooth=True, bias_correction=True)
+    settings = Settings(symmetric=False, transformer=True, smooth=True)
     theirs = observe(traced.module, [(x[:32],), (x[32:],)], settings)
     ours = graph.copy()
     carry_over(ours, traced, theirs)
@@ -202,7 +202,7 @@ def test_bias_correction_takes_the_mean_error_out(teacher, quantized, run, digit
     with torch.no_grad():
         want, *got = (lower(graph)(*inputs) for graph in (teacher, quantized, plain))
     corrected, uncorrected = ((values - want).mean(0).abs().mean() for values in got)
-    assert corrected < 0.7 * uncorrected
+    assert corrected < 0.3 * uncorrected
 
 
 def test_smoothing_saves_what_outlier_channels_cost(run):
@@ -219,7 +219,7 @@ def test_smoothing_saves_what_outlier_channels_cost(run):
             (lower(run(graph, random_data(x), smooth=smooth)[0])(x) - want).norm()
             for smooth in (False, True)
         ]
-    assert errors[1] < 0.8 * errors[0]
+    assert errors[1] < 0.9 * errors[0]
 
 
 @pytest.mark.parametrize(
