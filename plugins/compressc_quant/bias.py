@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from compressc.ir import PRODUCTS, Graph, Op, lower
 from compressc.ir.lowering import module_names
 
-#: Samples that means are taken over, all at once: each layer sees what the ones before it, corrected
-#: by then, hand on.
+#: Samples that means are taken over, all at once: each layer sees what those before it hand on,
+#: which are corrected by then.
 SAMPLES = 128
 
 Inputs = tuple[Tensor, ...]
