@@ -176,7 +176,7 @@ def _measure(  # noqa: PLR0913  (one format, and where its failures go)
 def _runners(
     backend: Backend, rival: TeacherFile, run: Runner, target: Target, failures: list[Failure]
 ) -> dict[str, Runner]:
-    """What is timed; the teacher is loaded for its turn alone: all at once would fill the memory."""
+    """What is timed; the teacher is loaded for its turn alone: all would fill the memory."""
     if not target.batches:
         return {}
     try:
