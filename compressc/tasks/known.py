@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +97,18 @@ def _from_file(path: Path, name: str) -> type[Task]:
         beside = {getattr(sys.modules[m], "__file__", None) for m in set(sys.modules) - before}
     if not isinstance(getattr(found, "name", None), str):
         raise CompresscError("CC106", "the task has a name: name = 'detector'", where=where)
-    folder = path.resolve().parent
-    inside = (Path(file).resolve() for file in beside if file)
-    found.files = tuple(sorted(str(file) for file in inside if folder in file.parents))
+    found.sources = _read(path.resolve().parent, beside)
     return found
 
 
+def _read(folder: Path, files: Iterable[str | None]) -> dict[str, str]:
+    """sha256 of the files that lie in a folder, sorted."""
+    inside = sorted(path for file in files if file and folder in (path := Path(file)).parents)
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in inside}
+
+
 def _run(path: Path) -> object:
-    # a name of its own, which no installed module has; classes are looked up in it
+    # a name of its own: `task.py` must not shadow, nor be, an installed module `task`
     name = f"_compressc_task_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None

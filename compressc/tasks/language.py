@@ -81,6 +81,8 @@ def _settled(readings: Readings, best: Response, how_well: Skill, shifted: bool)
 def _scores_of(readings: Readings, probe: Probe, ids: Tensor) -> Response | None:
     """The output with scores of every id at each position."""
     for candidate in readings.candidates:
+        if readings.task is None and candidate.kind != "class_scores":
+            continue  # only who names a task may say that vectors are scores
         (output,) = probe.outputs([candidate])
         best = _asked(readings).reread(candidate, output)
         if best is None or best.dim is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -75,6 +75,7 @@ def settle(
     readings = Readings(graph, responses, output, task)
     if probe is None:
         return _without_labels(readings)
+    _require_one_tensor(probe)
     found = settle_language_model(readings, probe)
     if found is not None:
         return found
@@ -82,6 +83,24 @@ def settle(
         settled = _without_labels(readings, probe)
         return replace(settled, signs=_two_sided(settled, probe))
     return _with_labels(readings, probe)
+
+
+def _require_one_tensor(probe: Probe) -> None:
+    """Targets of rows are one tensor; only a task of the user's own knows what a tree of them is.
+
+    Raises:
+        CompresscError: CC301.
+    """
+    labels = probe.samples.take(1).labels
+    if labels is not None and not isinstance(labels, Tensor):
+        keys = f" of {', '.join(map(str, labels))}" if isinstance(labels, Mapping) else ""
+        raise CompresscError(
+            "CC301",
+            "labels are one tensor, where no task of your own takes others",
+            got=f"a {type(labels).__name__}{keys}",
+            where=probe.part,
+            hint="--task file.py:Class",
+        )
 
 
 def _measured(response: Response, output: Tensor) -> Response:

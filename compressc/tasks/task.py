@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -39,14 +38,15 @@ class Task(Configured, ABC):
         targets: what a legal target is, in words, for errors and docs.
         output: name of the output that is judged; None leaves it to `--judged`, or is the first.
         kinds: what outputs are, by name, where it should not be told by the graph.
-        files: source files of a task that was read from `file.py:Class`.
+        sources: of a task that was read from `file.py:Class`, the files as they were read, it and
+            those beside it: path -> sha256.
     """
 
     entry_points: ClassVar[Group] = TASKS
     targets: ClassVar[str] = "what the task learns"
     output: ClassVar[str | None] = None
     kinds: ClassVar[Mapping[str, Kind]] = MappingProxyType({})
-    files: ClassVar[tuple[str, ...]] = ()
+    sources: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
     def check(self, outputs: Mapping[str, Tensor], targets: Any) -> str:
         """What is wrong with the targets of a few samples, or "": asked before any work.
@@ -82,9 +82,7 @@ class Task(Configured, ABC):
 
     def code(self) -> Fingerprint:
         """The code that this runs; of a file, it and the modules beside it."""
-        if not self.files:
+        if not self.sources:
             return super().code()
-        digest = hashlib.sha256()
-        for file in self.files:
-            digest.update(Path(file).read_bytes())
-        return Fingerprint(digest.hexdigest(), MappingProxyType({}), self.files)
+        digest = hashlib.sha256("".join(self.sources.values()).encode()).hexdigest()
+        return Fingerprint(digest, MappingProxyType({}), tuple(self.sources))
