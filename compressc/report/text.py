@@ -261,7 +261,7 @@ class Fall:
     Attributes:
         index: which class.
         drop: of the share of its labels that is met, in 0..1.
-        mean: of that drop over all classes.
+        mean: of that drop over all labels, as accuracy has it.
         labels: how many it has.
     """
 
@@ -272,7 +272,7 @@ class Fall:
 
     @property
     def hidden(self) -> bool:
-        """Whether it falls by far more than the classes do on average, and not by one label."""
+        """Whether it falls by far more than all labels do, and not by a single one."""
         return self.drop - self.mean > FAR and self.drop * self.labels > 1.5
 
 
@@ -289,7 +289,8 @@ def fall(record: Record, entry: Scored) -> Fall | None:
     if len(drops) < 2:
         return None
     index = max(drops, key=lambda at: drops[at])
-    return Fall(index, drops[index], sum(drops.values()) / len(drops), counts[index])
+    mean = sum(drops[at] * counts[at] for at in drops) / sum(counts[at] for at in drops)
+    return Fall(index, drops[index], mean, counts[index])
 
 
 def worst_class(record: Record, entry: Scored) -> str:

@@ -54,5 +54,5 @@ def _hidden_falls(record: Record) -> list[str]:
     worst = max(hidden, key=lambda fall: fall.drop)
     return [
         f"class {worst.index} falls by {worst.drop * 100:.1f} points ({worst.labels} labels), "
-        f"where the classes fall by {worst.mean * 100:.1f} on average: the mean score hides it"
+        f"where all labels fall by {worst.mean * 100:.1f}: the score over all hides it"
     ]

@@ -222,18 +222,18 @@ def test_the_class_that_fell_most_is_named():
     record = with_classes([1.0, 0.9, None], [0.99, 0.4, None], counts=(90, 10, 0))
     fall = text.fall(record, record.files[0])
     assert (fall.index, fall.labels) == (1, 10)
-    assert (fall.drop, fall.mean) == pytest.approx((0.5, 0.255))
+    assert (fall.drop, fall.mean) == pytest.approx((0.5, 0.059))
     assert text.worst_class(record, record.files[0]) == "-50.00 (class 1)"
     assert text.worst_class(record, record.passes[0]) == "-"  # an older manifest has no classes
 
 
 def test_a_class_that_is_lost_behind_the_mean_is_warned_of():
     # nine tenths are one class: of 98 % right, the other class is lost
-    lost = with_classes([1.0, 0.9], [1.0, 0.9], [0.995, 0.1])
+    lost = with_classes([1.0, 0.9], [1.0, 0.9], [0.99, 0.1])
     (found,) = [line for line in warnings(lost) if "class" in line]
     assert found == (
-        "class 1 falls by 80.0 points (10 labels), where the classes fall by 40.2 on average: "
-        "the mean score hides it"
+        "class 1 falls by 80.0 points (10 labels), where all labels fall by 8.9: "
+        "the score over all hides it"
     )
     html_text = html(lost)
     assert "worst class" in html_text
@@ -246,6 +246,7 @@ def test_a_class_that_is_lost_behind_the_mean_is_warned_of():
         ([1.0, 0.9], [0.98, 0.85], (90, 10)),  # both fall a little
         ([1.0, 1.0], [0.5, 0.45], (90, 10)),  # all fall: the mean says so
         ([1.0, 1.0], [1.0, 0.5], (90, 2)),  # one label
+        ([1.0, 1.0], [0.7, 1.0], (90, 10)),  # the frequent one falls: the score says so
         ([0.9, 0.5], [0.9, 0.9], (90, 10)),  # one rises
     ],
 )
