@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from compressc.cli import main
 from compressc.errors import CODES
 from compressc.events import KINDS
 from compressc.pipeline import load_pass
@@ -74,6 +75,28 @@ def test_every_snippet_runs(page: Path, folder: Path, monkeypatch: pytest.Monkey
         script = folder / f"snippet{i}.py"
         script.write_text(code)
         runpy.run_path(str(script), run_name="__main__")
+
+
+def test_every_form_of_data_of_the_howto_works(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks that begin with the name of a file are that file; the others run, then commands."""
+    page = ROOT / "docs/howto-data.md"
+    monkeypatch.chdir(folder)
+    scripts = []
+    for i, code in enumerate(snippets(page)):
+        named = re.match(r"# (\w+\.py)\n", code)
+        script = folder / (named[1] if named else f"data{i}.py")
+        script.write_text(code)
+        scripts += [] if named else [script]
+    for script in scripts:
+        runpy.run_path(str(script), run_name="__main__")
+    found = commands(page)
+    assert len(found) > 9
+    for command in found:
+        program, *arguments = shlex.split(command)
+        assert program == ".venv/bin/compressc"
+        assert main(arguments) == 0, command  # in this process, where libraries are imported
 
 
 def test_pass_of_the_howto_runs(teacher: Path, tmp_path: Path) -> None:

@@ -90,7 +90,10 @@ def graph_inputs(graph: Graph, example: Example) -> tuple[torch.Tensor, ...]:
     tensors = {name: leaf for name, leaf in found.items() if isinstance(leaf, torch.Tensor)}
     if tensors.keys() != set(names):
         raise CompresscError(
-            "CC204", f"the inputs are called {', '.join(names)}", got=", ".join(tensors)
+            "CC204",
+            f"the inputs are called {', '.join(names)}",
+            got=", ".join(tensors),
+            hint="name the inputs of the data, or of the example, as the model does",
         )
     return tuple(tensors[name] for name in names)
 
