@@ -77,6 +77,7 @@ def test_every_snippet_runs(page: Path, folder: Path, monkeypatch: pytest.Monkey
         runpy.run_path(str(script), run_name="__main__")
 
 
+@pytest.mark.slow
 def test_every_form_of_data_of_the_howto_works(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,7 +93,7 @@ def test_every_form_of_data_of_the_howto_works(
     for script in scripts:
         runpy.run_path(str(script), run_name="__main__")
     found = commands(page)
-    assert len(found) > 9
+    assert len(found) > 6
     for command in found:
         program, *arguments = shlex.split(command)
         assert program == ".venv/bin/compressc"
