@@ -1,10 +1,10 @@
 """A run that is killed -9 and given again ends with the same bytes: python benchmarks/kill.py
 
-The digits job is run once without interruption, then over and over: killed at a random moment, once
+The digits job is run once without interruption, then over and over: killed at a random event, once
 or several times, and given again until it is through. Every file but the report (which tells
 seconds) must have the same bytes as those of the uninterrupted run, nothing may be left half
-written in the output folder or the cache, and what the training lost is told: steps that were done
-twice, times the seconds of a step.
+written beside the output folder or in the cache, and what the training lost is told: the steps that
+were done twice.
 """
 
 from __future__ import annotations
@@ -77,26 +77,40 @@ def steps(events: list[dict[str, object]]) -> list[int]:
     ]
 
 
-def trial(job: Job, seconds: float, kills: int, rng: random.Random) -> tuple[str, int]:
-    """Kill and go on; where it was at the last kill, and the steps that were done twice."""
-    where, twice = "", 0
-    for _ in range(kills):
-        process = job.start()
-        try:
-            process.wait(timeout=rng.uniform(0.2, 1.0) * seconds)
-        except subprocess.TimeoutExpired:
+def killed(job: Job, lines: int, wait: float) -> bool:
+    """Begin, or go on, and kill at the given line of the events; whether it was still at work."""
+    path, process = job.folder / "events.jsonl", job.start()
+    while process.poll() is None:
+        if path.exists() and path.read_bytes().count(b"\n") >= lines:
+            time.sleep(wait)
             process.kill()
-            process.wait()
-        seen = job.events()
-        done = steps(seen)
-        where = str(seen[-1].get("what", seen[-1]["event"])) if seen else "before the first event"
-    before = max(done, default=0)
+            return process.wait() != 0
+        time.sleep(0.002)
+    return False
+
+
+def trial(job: Job, lines: int, kills: int, rng: random.Random) -> tuple[list[str], int]:
+    """Kill and go on; where it was at each kill, and the steps that were done twice.
+
+    Args:
+        job: where nothing was done yet.
+        lines: events of a run that is not interrupted; most of them are steps of the training.
+        kills: how often.
+        rng: when.
+    """
+    places, twice, seen = [], 0, job.events()
+    for _ in range(kills):
+        if not killed(job, len(seen) + rng.randrange(lines), rng.uniform(0.0, 0.2)):
+            places.append("through")
+            break
+        before = max(steps(seen := job.events()), default=0)
+        places.append(str(seen[-1].get("what", seen[-1]["event"])) if seen else "the beginning")
     if job.start().wait() != 0:
         raise SystemExit("the run that goes on failed")
     again = steps(job.events()[len(seen) :])
-    if before and again:
+    if places[-1] != "through" and before and again:
         twice = max(0, before - min(again) + 1)
-    return where, twice
+    return places, twice
 
 
 def main() -> None:
@@ -115,19 +129,19 @@ def main() -> None:
         if whole.start().wait() != 0:
             raise SystemExit("the uninterrupted run failed")
         seconds = time.perf_counter() - start
-        want = whole.digests()
-        print(f"uninterrupted: {seconds:.1f} s, {len(want)} files", flush=True)
+        want, lines = whole.digests(), len(whole.events())
+        print(f"uninterrupted: {seconds:.1f} s, {len(want)} files, {lines} events", flush=True)
         for number in range(1, options.trials + 1):
             job = Job(options.model, options.passes, options.every, Path(place, str(number)))
             job.folder.mkdir()
             kills = rng.choice((1, 1, 2, 3))
-            where, twice = trial(job, seconds, kills, rng)
+            places, twice = trial(job, lines, kills, rng)
             same, left = job.digests() == want, job.leftovers()
             good += same and not left
             verdict = "same bytes" if same else "OTHER BYTES"
             print(
-                f"{number}: killed {kills}x, last in '{where}': {verdict}, left over: {left or 0},"
-                f" steps done twice: {twice}",
+                f"{number}: killed in {', then '.join(places)}: {verdict}, left over: {left or 0}, "
+                f"steps done twice after the last: {twice}",
                 flush=True,
             )
     print(f"{good} of {options.trials} the same, nothing left over")

@@ -115,11 +115,11 @@ def make(cls: type[C], options: dict[str, Any]) -> C:
                 hint=nearest(option, option_names(cls)),
             ) from error
         of = f"{noun} '{cls.name}'"
-        message = first["msg"].replace("Input should be", "must be")
+        message = first["msg"].replace("Input should be", "must be").removeprefix("Value error, ")
         raise CompresscError(
             "CC102",
             f"option '{option}' of {of} {message}" if option else f"{of}: {message}",
-            got=repr(first["input"]),
+            got=repr(first["input"]) if option else "",
             hint=f"compressc explain {cls.name}",
         ) from error
 

@@ -103,6 +103,10 @@ class Teaching:
         index = torch.arange(min(total, SEEN)) * total // min(total, SEEN)
         return self.samples.select(index).to(self.device).inputs
 
+    def probe(self) -> tuple[Tensor, ...]:
+        """Inputs of one sample, on the device."""
+        return self.samples.take(1).to(self.device).inputs
+
     def terms(self, module: nn.Module, batch: Drawn) -> dict[str, Tensor]:
         """The terms of the loss, scalars, for the samples of a batch."""
         part = batch.samples

@@ -4,8 +4,10 @@ from compressc.training.after_cut import reestimate_behind
 from compressc.training.batches import Batches, Drawn, SampleBatches, TensorBatches, batched, drawn
 from compressc.training.best import BestState, Score
 from compressc.training.checkpoint import Checkpoints
+from compressc.training.length import parse_budget
 from compressc.training.lesson import Lesson, Recipe
 from compressc.training.loop import train
+from compressc.training.machine import fast_precision, likes_channels_last, precision_for
 from compressc.training.optimizer import Group
 from compressc.training.result import Epoch, Hooks, Moment, TrainingResult
 from compressc.training.scaled import LEAST_VARIANCE, scaled_error, variance
@@ -32,6 +34,10 @@ __all__ = [
     "batched",
     "cosine_with_warmup",
     "drawn",
+    "fast_precision",
+    "likes_channels_last",
+    "parse_budget",
+    "precision_for",
     "reestimate",
     "reestimate_behind",
     "reestimate_on_trial",

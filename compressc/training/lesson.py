@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from torch import Tensor, nn
 
@@ -20,15 +20,25 @@ class Recipe:
     """How to train.
 
     Attributes:
-        epochs: passes over the data, at least 1.
+        epochs: passes over the data, at least 1; what `steps` or `budget` say comes before it.
         learning_rate: peak of the schedule; None for one that goes by the weights.
-        weight_decay: of AdamW; on matrices and filters, not on biases and norms.
+        weight_decay: on matrices and filters, not on biases and norms.
         warmup: share of the steps over which the learning rate rises.
         clip: largest norm of the gradient of all parameters together; 0 for any.
         seed: of the order of the data and of dropout.
         dropout: whether dropout is at work in steps.
         batch_statistics: whether batch norms work by the statistics of each batch in steps; else
             by those they remember, which stay as they are.
+        steps: of the optimizer, at least 1; None for whole epochs.
+        budget: seconds that the run may take: the pace is measured before the first step, and so
+            many steps are planned as fit. Then the same seed does not give the same bytes.
+        optimizer: AdamW, or SGD with momentum.
+        momentum: of SGD.
+        accumulate: batches of a step.
+        ema: share that stays of a moving average of the weights in a step; the average is
+            validated and kept. 0 for none.
+        channels_last: images and filters lie in memory pixel by pixel in steps.
+        precision: of matrix products and convolutions of the module in steps.
     """
 
     epochs: int
@@ -39,6 +49,14 @@ class Recipe:
     seed: int = 0
     dropout: bool = True
     batch_statistics: bool = True
+    steps: int | None = None
+    budget: float | None = None
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.9
+    accumulate: int = 1
+    ema: float = 0.0
+    channels_last: bool = False
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclass(frozen=True)
@@ -47,7 +65,8 @@ class Lesson(Generic[Batch]):
 
     Attributes:
         batches: the training data.
-        terms: of the loss for a batch, scalars by name; their weighted sum is minimized.
+        terms: of the loss for a batch, scalars by name; their weighted sum is minimized. Given the
+            module or a wrapper of it.
         validate: score of the module in eval mode without gradients; higher is better.
         seen: inputs `[n, ...]` that batch norms take their statistics from before a validation;
             without any they keep the running averages of the steps.

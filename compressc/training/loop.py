@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
+from itertools import islice, pairwise
+from statistics import median
 from typing import Any, Generic
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.dropout import _DropoutNd
+from torch import nn
 
-from compressc.data.order import mixed
 from compressc.errors import CompresscError
 from compressc.training.checkpoint import Checkpoints
+from compressc.training.length import steps_within
 from compressc.training.lesson import Batch, Lesson, Recipe
-from compressc.training.optimizer import Group, adamw, parameters_of
+from compressc.training.machine import channels_last
+from compressc.training.optimizer import Group, optimizer_of, parameters_of
 from compressc.training.place import Place
 from compressc.training.rate import relative_rate
 from compressc.training.result import Epoch, Hooks, Moment, TrainingResult
 from compressc.training.schedule import cosine_with_warmup
 from compressc.training.state import RunState, tensors_of
-from compressc.training.statistics import batch_norms, reestimate
+from compressc.training.statistics import reestimate
+from compressc.training.stepping import LOSS, Stepper, seed_step
 
 #: Setbacks in a row after which a run is given up.
 PATIENCE = 4
-#: The name of the loss itself beside those of its terms.
-LOSS = "total"
+#: Steps that are tried to measure the pace.
+TRIALS = 8
 
 
 def train(
@@ -60,7 +64,11 @@ def train(
     """
     kept = checkpoints or Checkpoints()
     run = _Run(module, lesson, recipe, hooks, kept)
-    with _generators_kept(run.parameters), _trainable(run.parameters):
+    with (
+        _generators_kept(run.parameters),
+        _trainable(run.parameters),
+        channels_last(run.modules, recipe.channels_last),
+    ):
         try:
             kept.load(run.state, run.about)
             while not run.is_over:
@@ -90,16 +98,18 @@ class _Run(Generic[Batch]):
         self.parameters = parameters_of(self.groups)
         self.lesson, self.recipe = lesson, recipe
         self.hooks, self.checkpoints = hooks, checkpoints
-        self.per_epoch = len(lesson.batches)
+        self.stepper = Stepper(self.modules, self.parameters, lesson, recipe)
+        self.per_epoch = math.ceil(len(lesson.batches) / recipe.accumulate)
         given = recipe.learning_rate
         rate = relative_rate(self.parameters) if given is None else given
-        optimizer = adamw(self.groups, recipe.weight_decay)
-        self.state = RunState(self.modules, optimizer, Place(rate=rate))
+        place = Place(rate=rate, steps=recipe.steps or recipe.epochs * self.per_epoch)
+        optimizer = optimizer_of(self.groups, recipe)
+        self.state = RunState(self.modules, optimizer, place, recipe.ema)
 
     @property
-    def steps(self) -> int:
-        """Of the whole run."""
-        return self.recipe.epochs * self.per_epoch
+    def epochs(self) -> int:
+        """Of the whole run, the last one perhaps not whole."""
+        return math.ceil(self.state.place.steps / self.per_epoch)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -112,83 +122,82 @@ class _Run(Generic[Batch]):
     def is_over(self) -> bool:
         """Whether there is nothing left to do."""
         place = self.state.place
-        return place.diverged is not None or place.epoch > self.recipe.epochs
+        return place.diverged is not None or place.epoch > self.epochs
 
     def go_on(self) -> None:
         """Do what comes next: score the start, or the rest of an epoch."""
         place = self.state.place
         if place.epoch == 0:
+            start = time.perf_counter()
             self._validate()
+            if self.recipe.budget is not None:
+                place.steps = self._steps_within(start, self.recipe.budget)
         elif not (self._rest_of_epoch() and self._validate()):
             self._step_back()
         place.begin(place.epoch + 1)
         if self.checkpoints.due(at_the_end_of_an_epoch=True):
             self.checkpoints.save(self.state, self.about)
 
+    def _steps_within(self, start: float, budget: float) -> int:
+        """Steps that fit into so many seconds from `start` on: some are tried without effect."""
+        recipe, validated = self.recipe, time.perf_counter()
+        tensors = {name: t.detach().clone() for name, t in tensors_of(self.modules).items()}
+        trial = optimizer_of(self.groups, recipe)
+        self.stepper.set_modes()
+        times = [validated]
+        lots = self.lesson.batches.epoch(recipe.seed, 1)
+        for batch in islice(lots, TRIALS * recipe.accumulate):
+            self.stepper.step(trial, [batch], 1, 0.0)
+            times.append(time.perf_counter())
+        with torch.no_grad():
+            for name, tensor in tensors_of(self.modules).items():
+                tensor.copy_(tensors[name])
+        step = median(b - a for a, b in pairwise(times)) * recipe.accumulate
+        left = budget - (times[-1] - start)
+        return steps_within(left, step, validated - start, self.per_epoch)
+
     def _rest_of_epoch(self) -> bool:
         """The batches that are left; False where a loss or gradient was not finite."""
-        self._set_modes()
-        place = self.state.place
-        seed, start = self.recipe.seed, place.position
-        for batch in self.lesson.batches.epoch(seed, place.epoch, start):
-            values = self._step(batch)
-            if values is None:
+        self.stepper.set_modes()
+        state, place, recipe = self.state, self.state.place, self.recipe
+        total = len(self.lesson.batches)
+        stream = iter(self.lesson.batches.epoch(recipe.seed, place.epoch, place.position))
+        while place.position < total and place.step < place.steps:
+            count = min(recipe.accumulate, total - place.position)
+            factor = place.factor * cosine_with_warmup(place.step, place.steps, recipe.warmup)
+            batches = self._seeded(stream, count)
+            sums = self.stepper.step(state.optimizer, batches, count, place.rate * factor)
+            if sums is None:
                 return False
-            place.add(values)
+            place.step += 1
+            place.add(sums, count)
+            if state.average is not None:
+                state.average.update(place.step)
             moment = self._moment()
             for hook in self.hooks:
                 hook.stepped(moment)
             if self.checkpoints.due():
-                self.checkpoints.save(self.state, self.about)
+                self.checkpoints.save(state, self.about)
         return True
 
-    def _set_modes(self) -> None:
-        """Training mode, but for what the recipe wants at rest."""
-        resting: list[nn.Module] = []
-        for module in self.modules.values():
-            module.train()
-            if not self.recipe.dropout:
-                resting += [part for part in module.modules() if isinstance(part, _DropoutNd)]
-            if not self.recipe.batch_statistics:
-                resting += batch_norms(module.modules())
-        for part in resting:
-            part.eval()
-
-    def _step(self, batch: Batch) -> dict[str, float] | None:
-        """One optimizer step: its terms; None, and no step, where something is not finite."""
-        state, place = self.state, self.state.place
-        torch.manual_seed(int(mixed(self.recipe.seed, place.epoch, place.position)[0]))
-        terms = self.lesson.terms(self.module, batch)
-        loss = self._weighted(terms)
-        values = {LOSS: float(loss.detach())}
-        if not math.isfinite(values[LOSS]):
-            return None
-        values |= {name: float(term.detach()) for name, term in terms.items()}
-        factor = place.factor * cosine_with_warmup(place.step, self.steps, self.recipe.warmup)
-        for group in state.optimizer.param_groups:
-            group["lr"] = place.rate * factor * group["factor"]
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip or math.inf)
-        if not math.isfinite(float(norm)):
-            return None
-        state.optimizer.step()
-        place.step += 1
-        return values
-
-    def _weighted(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """The loss: the sum of the terms, each with its weight."""
-        weights = self.lesson.weights
-        return torch.stack([weights.get(name, 1.0) * term for name, term in terms.items()]).sum()
+    def _seeded(self, stream: Iterator[Batch], count: int) -> Iterator[Batch]:
+        """The next batches, each with the generator of its place."""
+        place = self.state.place
+        for position, batch in enumerate(islice(stream, count), place.position):
+            seed_step(self.recipe.seed, place.epoch, position)
+            yield batch
 
     def _step_back(self) -> None:
         """To the best state, at half the rate; given up where that was tried often enough."""
         state, place, number = self.state, self.state.place, self.state.place.epoch
         place.setbacks.append(number)
         state.best.restore()
+        if state.average is not None:
+            state.average.begin_anew()
         place.factor /= 2
-        place.step = number * self.per_epoch  # the schedule goes on behind the epoch
-        state.optimizer = adamw(self.groups, self.recipe.weight_decay)
+        # the schedule goes on behind the epoch
+        place.step = min(number * self.per_epoch, place.steps)
+        state.optimizer = optimizer_of(self.groups, self.recipe)
         if place.setbacks[-PATIENCE:] == list(range(number - PATIENCE + 1, number + 1)):
             place.diverged = number
         for hook in self.hooks:
@@ -200,13 +209,15 @@ class _Run(Generic[Batch]):
         for module in self.modules.values():
             module.zero_grad(set_to_none=True)
             module.eval()
-        torch.manual_seed(int(mixed(self.recipe.seed, place.epoch, self.per_epoch)[0]))
-        # running averages trail behind the weights
-        if place.epoch and self.lesson.seen and self.recipe.batch_statistics:
-            reestimate(self.module, self.lesson.seen)
-        with torch.no_grad():
-            score = self.lesson.validate(self.module)
-        state.best.offer(score, place.epoch)
+        seed_step(self.recipe.seed, place.epoch, len(self.lesson.batches))
+        averaged = nullcontext() if state.average is None else state.average.in_place()
+        with averaged:
+            # running averages trail behind the weights
+            if place.epoch and self.lesson.seen and self.recipe.batch_statistics:
+                reestimate(self.module, self.lesson.seen)
+            with torch.no_grad():
+                score = self.lesson.validate(self.module)
+            state.best.offer(score, place.epoch)
         place.score = score if isinstance(score, tuple) else (score,)
         if place.epoch == 0:
             place.start = place.score
@@ -231,7 +242,7 @@ class _Run(Generic[Batch]):
         means = place.means
         loss = means.pop(LOSS, math.nan)
         epoch = max(place.epoch, 1)
-        return Moment(place.step, self.steps, epoch, self.recipe.epochs, loss, place.score, means)
+        return Moment(place.step, place.steps, epoch, self.epochs, loss, place.score, means)
 
     def result(self) -> TrainingResult:
         """What came of it.

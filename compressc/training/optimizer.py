@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from compressc.training.lesson import Recipe
 
 
 @dataclass(frozen=True)
@@ -29,17 +33,20 @@ def parameters_of(groups: Iterable[Group]) -> list[nn.Parameter]:
     return list(dict.fromkeys(p for group in groups for p in group.parameters))
 
 
-def adamw(groups: Iterable[Group], weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019); what has one dimension, biases and norms, does not decay.
+def optimizer_of(groups: Iterable[Group], recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019) or SGD with momentum, as the recipe has it.
 
-    Every group of the optimizer has `factor`, for the rate.
+    What has one dimension, biases and norms, does not decay. Every group of the optimizer has
+    `factor`, for the rate.
     """
     found = []
     for group in groups:
-        decay = weight_decay if group.weight_decay is None else group.weight_decay
+        decay = recipe.weight_decay if group.weight_decay is None else group.weight_decay
         matrices = [p for p in group.parameters if p.ndim > 1]
         vectors = [p for p in group.parameters if p.ndim <= 1]
         for parameters, own in ((matrices, decay), (vectors, 0.0)):
             if parameters:
                 found.append({"params": parameters, "weight_decay": own, "factor": group.rate})
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(found, lr=0.0, momentum=recipe.momentum)
     return torch.optim.AdamW(found)

@@ -12,6 +12,7 @@ class Place(BaseModel):
 
     Attributes:
         rate: peak learning rate.
+        steps: of the whole run.
         epoch: the epoch at work, counted from 1; 0 before the first validation.
         position: batches of that epoch that are done.
         step: where the schedule stands, in optimizer steps.
@@ -26,6 +27,7 @@ class Place(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     rate: float
+    steps: int = 1
     epoch: int = 0
     position: int = 0
     step: int = 0
@@ -41,10 +43,10 @@ class Place(BaseModel):
         """Stand before the first batch of an epoch."""
         self.epoch, self.position, self.sums = epoch, 0, {}
 
-    def add(self, values: dict[str, float]) -> None:
-        """Count the terms of one more batch."""
-        self.sums = {name: self.sums.get(name, 0.0) + value for name, value in values.items()}
-        self.position += 1
+    def add(self, sums: dict[str, float], count: int) -> None:
+        """Take in the terms of so many more batches."""
+        self.sums = {name: self.sums.get(name, 0.0) + value for name, value in sums.items()}
+        self.position += count
 
     @property
     def means(self) -> dict[str, float]:

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compressc.training.averaging import Average
 from compressc.training.best import BestState
 from compressc.training.place import Place
 
-_MODULES, _OPTIMIZER = "modules", "optimizer"
+_MODULES, _OPTIMIZER, _AVERAGE = "modules", "optimizer", "average"
 
 
 @dataclass
@@ -25,16 +26,25 @@ class RunState:
         modules: what is trained, by name.
         optimizer: with its moments.
         place: how far it is.
+        ema: decay of a moving average of the weights, or 0 for none.
         best: the best state so far.
+        average: of the weights, or None.
     """
 
     modules: Mapping[str, nn.Module]
     optimizer: torch.optim.Optimizer
     place: Place
+    ema: float = 0.0
     best: BestState = field(init=False)
+    average: Average | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self.best = BestState(tensors_of(self.modules))
+        live = tensors_of(self.modules)
+        self.best = BestState(live)
+        if self.ema:
+            weights = {n: t for n, t in live.items() if isinstance(t, nn.Parameter)}
+            buffers = {n: t for n, t in live.items() if n not in weights}
+            self.average = Average(weights, buffers, self.ema)
 
     def tensors(self) -> dict[str, Tensor]:
         """The live tensors but for the best state: of modules and of the optimizer."""
@@ -42,6 +52,8 @@ class RunState:
         for name, value in self._optimizer_state().items():
             if isinstance(value, Tensor):
                 found[f"{_OPTIMIZER}.{name}"] = value
+        if self.average is not None:
+            found |= {f"{_AVERAGE}.{name}": t for name, t in self.average.tensors.items()}
         return found
 
     def numbers(self) -> dict[str, Any]:
@@ -68,6 +80,8 @@ class RunState:
         with torch.no_grad():
             for name, tensor in live.items():
                 tensor.copy_(found[name])
+            for name, tensor in (self.average.tensors if self.average else {}).items():
+                tensor.copy_(tensors[f"{_AVERAGE}.{name}"])
         moments = _below(_OPTIMIZER, tensors)
         self._restore_optimizer({**moments, **numbers["optimizer"]})
         if numbers["best"]["score"] is not None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Annotated, Any, ClassVar, Literal
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor, nn
 
 from compressc.analysis.coverage import Verdict
 from compressc.distillation import (
@@ -20,25 +22,28 @@ from compressc.distillation import (
     find_pairs,
     hold_out,
 )
-from compressc.events import Event
 from compressc.ir import Graph
 from compressc.pipeline import Context, Pass, Samples, TransferSet
 from compressc.plugins import OBJECTIVES, distribution, load
 from compressc.tasks import Response, SettledTask, task_of
 from compressc.training import (
     Checkpoints,
-    Hooks,
     Lesson,
-    Moment,
     Recipe,
     TrainingResult,
+    likes_channels_last,
+    parse_budget,
+    precision_for,
     reestimate_on_trial,
     train,
 )
 from compressc_distill.reach import verdicts
+from compressc_distill.telling import Told, summary
 
 #: A recovery takes hundreds of steps, however small the data are.
 STEPS = 400
+#: Epochs of a run whose length is not given in epochs, to choose the size of a batch by.
+_MANY = 1000
 #: New statistics that lose more than this share of the loss are those of another world, and steps
 #: that work by them lead there; less is soon won back.
 LOST = 1.0
@@ -78,11 +83,23 @@ class Distill(Pass):
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
     """How often to go through the training data."""
+    steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps of the optimizer, in place of whole epochs."""
+    budget: str = ""
+    """How long to train, in place of epochs: `90s`, `10min`, `1.5h`. The pace is measured, so the
+    same seed does not give the same bytes."""
     lr: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
-    """Peak learning rate of AdamW; it warms up, then falls by a cosine. `auto` is 0.01 of a typical
+    """Peak learning rate; it warms up, then falls by a cosine. `auto` is 0.01 of a typical
     weight. It is halved where the loss rises."""
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Samples in a step; `auto` is 64, and down to 16 where that gives fewer than 400 steps."""
+    """Samples in a batch; `auto` is 64, and down to 16 where that gives fewer than 400 steps."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Batches in a step: for steps of more samples than fit into memory."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, or SGD with momentum 0.9, which needs a rate: `lr=0.01`."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share that stays of a moving average of the weights in a step, 0.999 say; the average is what
+    is judged and kept. 0 for none."""
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Weight of the labels against the teacher's answers; 0 without labels."""
     temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
@@ -95,7 +112,7 @@ class Distill(Pass):
     feature_points: Annotated[int, Field(ge=1)] = 4
     """At how many ends of blocks features are matched."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Weight decay of AdamW on matrices and filters."""
+    """Weight decay on matrices and filters."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of the steps over which the learning rate rises."""
     clip: Annotated[float, Field(ge=0)] = 1.0
@@ -105,8 +122,30 @@ class Distill(Pass):
     holdout: Annotated[float, Field(gt=0, le=0.5)] = 0.1
     """Share of the training data that is held out to choose the best epoch, where the data bring no
     validation part."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products and convolutions in steps; `auto` is bfloat16 where the processor has
+    units for it. Weights, losses and validations are float32."""
+    channels_last: Literal["auto"] | bool = "auto"
+    """Whether filters and images lie pixel by pixel in steps; `auto` by the device."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Added to the seed of the run."""
+
+    @field_validator("budget")
+    @classmethod
+    def _readable(cls, text: str) -> str:
+        """A time that cannot be read is an error before any work starts."""
+        if text:
+            parse_budget(text)
+        return text
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Options that contradict each other are an error before any work starts."""
+        if self.steps and self.budget:
+            raise ValueError("steps and budget: give one of them")
+        if self.optimizer == "sgd" and self.lr == "auto":
+            raise ValueError("optimizer=sgd needs a rate: lr=0.01")
+        return self
 
     @field_validator("objective")
     @classmethod
@@ -145,34 +184,58 @@ class Distill(Pass):
                 graph.set_layer(name, layer)
 
     def _train(self, teaching: Teaching, exam: Teaching, ctx: Context, seed: int) -> TrainingResult:
-        size = batch_size(len(teaching.samples), self.epochs)
+        module, output = teaching.student.module, task_of(ctx).output
+        epochs = _MANY if self.steps or self.budget else self.epochs
+        size = batch_size(len(teaching.samples), epochs)
         batches = teaching.batches(size if self.batch_size == "auto" else self.batch_size)
-        rate = None if self.lr == "auto" else self.lr
-        recipe = Recipe(
+        recipe = self._recipe(seed, ctx, module, teaching.probe())
+        recipe = replace(recipe, batch_statistics=self._samples_suit(teaching, exam, ctx))
+        lesson = Lesson(batches, teaching.terms, exam.examine, teaching.seen(), teaching.weights)
+        told = Told(ctx, exam.metric.title)
+        kept = Checkpoints.of(ctx.store, "training")
+        try:
+            result = train(module, lesson, recipe, hooks=[told], checkpoints=kept)
+        finally:
+            module.to("cpu")
+        length = f"{told.epochs} epochs of {math.ceil(len(batches) / self.accumulate)} steps"
+        if self.steps or self.budget:
+            length = f"{told.steps} steps, {length}"
+        chosen = ", 0.01 of a typical weight" if self.lr == "auto" else ""
+        samples = batches.batch_size * self.accumulate
+        text = f"peak learning rate {result.rate:.2g}{chosen}; {length} with {samples} samples"
+        ctx.note(output, text)
+        if self.budget:
+            ctx.note(output, f"as many steps as fit into {self.budget}: not the same each time")
+        return result
+
+    def _recipe(
+        self, seed: int, ctx: Context, module: nn.Module, inputs: Sequence[Tensor]
+    ) -> Recipe:
+        """How to train, as the options have it and the machine."""
+        precision, why = self.precision, ""
+        if precision == "auto":
+            precision, why = precision_for(module, inputs)
+        if why:
+            ctx.note(task_of(ctx).output, f"trained in float32; bfloat16: {why}")
+        elif precision == "bfloat16":
+            ctx.note(task_of(ctx).output, "trained in bfloat16, with float32 weights and losses")
+        rows = self.channels_last
+        return Recipe(
             epochs=self.epochs,
-            learning_rate=rate,
+            learning_rate=None if self.lr == "auto" else self.lr,
             weight_decay=self.weight_decay,
             warmup=self.warmup,
             clip=self.clip,
             seed=seed,
             dropout=self.dropout,
-            batch_statistics=self._samples_suit(teaching, exam, ctx),
+            steps=self.steps,
+            budget=parse_budget(self.budget) if self.budget else None,
+            optimizer=self.optimizer,
+            accumulate=self.accumulate,
+            ema=self.ema,
+            channels_last=likes_channels_last(ctx.device) if rows == "auto" else rows,
+            precision=precision,
         )
-        lesson = Lesson(batches, teaching.terms, exam.examine, teaching.seen(), teaching.weights)
-        try:
-            result = train(
-                teaching.student.module,
-                lesson,
-                recipe,
-                hooks=[Told(ctx, exam.metric.title)],
-                checkpoints=Checkpoints.of(ctx.store, "training"),
-            )
-        finally:
-            teaching.student.module.to("cpu")
-        steps = f"{self.epochs} epochs of {len(batches)} steps with {batches.batch_size} samples"
-        chosen = ", 0.01 of a typical weight" if rate is None else ""
-        ctx.note(task_of(ctx).output, f"peak learning rate {result.rate:.2g}{chosen}; {steps}")
-        return result
 
     def _samples_suit(self, teaching: Teaching, exam: Teaching, ctx: Context) -> bool:
         """Whether batch norms may work by the statistics of these samples."""
@@ -285,49 +348,3 @@ def _values(graph: Graph, task: SettledTask) -> list[str]:
 def _on(graph: Graph, ctx: Context) -> Graph:
     """A teacher that may be moved to the device: the run's own stays where it is."""
     return graph if ctx.device.type == "cpu" else graph.copy()
-
-
-class Told(Hooks):
-    """Passes on to the run what happens in training."""
-
-    def __init__(self, ctx: Context, score: str) -> None:
-        self.ctx, self.score = ctx, score
-
-    def stepped(self, moment: Moment) -> None:
-        """Progress: where it is, the loss and its terms, and the last score."""
-        what = f"distill epoch {moment.epoch}/{moment.epochs}"
-        self.ctx.progress(what, moment.step, moment.steps, **self._figures(moment))
-
-    def validated(self, moment: Moment) -> None:
-        """An epoch is scored, or the start."""
-        if moment.step:
-            place = {"epoch": moment.epoch, "epochs": moment.epochs, "step": moment.step}
-            self.ctx.tell(Event("epoch", place | self._figures(moment)))
-        self.stepped(moment)
-
-    def _figures(self, moment: Moment) -> dict[str, dict[str, float]]:
-        losses = {"loss": moment.loss, **moment.terms, "held-out loss": -moment.score[0]}
-        return {"losses": losses, "scores": {self.score: moment.score[1]}}
-
-
-def summary(result: TrainingResult, exam: Teaching) -> list[str]:
-    """Lines for the report: what was kept, how it does on the samples held out, and setbacks."""
-    name = exam.metric.title
-    before, after = (f"loss {-s[0]:.4f}, {name} {s[1]:.4f}" for s in (result.start, result.best))
-    epochs, samples = len(result.history), len(exam.samples)
-    if result.best_epoch:
-        text = f"kept epoch {result.best_epoch} of {epochs}: {after} on {samples} held-out samples"
-        text += f", before training {before}"
-    else:
-        text = (
-            f"no epoch of {epochs} was better than the start ({before}): weights left as they were"
-        )
-    lines = [text]
-    if result.setbacks:
-        places = ", ".join(map(str, result.setbacks))
-        lines.append(f"went back to the best state and halved the rate after epoch {places}")
-    if result.diverged:
-        lines[-1] += f"; training diverged in epoch {result.diverged}"
-    if exam.metric.no_better(result.best[1], exam.constant):
-        lines.append(f"not recovered: a constant answer has {name} {exam.constant:.4f}, too")
-    return lines

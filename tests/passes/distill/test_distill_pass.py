@@ -262,6 +262,10 @@ def test_no_data_is_an_error(teacher, student):
         ("distill(alpha=2)", "CC102", "alpha"),
         ("distill(epochs=0)", "CC102", "epochs"),
         ("distill(epoch=3)", "CC102", "did you mean 'epochs'"),
+        ("distill(budget=10m)", "CC102", "a time is written 90s, 10min or 1.5h"),
+        ("distill(budget=10min, steps=3)", "CC102", "give one of them"),
+        ("distill(optimizer=sgd)", "CC102", "lr=0.01"),
+        ("distill(precision=float16)", "CC102", "precision"),
     ],
 )
 def test_bad_options_are_errors_before_any_work(text, code, hint):
@@ -385,6 +389,36 @@ def test_what_is_chosen_is_said(teacher, student, data):
     given = Context(teacher, data)
     Distill(epochs=2, lr=0.01, batch_size=32).run(student, given)
     assert notes_of(given, "peak learning rate 0.01; 2 epochs of 10 steps with 32 samples")
+
+
+def test_so_many_steps_of_so_many_batches(teacher, student, data):
+    ctx = Context(teacher, data)
+    Distill(steps=7, batch_size=64, accumulate=2, ema=0.5, optimizer="sgd", lr=0.02).run(
+        student, ctx
+    )
+    text = "peak learning rate 0.02; 7 steps, 3 epochs of 3 steps with 128 samples"
+    assert notes_of(ctx, "peak") == [text]
+    assert len(ctx.records["training"]["history"]) == 3
+
+
+def test_a_run_of_so_much_time_is_said_not_to_be_repeatable(teacher, student, data):
+    ctx = Context(teacher, data)
+    Distill(budget="1s").run(student, ctx)
+    assert notes_of(ctx, "as many steps as fit into 1s: not the same each time")
+
+
+@pytest.mark.parametrize("fast", ["float32", "bfloat16"])
+def test_the_precision_goes_by_the_machine_and_is_said(teacher, student, data, monkeypatch, fast):
+    from compressc.training import machine
+
+    monkeypatch.setattr(machine, "fast_precision", lambda device: fast)
+    graphs = []
+    for options in ({}, {"precision": "float32"}):
+        graph, ctx = student.copy(), Context(teacher, data)
+        Distill(epochs=3, **options).run(graph, ctx)
+        assert bool(notes_of(ctx, "trained in bfloat16")) == (fast == "bfloat16" and not options)
+        graphs.append(graph)
+    assert (graph_hash(graphs[0]) == graph_hash(graphs[1])) == (fast == "float32")
 
 
 @pytest.mark.parametrize(

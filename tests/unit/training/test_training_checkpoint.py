@@ -45,9 +45,9 @@ def problem(dies_in_validation=0):
     validations = 0
 
     def terms(module, batch):
-        module.count += 1
+        net.count += 1
         error = (scale(module(batch[0])) - batch[0].sum(1, keepdim=True)).pow(2).mean()
-        return {"error": error, "size": module[0].weight.pow(2).sum()}
+        return {"error": error, "size": net[0].weight.pow(2).sum()}
 
     def validate(module):
         nonlocal validations
@@ -136,6 +136,28 @@ def test_killed_in_any_validation_it_comes_to_the_same_bit(tmp_path, whole, vali
     assert run(folder, dies_in_validation=validation) is None
     assert_same(run(folder), want)
     assert everything(folder) == states
+
+
+OTHERWISE = [
+    {"ema": 0.9},
+    {"optimizer": "sgd", "learning_rate": 0.02},
+    {"accumulate": 2},
+    {"steps": 8},
+    {"precision": "bfloat16", "channels_last": True},
+]
+
+
+@pytest.mark.parametrize("step", [1, 2, 4, 7])
+@pytest.mark.parametrize("options", OTHERWISE, ids=str)
+def test_every_option_comes_to_the_same_bit(tmp_path, monkeypatch, options, step):
+    monkeypatch.setattr(module_under_test, "KEPT", 1000)
+    recipe = replace(RECIPE, **options)
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    want = run(tmp_path / "whole", recipe=recipe)
+    assert run(tmp_path / "killed", dies_in=step, recipe=recipe) is None
+    assert_same(run(tmp_path / "killed", recipe=recipe), want)
+    assert everything(tmp_path / "killed") == everything(tmp_path / "whole")
 
 
 def test_a_run_that_was_finished_is_not_done_again(uninterrupted):

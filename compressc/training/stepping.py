@@ -1,0 +1,98 @@
+"""One step of the optimizer: forward and backward over its batches, clipping, the new weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Generic
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from compressc.data.order import mixed
+from compressc.training.lesson import Batch, Lesson, Recipe
+from compressc.training.machine import InBfloat16
+from compressc.training.statistics import batch_norms
+
+#: The name of the loss itself beside those of its terms.
+LOSS = "total"
+
+
+class Stepper(Generic[Batch]):
+    """What a step does; all that it remembers is in the modules and the optimizer.
+
+    Args:
+        modules: those that are trained, the first of them called `model`.
+        parameters: what is trained of them.
+        lesson, recipe: what to learn, and how.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        parameters: Sequence[nn.Parameter],
+        lesson: Lesson[Batch],
+        recipe: Recipe,
+    ) -> None:
+        self.modules, self.parameters = modules, parameters
+        self.lesson, self.recipe = lesson, recipe
+        model = modules["model"]
+        self.acting = model if recipe.precision == "float32" else InBfloat16(model)
+
+    def set_modes(self) -> None:
+        """Training mode, but for what the recipe wants at rest."""
+        resting: list[nn.Module] = []
+        for module in self.modules.values():
+            module.train()
+            if not self.recipe.dropout:
+                resting += [part for part in module.modules() if isinstance(part, _DropoutNd)]
+            if not self.recipe.batch_statistics:
+                resting += batch_norms(module.modules())
+        for part in resting:
+            part.eval()
+
+    def step(
+        self, optimizer: torch.optim.Optimizer, batches: Iterable[Batch], count: int, rate: float
+    ) -> dict[str, float] | None:
+        """One step by the mean gradient of `count` batches.
+
+        Args:
+            optimizer: of the parameters.
+            batches: as many, each seeding the generator before it is handed over.
+            count: how many.
+            rate: the learning rate.
+
+        Returns:
+            The sums of the loss and of its terms over the batches; None, and no step, where
+            something is not finite.
+        """
+        optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for batch in batches:
+            terms = self.lesson.terms(self.acting, batch)
+            loss = self._weighted(terms)
+            values = {LOSS: loss, **terms}
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach())
+            if not math.isfinite(sums[LOSS]):
+                return None
+            (loss / count).backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip or math.inf)
+        if not math.isfinite(float(norm)):
+            return None
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        optimizer.step()
+        return sums
+
+    def _weighted(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The loss: the sum of the terms, each with its weight."""
+        weights = self.lesson.weights
+        parts = [weights.get(name, 1.0) * term.float() for name, term in terms.items()]
+        return torch.stack(parts).sum()
+
+
+def seed_step(seed: int, epoch: int, position: int) -> None:
+    """Dropout and the like of a batch are a function of its place."""
+    torch.manual_seed(int(mixed(seed, epoch, position)[0]))
