@@ -48,6 +48,11 @@ class Task(Configured, ABC):
     kinds: ClassVar[Mapping[str, Kind]] = MappingProxyType({})
     sources: ClassVar[Mapping[str, str]] = MappingProxyType({})
 
+    @classmethod
+    def remarks(cls) -> list[str]:
+        """What a legal target is."""
+        return [f"targets: {cls.targets}"]
+
     def check(self, outputs: Mapping[str, Tensor], targets: Any) -> str:
         """What is wrong with the targets of a few samples, or "": asked before any work.
 

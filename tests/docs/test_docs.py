@@ -15,13 +15,13 @@ from compressc.cli import main
 from compressc.errors import CODES
 from compressc.events import KINDS
 from compressc.pipeline import load_pass
-from compressc.plugins import PASSES, find
+from compressc.plugins import PASSES, TASKS, find
 from compressc.report import Record
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = [ROOT / page for page in ("README.md", "docs/tutorial.md")]
-RUN += [ROOT / f"docs/howto-{topic}.md" for topic in ("inspect", "coverage", "watch")]
+RUN += [ROOT / f"docs/howto-{topic}.md" for topic in ("inspect", "coverage", "watch", "tasks")]
 MAKE = re.compile(r"^make \w+")
 #: `diff` exits with 1 where it finds something, as diff does.
 FINE = {"diff": (0, 1)}
@@ -43,8 +43,8 @@ def folder(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty folder with `model.pt`, and `.venv/bin` as the docs write it."""
     place = tmp_path_factory.mktemp("user")
     (place / "model.pt").symlink_to(teacher)
-    (place / ".venv").mkdir()
-    (place / ".venv/bin").symlink_to(Path(sys.executable).parent)
+    (place / "examples").symlink_to(ROOT / "examples")
+    (place / ".venv").symlink_to(sys.prefix)
     return place
 
 
@@ -110,6 +110,30 @@ def test_pass_of_the_howto_runs(teacher: Path, tmp_path: Path) -> None:
     compiled = compressc.compile(str(teacher), [made(bits=6)], data="digits")
     assert compiled.passes[0].edits["set_layer"] > 5
     assert compiled.report.passes[0].agreement >= 0.98  # type: ignore[operator]
+
+
+def test_task_of_the_howto_runs(teacher: Path, tmp_path: Path) -> None:
+    """The page's own class: at no smoothing it is plain cross entropy."""
+    import torch
+    from torch.nn import functional as F
+
+    from compressc.tasks import load_task
+
+    (code, *_) = snippets(ROOT / "docs/howto-tasks.md")
+    (tmp_path / "mine.py").write_text(code)
+    rows, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, -100, 0])
+    plain = F.cross_entropy(rows, labels, ignore_index=-100)
+    for amount, equal in ((0.0, True), (0.2, False)):
+        task = load_task(f"{tmp_path / 'mine.py'}:Smoothed(amount={amount})")
+        loss = task.row_loss(None, rows, labels)  # type: ignore[attr-defined]
+        assert torch.isclose(loss, plain) == equal
+
+
+def test_the_table_of_tasks_has_every_task() -> None:
+    page = (ROOT / "docs/howto-tasks.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    ours = {n for n, p in find(TASKS).items() if p.dist is not None and p.dist.name == "compressc"}
+    assert set(rows) == ours
 
 
 def test_reference_is_what_the_code_says() -> None:
