@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, pairwise
 from typing import Protocol, TypeVar
 
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from compressc.data.order import order
 from compressc.pipeline import Batch, Request, Samples, View
+
+#: Batches whose positions are looked up together.
+_BLOCK = 256
 
 Batch_co = TypeVar("Batch_co", covariant=True)
 
@@ -68,16 +72,49 @@ class SampleBatches:
 
     def __init__(self, samples: Samples, batch_size: int, device: torch.device) -> None:
         self.samples, self.batch_size, self.device = samples, batch_size, device
+        self._next: tuple[int, int, int] | None = None  # what the stream has next
+        self._stream: Iterator[Drawn] = iter(())
 
     def __len__(self) -> int:
         """Batches of an epoch: n / batch_size, rounded."""
         return max(1, round(len(self.samples) / self.batch_size))
 
     def epoch(self, seed: int, number: int, start: int = 0) -> Iterator[Drawn]:
-        """The batches of an epoch from position `start` on."""
-        positions = order(len(self.samples), seed, number).tensor_split(len(self))[start:]
-        view = View(seed, number)
-        return drawn(self.samples, ((index, view) for index in positions), self.device)
+        """The batches of an epoch from position `start` on.
+
+        One stream reads ahead over the epochs, as long as each begins where the last one ended.
+        """
+        if self._next != (seed, number, start):
+            requests = self._requests(seed, number, start)
+            self._stream = drawn(self.samples, requests, self.device)
+        for position in range(start, len(self)):
+            self._next = None
+            batch = next(self._stream)
+            is_last = position + 1 == len(self)
+            self._next = (seed, number + 1, 0) if is_last else (seed, number, position + 1)
+            yield batch
+
+    def _requests(self, seed: int, number: int, start: int) -> Iterator[Request]:
+        """What the stream is to read, from there on without an end."""
+        for epoch in count(number):
+            view = View(seed, epoch)
+            for positions in self._positions(seed, epoch, start if epoch == number else 0):
+                yield positions, view
+
+    def _positions(self, seed: int, epoch: int, start: int) -> Iterator[Tensor]:
+        """Of each batch of an epoch from `start` on."""
+        total, parts = len(self.samples), len(self)
+        for first in range(start, parts, _BLOCK):
+            last = min(first + _BLOCK, parts)
+            ends = [_end(total, parts, part) for part in range(first, last + 1)]
+            block = order(total, seed, epoch, ends[0], ends[-1])
+            sizes = [after - before for before, after in pairwise(ends)]
+            yield from torch.split(block, sizes)
+
+
+def _end(total: int, parts: int, part: int) -> int:
+    """Where a part begins, and the one before it ends: as `tensor_split` has it."""
+    return part * (total // parts) + min(part, total % parts)
 
 
 class TensorBatches:

@@ -191,7 +191,8 @@ class Distill(Pass):
         recipe = self._recipe(seed, ctx, module, teaching.probe())
         recipe = replace(recipe, batch_statistics=self._samples_suit(teaching, exam, ctx))
         lesson = Lesson(batches, teaching.terms, exam.examine, teaching.seen(), teaching.weights)
-        told = Told(ctx, exam.metric.title)
+        samples = batches.batch_size * self.accumulate
+        told = Told(ctx, exam.metric.title, samples)
         kept = Checkpoints.of(ctx.store, "training")
         try:
             result = train(module, lesson, recipe, hooks=[told], checkpoints=kept)
@@ -201,7 +202,6 @@ class Distill(Pass):
         if self.steps or self.budget:
             length = f"{told.steps} steps, {length}"
         chosen = ", 0.01 of a typical weight" if self.lr == "auto" else ""
-        samples = batches.batch_size * self.accumulate
         text = f"peak learning rate {result.rate:.2g}{chosen}; {length} with {samples} samples"
         ctx.note(output, text)
         if self.budget:

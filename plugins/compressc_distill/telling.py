@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from compressc.distillation import Teaching
 from compressc.events import Event
 from compressc.pipeline import Context
@@ -9,17 +12,32 @@ from compressc.training import Hooks, Moment, TrainingResult
 
 
 class Told(Hooks):
-    """Passes on to the run what happens in training."""
+    """Passes on to the run what happens in training.
 
-    def __init__(self, ctx: Context, score: str) -> None:
-        self.ctx, self.score = ctx, score
+    Args:
+        ctx: of the pass.
+        score: what is scored.
+        samples: in a step.
+        clock: seconds from any moment on, for tests.
+    """
+
+    def __init__(
+        self,
+        ctx: Context,
+        score: str,
+        samples: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.ctx, self.score, self.samples, self.clock = ctx, score, samples, clock
         self.epochs = self.steps = 0
+        self._began: tuple[float, int] | None = None
 
     def stepped(self, moment: Moment) -> None:
         """Progress: where it is, the loss and its terms, and the last score."""
         self.epochs, self.steps = moment.epochs, moment.steps
         what = f"distill epoch {moment.epoch}/{moment.epochs}"
-        self.ctx.progress(what, moment.step, moment.steps, **self._figures(moment))
+        facts = self._figures(moment) | self._pace(moment)
+        self.ctx.progress(what, moment.step, moment.steps, **facts)
 
     def validated(self, moment: Moment) -> None:
         """An epoch is scored, or the start."""
@@ -27,6 +45,18 @@ class Told(Hooks):
             place = {"epoch": moment.epoch, "epochs": moment.epochs, "step": moment.step}
             self.ctx.tell(Event("epoch", place | self._figures(moment)))
         self.stepped(moment)
+
+    def _pace(self, moment: Moment) -> dict[str, float]:
+        """Since the first step that this process saw, validations in between among it."""
+        now = self.clock()
+        if self._began is None:
+            self._began = now, moment.step
+        start, first = self._began
+        if moment.step <= first or now <= start:
+            return {}
+        pace = (moment.step - first) / (now - start)
+        left = (moment.steps - moment.step) / pace
+        return {"samples_per_second": pace * self.samples, "seconds_left": left}
 
     def _figures(self, moment: Moment) -> dict[str, dict[str, float]]:
         losses = {"loss": moment.loss, **moment.terms, "held-out loss": -moment.score[0]}

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from compressc_distill.telling import Told
 
 from compressc.data import Split
 from compressc.distillation import Pair, Reader, Teacher, hold_out
-from compressc.pipeline import View
-from compressc.training import Drawn
+from compressc.pipeline import Context, View
+from compressc.training import Drawn, Moment
 
 CPU = torch.device("cpu")
 
@@ -70,3 +71,13 @@ def test_of_samples_that_change_the_teacher_sees_the_same_view(teacher):
     batch = Drawn(torch.arange(4), View(0, 3), Split((seen,)))
     with torch.no_grad():
         assert torch.equal(asked.answers(batch).learned[0], reader.module(seen)[1][0])
+
+
+def test_the_pace_is_that_of_this_process(teacher):
+    heard, now = [], [100.0]
+    told = Told(Context(teacher, tell=heard.append), "accuracy", 32, lambda: now[0])
+    for step, seconds in ((40, 0.0), (41, 2.0), (44, 6.0)):  # gone on with behind step 39
+        now[0] += seconds
+        told.stepped(Moment(step, 64, 2, 3, 0.5, (-0.5, 0.9)))
+    paces = [(f.facts.get("samples_per_second"), f.facts.get("seconds_left")) for f in heard]
+    assert paces == [(None, None), (16.0, 46.0), (16.0, 40.0)]
