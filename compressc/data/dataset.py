@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 from torch import Tensor
 
-from compressc.data.checks import check_alike, check_values
+from compressc.data.arrays import bad
+from compressc.data.checks import check_alike, check_values, shapes
 from compressc.data.source import Source
 from compressc.data.split import Split
 from compressc.errors import CompresscError
+from compressc.strangers import reading
 
 #: The parts that every data set has; `validation` is there where the data bring one.
 PARTS = ("train", "calibration", "test")
@@ -86,6 +89,18 @@ class Dataset:
         places = [names.index(name) for name in inputs]
         return self.cast(lambda tensors: tuple(tensors[place] for place in places))
 
+    def map(self, function: Callable[..., Any]) -> Dataset:
+        """The same samples with their inputs changed, batch by batch, as they are read.
+
+        Args:
+            function: from the inputs of a batch, tensors `[b, ...]` each, to one tensor or a tuple
+                of them; what becomes of a sample may not depend on the others.
+
+        Raises:
+            CompresscError: CC300 where it fails, or makes more or fewer samples.
+        """
+        return self.cast(partial(_mapped, function))
+
     def cast(self, change: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]) -> Dataset:
         """The same samples with inputs in other dtypes; itself where nothing changes."""
         changed: dict[int, Source] = {}
@@ -104,6 +119,20 @@ class Dataset:
     def has_labels(self) -> bool:
         """Whether both `train` and `test` carry labels."""
         return self.train.has_labels and self.test.has_labels
+
+
+def _mapped(function: Callable[..., Any], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    where = getattr(function, "__name__", "the function")
+    with reading("CC300", "the function of Dataset.map changes a batch", where):
+        made = function(*inputs)
+    tensors = made if isinstance(made, tuple) else (made,)
+    wanted = len(inputs[0])
+    if not all(isinstance(x, Tensor) and x.ndim and len(x) == wanted for x in tensors):
+        given = [x for x in tensors if isinstance(x, Tensor)]
+        got = shapes(tuple(given)) if len(given) == len(tensors) else "something else than tensors"
+        raise bad(f"Dataset.map makes as many samples, {wanted}", got, where, "")
+    check_values(tensors, None, where)
+    return tensors
 
 
 def _renaming(names: Sequence[str], inputs: Sequence[str]) -> str:

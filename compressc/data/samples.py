@@ -61,8 +61,14 @@ def laid_out(value: Any) -> tuple[Any, Any]:
         first = inputs[0] if len(inputs) == 1 else None
         if isinstance(first, Mapping):
             return {str(name): item for name, item in first.items()}, target
-        return tuple(first) if isinstance(first, tuple | list) else tuple(inputs), target
+        several = isinstance(first, tuple | list) and not _is_array(first)
+        return tuple(first or ()) if several else tuple(inputs), target
     return (value,), None
+
+
+def _is_array(value: Any) -> bool:
+    """Whether a list holds the numbers of one array."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], int | float)
 
 
 def sample_of(value: Any, where: str) -> Sample:
@@ -83,8 +89,7 @@ def sample_of(value: Any, where: str) -> Sample:
 
 def _listed_numbers(value: Any) -> Any:
     """A list of numbers is one input, not so many."""
-    numbers = isinstance(value, list) and all(isinstance(x, int | float) for x in value)
-    return (value,) if numbers else value
+    return (value,) if _is_array(value) else value
 
 
 def tree_of(value: Any, where: str) -> Any:

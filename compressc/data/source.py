@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from compressc.data.split import Split
 
 
+#: Samples that tell one change from another.
+_SAMPLED = 16
+
 Inputs = tuple[Tensor, ...]
 Change = Callable[[Inputs], Inputs]
 
@@ -85,7 +88,7 @@ class Source(ABC):
     def cast(self, change: Change) -> Source:
         """The same samples with inputs in other dtypes or places; itself where nothing changes."""
         inputs = self.take(1).inputs
-        return self if _same(change(inputs), inputs) else Changed(self, change)
+        return self if same(change(inputs), inputs) else Changed(self, change)
 
     def stream(self, requests: Iterable[Request]) -> Iterator[Split]:
         """`select` for one request after another."""
@@ -113,7 +116,8 @@ def in_order(total: int, size: int) -> Iterator[Tensor]:
         yield torch.arange(start, min(start + size, total))
 
 
-def _same(new: Inputs, old: Inputs) -> bool:
+def same(new: Inputs, old: Inputs) -> bool:
+    """Whether they are the very same tensors."""
     return len(new) == len(old) and all(a is b for a, b in zip(new, old, strict=True))
 
 
@@ -167,6 +171,12 @@ class Changed(Standing):
         super().__init__(whole)
         self.change = change
 
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Of the inputs, where there are still as many."""
+        names = self.whole.names
+        return names if names is not None and len(names) == len(self.take(1).inputs) else None
+
     def select(self, positions: Tensor, view: View | None = None) -> Split:
         """The samples at the positions int64 `[k]`, changed."""
         return self._changed(self.whole.select(positions, view))
@@ -176,9 +186,11 @@ class Changed(Standing):
         return map(self._changed, self.whole.stream(requests))
 
     def identify(self, part: str, digest: Digest) -> None:
-        """What the whole is, and the form that its inputs have now."""
+        """What the whole is, and what a few samples have become."""
         self.whole.identify(part, digest)
-        digest.update("".join(f"{x.dtype}{list(x.shape)}" for x in self.take(1).inputs).encode())
+        for tensor in self.take(_SAMPLED).inputs:
+            digest.update(f"{tensor.dtype}{list(tensor.shape)}".encode())
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
     def _changed(self, batch: Split) -> Split:
         return batch.with_inputs(self.change(batch.inputs))

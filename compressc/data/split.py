@@ -12,8 +12,11 @@ from torch.utils import _pytree as pytree
 
 from compressc.data.arrays import as_targets
 from compressc.data.checks import check_samples, check_targets
-from compressc.data.source import Change, Digest, Inputs, Source, in_order
+from compressc.data.source import Change, Digest, Inputs, Source, in_order, same
 from compressc.pipeline import View
+
+#: Bytes up to which a change is made at once, and not batch by batch.
+READ_AHEAD = 1 << 26
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,11 +93,13 @@ class Split(Source):
         labels = pytree.tree_map_only(Tensor, lambda x: x.to(device), self.labels)
         return Split.of(inputs, labels, self.names)
 
-    def cast(self, change: Change) -> Split:
+    def cast(self, change: Change) -> Source:
         """The same samples with inputs in other dtypes; itself where nothing changes."""
+        if self.nbytes > READ_AHEAD:
+            return super().cast(change)
         inputs = change(self.inputs)
-        same = all(new is old for new, old in zip(inputs, self.inputs, strict=True))
-        return self if same else Split(inputs, self.labels, self.names)
+        names = self.names if len(inputs) == len(self.inputs) else None
+        return self if same(inputs, self.inputs) else Split(inputs, self.labels, names)
 
     def take(self, n: int) -> Split:
         """The first `n` samples, or all where there are fewer (views, no copy)."""

@@ -114,8 +114,15 @@ def try_out(module: nn.Module, arguments: Arguments) -> None:
             "CC204",
             "the model must accept its inputs",
             got=f"{first_line(error)} for {', '.join(map(_shape_text, arguments.leaves))}",
-            hint="check the data set (the last item of a tuple is the labels), or give --input",
+            hint=_hint(arguments),
         ) from error
+
+
+def _hint(arguments: Arguments) -> str:
+    """What most often is the matter."""
+    if any(x.dtype == torch.uint8 for x in arguments.tensors):
+        return "images of bytes become floats by data.map(lambda x: x.float() / 255), for example"
+    return "check the data set (the last item of a tuple is the labels), or give --input"
 
 
 def _shape_text(leaf: Any) -> str:

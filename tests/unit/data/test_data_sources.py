@@ -172,6 +172,11 @@ def test_samples_are_the_same_with_workers_and_seeded_by_view_and_position(worke
     )
     assert torch.equal(first[0], first[1].flip(0))  # whatever batch it comes in
     assert not torch.isclose(first[0], other[0]).any()  # every view is another
+    noise = (
+        source.take(30).inputs[0]
+        - as_dataset({"train": Items(), "test": X}, "m").train.take(30).inputs[0]
+    )
+    assert len(noise[:, 0].unique()) > 20  # and every sample has noise of its own
     assert torch.equal(first[0], source.select(places[0], View(3, 0)).inputs[0])
     assert torch.equal(source.select(places[0]).inputs[0], source.select(places[0]).inputs[0])
     assert torch.equal(torch.get_rng_state(), state[0])
@@ -283,6 +288,36 @@ def test_a_saved_hugging_face_data_set(tmp_path):
     table().save_to_disk(str(tmp_path / "saved"))
     data = open_dataset(f"{tmp_path}/saved")
     assert (len(data.train), data.train.names) == (48, ("image",))
+
+
+def test_a_function_maps_batches_of_any_source(tmp_path, monkeypatch):
+    pixels = (np.arange(60 * 4).reshape(60, 4) % 256).astype("u1")
+    np.save(tmp_path / "x.npy", pixels)
+    prints = set()
+    for in_memory in (0, files.IN_MEMORY):
+        monkeypatch.setattr(files, "IN_MEMORY", in_memory)
+        plain = open_dataset(str(tmp_path / "x.npy"))
+        data = plain.map(lambda x: x.float() / 255)
+        for part, source in plain.parts.items():
+            wanted = source.take(60).inputs[0].float() / 255
+            assert torch.equal(data.parts[part].take(60).inputs[0], wanted)
+        doubled = plain.map(lambda x: (x.float() * 2 / 255,))
+        prints |= {plain.fingerprint, data.fingerprint, doubled.fingerprint}
+    assert len(prints) == 6
+    with pytest.raises(CompresscError, match="as many samples"):
+        data.map(lambda x: x[:1])
+    with pytest.raises(CompresscError, match="AttributeError"):
+        data.map(lambda x: x.nothing)
+    with pytest.raises(CompresscError, match="NaN"):
+        plain.map(lambda x: x.float().log() * 0)
+    twice = as_dataset({"a": X, "b": X, "y": Y}, "m").map(lambda a, b: a + b)
+    assert (twice.train.names, len(twice.train.take(1).inputs)) == (None, 1)
+
+
+def test_a_list_of_numbers_is_one_input():
+    data = as_dataset([[float(i), 1.0, 2.0] for i in range(20)], "mine")
+    assert data.train.take(2).inputs[0].shape == (2, 3)
+    assert not data.has_labels
 
 
 def test_what_is_no_data_says_what_is():
