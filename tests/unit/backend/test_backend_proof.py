@@ -98,7 +98,7 @@ def test_quantized_graphs_may_differ_by_steps(tmp_path):
 def test_a_wrong_scale_in_one_layer_is_caught(tmp_path):
     graph, wrong = quantized_graph(), quantized_graph()
     wrong["conv"].layer.scale[:] *= 1.2
-    with pytest.raises(CompresscError, match=r"CC504.*cosine"):
+    with pytest.raises(CompresscError, match=r"CC504.*relative error at most 0.03"):
         prove(Pretended(wrong, lambda y: y), graph, tmp_path, SPLIT)
 
 

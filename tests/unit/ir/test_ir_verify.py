@@ -278,3 +278,14 @@ def test_a_mask_may_be_infinite() -> None:
     graph.append(Op("m", "constant", layer=Tensor(torch.full((2,), float("-inf")))))
     graph.outputs = Ref("m")
     check_finite(graph)
+
+
+def test_an_operation_that_writes_into_its_operand_is_no_part_of_a_graph(graph: Graph) -> None:
+    """Values are what they were computed as: another reader would see the change."""
+    x = graph.inputs[0]
+    op = Op("written", "aten.relu_", (Ref(x.name),), type=x.type)
+    graph.insert_after(x.name, op)
+    with pytest.raises(CompresscError) as caught:
+        verify(graph)
+    assert caught.value.code == "CC400"
+    assert caught.value.wanted == "'%written' must not write into its operands"
