@@ -85,6 +85,8 @@ def _table(entries: list[Entry]) -> Table:
 def _what(entry: Entry) -> str:
     if entry.unfinished:
         return f"{entry.unfinished}, not finished: the same command goes on with it"
+    if entry.is_answers:
+        return "a teacher's answers"
     return entry.facts.text if entry.facts else "damaged: it will be made again"
 
 

@@ -91,9 +91,9 @@ class Teaching:
     others: tuple[tuple[Response, Objective], ...] = ()
     features: float = 0.0
 
-    def batches(self, size: int) -> SampleBatches:
-        """Samples, shuffled each epoch."""
-        return SampleBatches(self.samples, size, self.device)
+    def batches(self, size: int, views: int = 0) -> SampleBatches:
+        """Samples, shuffled each epoch; with augmentation so many views of each, 0 for ever new."""
+        return SampleBatches(self.samples, size, self.device, views)
 
     def seen(self) -> tuple[Tensor, ...]:
         """Inputs for the statistics of batch norms, where there are any: at most 1024."""

@@ -1,23 +1,30 @@
-"""What the teacher answers to each sample: computed once where it fits into memory."""
+"""What the teacher answers to each sample: computed once where it can be kept."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from compressc.data.source import in_order
+from compressc.distillation.answers import AnswerStore, Form, Layout, Locked, in_memory
 from compressc.distillation.points import Pair
 from compressc.ir import Graph, lower
-from compressc.pipeline import Samples
-from compressc.training import Drawn
+from compressc.pipeline import Samples, View
+from compressc.training import Drawn, drawn
 
-#: Answers up to this size are kept for the whole run.
+#: Answers up to this size are kept in memory.
 CACHE_BYTES = 1 << 30
-#: Samples the teacher is asked about at a time while the cache is filled.
+#: Samples the teacher is asked about at a time where answers are kept.
 ASK = 128
+#: See `Keeping`.
+How = Literal["auto", "memory", "disk", "beside"]
 
 
 @dataclass(frozen=True)
@@ -58,32 +65,64 @@ class Reader:
         return Answers(tuple(values[: self.count]), tuple(values[self.count :]))
 
 
+@dataclass(frozen=True)
+class Keeping:
+    """How a teacher's answers are kept.
+
+    Attributes:
+        how: `memory`, `disk`, `beside` (they are not: the teacher runs beside the student), or
+            `auto`: in memory up to `CACHE_BYTES`, on disk up to `most`, else beside.
+        dtype: of what is kept; answers are rounded to it.
+        views: kept of each sample, where augmentation makes them differ; 0 keeps none of those.
+        folder: gives the folder for answers of a key; None where there is none.
+        most: bytes that answers may take on disk.
+        basis: what the answers depend on beside the samples, as JSON has it.
+        say: told where answers are kept, and where they cannot be.
+        progress: told how many samples of how many the teacher was asked about.
+    """
+
+    how: How = "auto"
+    dtype: torch.dtype = torch.float32
+    views: int = 0
+    folder: Callable[[str], Path | None] = lambda key: None
+    most: int = 0
+    basis: Mapping[str, Any] = field(default_factory=dict)
+    say: Callable[[str], None] = lambda text: None
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+
 class Teacher:
     """The teacher's answers, with the channels that the student has lost left out.
+
+    Kept answers are computed in blocks of fixed samples: whether some were there already, or a run
+    was interrupted, changes not a bit of them.
 
     Args:
         reader: the teacher, reading the teacher's side of `pairs`.
         pairs: what to select of each feature.
         samples: that it will be asked about.
         device: that it runs on.
-        cache_bytes: keep all answers where they are no larger, and samples look the same each time.
+        keeping: how answers are kept.
+        plain: it will be asked about samples as they are, whatever augmentation makes of them.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what to ask, about what, and what becomes of it)
         self,
         reader: Reader,
         pairs: Sequence[Pair],
         samples: Samples,
         device: torch.device,
-        cache_bytes: int = CACHE_BYTES,
+        keeping: Keeping | None = None,
+        *,
+        plain: bool = False,
     ) -> None:
-        self.reader, self.pairs = reader, pairs
-        self.kept: Answers | None = None
-        probe = self.ask(samples.take(1).to(device).inputs)
-        size = sum(part.numel() * part.element_size() for part in probe.parts())
-        if size * len(samples) <= cache_bytes and not samples.has_views:
-            parts = samples.batches(ASK)
-            self.kept = _joined(self.ask(part.to(device).inputs) for part in parts)
+        self.reader, self.pairs, self.samples, self.device = reader, pairs, samples, device
+        self.keeping = keeping or Keeping()
+        self._views = samples.has_views and not plain
+        self._probe = self.ask(samples.take(1).to(device).inputs)
+        self._locked: Locked | None = None
+        self._filled: set[int] = set()
+        self.kept = self._store()
 
     def ask(self, inputs: Sequence[Tensor]) -> Answers:
         """Run the teacher on inputs `[b, ...]`."""
@@ -96,11 +135,82 @@ class Teacher:
         """Answers to the samples of a batch."""
         if self.kept is None:
             return self.ask(batch.samples.inputs)
-        parts = self.kept.parts()
-        return self.kept.like([part[batch.positions.to(part.device)] for part in parts])
+        view = batch.view if self._views else None
+        number = 0 if view is None else view.number
+        self._fill(number, view)
+        parts = self.kept.read(self._rows(number, batch.positions))
+        plain = zip(parts, self._probe.parts(), strict=True)
+        return self._probe.like([part.to(self.device, like.dtype) for part, like in plain])
 
+    def close(self) -> None:
+        """See that what is kept on disk is there, and let other processes have it."""
+        if self._locked is not None:
+            self._locked.close()
+            self._locked, self.kept = None, None
 
-def _joined(answers: Iterable[Answers]) -> Answers:
-    first, *more = answers
-    columns = zip(*(answer.parts() for answer in (first, *more)), strict=True)
-    return first.like([torch.cat(column) for column in columns])
+    def _fill(self, number: int, view: View | None) -> None:
+        """Ask about all samples in a view whose answers are not there, once for each view."""
+        if self.kept is None or number in self._filled:
+            return
+        total = len(self.samples)
+        blocks = [b for b in in_order(total, ASK) if not self.kept.has(self._rows(number, b)).all()]
+        requests = ((block, view) for block in blocks)
+        for done, part in enumerate(drawn(self.samples, requests, self.device)):
+            self.keeping.progress(done * ASK, len(blocks) * ASK)
+            rows = self._rows(number, part.positions)
+            self.kept.write(rows, self.ask(part.samples.inputs).parts())
+        self.kept.flush()
+        self._filled.add(number)
+
+    def _rows(self, number: int, positions: Tensor) -> Tensor:
+        return number * len(self.samples) + positions
+
+    def _store(self) -> AnswerStore | None:
+        keeping, views = self.keeping, self.keeping.views if self._views else 1
+        if keeping.how == "beside" or not views:
+            return None
+        forms = tuple(
+            Form(keeping.dtype if x.is_floating_point() else x.dtype, tuple(x.shape[1:]))
+            for x in self._probe.parts()
+        )
+        layout = Layout("", len(self.samples), views, forms)
+        if keeping.how == "memory" or (keeping.how == "auto" and layout.bytes <= CACHE_BYTES):
+            return in_memory(layout)
+        return self._on_disk(layout, views)
+
+    def _on_disk(self, layout: Layout, views: int) -> AnswerStore | None:
+        """Answers in a folder; where that cannot be, none and a note: it costs time alone."""
+        keeping, size = self.keeping, f"{layout.bytes / 1e9:.1f} GB"
+        if layout.bytes > keeping.most:
+            room = f"{keeping.most / 1e9:.1f} GB may be kept"
+            keeping.say(f"the teacher runs beside: its answers take {size}, and {room}")
+            return None
+        layout = replace(layout, key=self._key(views))
+        folder = keeping.folder(layout.key)
+        if folder is None:
+            keeping.say(f"the teacher runs beside: no cache for {size} of answers")
+            return None
+        try:
+            self._locked = Locked(folder, layout)
+        except BlockingIOError:
+            keeping.say("the teacher runs beside: another process keeps its answers")
+            return None
+        except OSError as error:
+            keeping.say(f"the teacher runs beside: {size} of answers cannot be kept ({error})")
+            return None
+        there = layout.rows - self._locked.store.missing
+        counted = f"{there:,} of {layout.rows:,} were there"
+        keeping.say(f"the teacher's answers are kept on disk: {size}, {counted}")
+        return self._locked.store
+
+    def _key(self, views: int) -> str:
+        """Of all that the answers depend on."""
+        parts = {
+            **self.keeping.basis,
+            "samples": self.samples.identity,
+            "views": views,
+            "dtype": str(self.keeping.dtype),
+            "features": [str(pair) + repr(pair.kept) for pair in self.pairs],
+            "block": ASK,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -17,14 +17,14 @@ from safetensors import SafetensorError
 from compressc.durable import make_folder, rename, sync_tree
 from compressc.interruption import held_back
 from compressc.ir import Graph
-from compressc.pipeline.store import UNFINISHED, read_about
+from compressc.pipeline.store import ANSWERS, UNFINISHED, read_about
 from compressc.pipeline.stored import DamagedError, Facts, read_entry, read_facts, write_entry
 from compressc.scratch import scratch
 
 #: Bytes that entries may take together where nobody says otherwise.
 LIMIT = 10 * 10**9
 _LIMIT_FILE = ".limit"
-_KEY = re.compile(rf"[0-9a-f]{{64}}({re.escape(UNFINISHED)})?")
+_KEY = re.compile(rf"[0-9a-f]{{64}}({re.escape(UNFINISHED)}|{re.escape(ANSWERS)})?")
 _PARTIAL = ".partial-"
 
 
@@ -47,7 +47,7 @@ class Cached:
 
 @dataclass(frozen=True)
 class Entry:
-    """One result in the cache, or what a pass that was not finished left.
+    """One result in the cache, what a pass that was not finished left, or a teacher's answers.
 
     Attributes:
         path: its folder.
@@ -68,6 +68,11 @@ class Entry:
     def unfinished(self) -> str:
         """The pass as it is written in a pass list, where this is of one that was not finished."""
         return str(read_about(self.path).get("text", "")) if _is_unfinished(self.path) else ""
+
+    @property
+    def is_answers(self) -> bool:
+        """Whether these are a teacher's answers."""
+        return self.path.name.endswith(ANSWERS)
 
 
 class PassCache:
@@ -204,7 +209,8 @@ def _bytes(entry: Path) -> int:
 
 def _used(entry: Path) -> float:
     """When it was last stored or read, or written into."""
-    inside: Iterable[Path] = entry.iterdir() if _is_unfinished(entry) else ()
+    written = entry.name.endswith((UNFINISHED, ANSWERS))
+    inside: Iterable[Path] = entry.iterdir() if written else ()
     times: list[float] = [path.lstat().st_mtime for path in (entry, *inside)]
     return max(times)
 

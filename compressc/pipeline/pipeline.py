@@ -126,7 +126,13 @@ class Pipeline:
         if stored is not None:
             return _result(step, stored.graph, stored.facts, True, said)
         about = {"text": step.pass_.text, "parts": parts}
-        context.store = Store(cache.unfinished(key), about, seconds=self.checkpoint_every, say=say)
+        context.store = Store(
+            cache.unfinished(key),
+            about,
+            seconds=self.checkpoint_every,
+            most=cache.limit // 2,  # more, and it would push out all results
+            say=say,
+        )
         with closing(context.store):
             graph, seconds = self._work(step.pass_, before, context)
             facts = Facts(

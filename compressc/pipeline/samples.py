@@ -59,6 +59,10 @@ class Samples(Protocol):
     def has_views(self) -> bool:
         """Whether a sample differs from view to view."""
 
+    @property
+    def identity(self) -> str:
+        """Hash of what the samples are."""
+
     def __len__(self) -> int: ...
 
     def select(self, positions: Tensor, view: View | None = None) -> Batch:

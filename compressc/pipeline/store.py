@@ -19,6 +19,8 @@ from compressc import durable
 
 #: Behind the key in the name of a folder.
 UNFINISHED = ".unfinished"
+#: Behind the key of a teacher's answers, which outlive the pass that asked for them.
+ANSWERS = ".answers"
 #: What it is of: the text of the pass, and the parts of its key.
 ABOUT = "about.json"
 #: Seconds between two checkpoints where nobody says otherwise.
@@ -46,6 +48,7 @@ class Store:
         folder: of this pass and all it depends on; None keeps nothing.
         about: `text` of the pass, and the `parts` of its key.
         seconds: how much work may be lost; a pass keeps what it has about as often.
+        most: bytes that answers of one teacher may take.
         say: told what is of interest in this very run, and no part of the result.
     """
 
@@ -55,10 +58,11 @@ class Store:
         about: Mapping[str, Any] | None = None,
         *,
         seconds: float = SECONDS,
+        most: int = 0,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.folder, self.about = folder, about or {}
-        self.seconds, self.say = seconds, say
+        self.seconds, self.most, self.say = seconds, most, say
         self._lock: int | None = None
 
     def place(self, name: str) -> Path | None:
@@ -75,6 +79,10 @@ class Store:
             self.say(f"no checkpoints: {error}")
             self.folder = None
         return self.folder and self.folder / name
+
+    def answers(self, key: str) -> Path | None:
+        """Where the answers of that key (64 hex digits) are, or will be; None to keep nothing."""
+        return self.folder and self.folder.parent / f"{key}{ANSWERS}"
 
     def clear(self) -> None:
         """Away with it: the result is stored."""

@@ -68,10 +68,14 @@ class SampleBatches:
         samples: at least one.
         batch_size: samples in a batch, at least 1; a batch may hold half as many more.
         device: where they are wanted.
+        views: of each sample, epoch after epoch; 0 for a new one in each epoch.
     """
 
-    def __init__(self, samples: Samples, batch_size: int, device: torch.device) -> None:
+    def __init__(
+        self, samples: Samples, batch_size: int, device: torch.device, views: int = 0
+    ) -> None:
         self.samples, self.batch_size, self.device = samples, batch_size, device
+        self.views = views
         self._next: tuple[int, int, int] | None = None  # what the stream has next
         self._stream: Iterator[Drawn] = iter(())
 
@@ -97,7 +101,7 @@ class SampleBatches:
     def _requests(self, seed: int, number: int, start: int) -> Iterator[Request]:
         """What the stream is to read, from there on without an end."""
         for epoch in count(number):
-            view = View(seed, epoch)
+            view = View(seed, epoch % self.views if self.views else epoch)
             for positions in self._positions(seed, epoch, start if epoch == number else 0):
                 yield positions, view
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from compressc.analysis.coverage import Verdict
 from compressc.distillation import (
+    How,
+    Keeping,
     Mixture,
     Objective,
     Pair,
@@ -22,8 +26,8 @@ from compressc.distillation import (
     find_pairs,
     hold_out,
 )
-from compressc.ir import Graph
-from compressc.pipeline import Context, Pass, Samples, TransferSet
+from compressc.ir import Graph, graph_hash
+from compressc.pipeline import Context, Pass, Samples, TransferSet, conditions
 from compressc.plugins import OBJECTIVES, distribution, load
 from compressc.tasks import Response, SettledTask, task_of
 from compressc.training import (
@@ -127,6 +131,14 @@ class Distill(Pass):
     units for it. Weights, losses and validations are float32."""
     channels_last: Literal["auto"] | bool = "auto"
     """Whether filters and images lie pixel by pixel in steps; `auto` by the device."""
+    answers: How = "auto"
+    """Where the teacher's answers are kept: in `memory`, on `disk` (in the cache, for later runs,
+    too), or not at all, so that the teacher runs `beside`; `auto` by their size."""
+    answers_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Of the answers that are kept; smaller ones are rounded."""
+    views: Annotated[int, Field(ge=0)] = 0
+    """With augmentation: this many fixed views of each sample, whose answers can be kept; 0 for new
+    ones in each epoch, which the teacher is asked about each time."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Added to the seed of the run."""
 
@@ -174,8 +186,10 @@ class Distill(Pass):
             ctx.note(output, "skipped: the graph has no parameters to train")
             return
         seed = ctx.seed + self.seed
-        teaching, exam = self._teachings(graph, ctx, _splits(data, self.holdout, seed))
-        result = self._train(teaching, exam, ctx, seed)
+        with ExitStack() as opened:
+            parts = _splits(data, self.holdout, seed)
+            teaching, exam = self._teachings(graph, ctx, parts, seed, opened)
+            result = self._train(teaching, exam, ctx, seed)
         for text in summary(result, exam):
             ctx.note(output, text)
         ctx.record("training", asdict(result) | {"metric": exam.metric.name})
@@ -187,7 +201,8 @@ class Distill(Pass):
         module, output = teaching.student.module, task_of(ctx).output
         epochs = _MANY if self.steps or self.budget else self.epochs
         size = batch_size(len(teaching.samples), epochs)
-        batches = teaching.batches(size if self.batch_size == "auto" else self.batch_size)
+        size = size if self.batch_size == "auto" else self.batch_size
+        batches = teaching.batches(size, self.views)
         recipe = self._recipe(seed, ctx, module, teaching.probe())
         recipe = replace(recipe, batch_statistics=self._samples_suit(teaching, exam, ctx))
         lesson = Lesson(batches, teaching.terms, exam.examine, teaching.seen(), teaching.weights)
@@ -250,9 +265,14 @@ class Distill(Pass):
         return suit
 
     def _teachings(
-        self, graph: Graph, ctx: Context, splits: tuple[Samples, Samples]
+        self,
+        graph: Graph,
+        ctx: Context,
+        splits: tuple[Samples, Samples],
+        seed: int,
+        opened: ExitStack,
     ) -> tuple[Teaching, Teaching]:
-        """What is taught, and what is examined."""
+        """What is taught, and what is examined; the answers are kept until `opened` ends."""
         task, pairs = task_of(ctx), self._pairs(graph, ctx)
         responses = learned(task)
         teacher, student = (
@@ -266,12 +286,39 @@ class Distill(Pass):
         mixture = Mixture(_load(objective), self.alpha, self.temperature, task)
         others = tuple((r, _load(objective_of(r))) for r in responses[1:])
         found = []
-        for part in splits:
-            answers = Teacher(teacher, pairs, part, ctx.device)
+        keeping = self._keeping(ctx, responses, pairs, seed)
+        for part, plain in zip(splits, (False, True), strict=True):
+            answers = Teacher(teacher, pairs, part, ctx.device, keeping, plain=plain)
+            opened.callback(answers.close)
             taught = Teaching(part, ctx.device, answers, student, mixture, others, self.features)
             found.append(taught)
         self._say(graph, ctx, objective, {p.student: p for p in pairs})
         return found[0], found[1]
+
+    def _keeping(
+        self, ctx: Context, responses: Sequence[Response], pairs: Sequence[Pair], seed: int
+    ) -> Keeping:
+        """How the teacher's answers are kept, and what they depend on."""
+
+        def progress(done: int, total: int) -> None:
+            ctx.progress("asking the teacher", done, total)
+
+        return Keeping(
+            how=self.answers,
+            dtype=getattr(torch, self.answers_dtype),
+            views=self.views,
+            folder=ctx.store.answers,
+            most=ctx.store.most,
+            basis={
+                "teacher": graph_hash(ctx.teacher) if self.answers != "beside" else "",
+                "values": [r.value_in(ctx.teacher) for r in responses],
+                "points": [pair.teacher for pair in pairs],
+                "seed": seed,
+                "conditions": conditions(ctx.device),
+            },
+            say=ctx.store.say,
+            progress=progress,
+        )
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         """By what a gradient gets to. Whether an epoch beats the start is not foretold."""

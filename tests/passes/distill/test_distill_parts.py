@@ -1,11 +1,15 @@
 """The parts of a distillation: the part held out, the teacher's answers."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from compressc_distill.telling import Told
+from torch import nn
 
 from compressc.data import Split
-from compressc.distillation import Pair, Reader, Teacher, hold_out
+from compressc.distillation import Keeping, Pair, Reader, Teacher, hold_out
 from compressc.pipeline import Context, View
 from compressc.training import Drawn, Moment
 
@@ -45,12 +49,13 @@ def test_a_single_sample_is_taught_and_examined():
     assert rows_of(kept) == rows_of(held) == [0]
 
 
-@pytest.mark.parametrize("cache_bytes", [0, 1 << 30])
-def test_answers_are_the_same_kept_or_asked_for(teacher, cache_bytes):
+@pytest.mark.parametrize("how", ["memory", "disk", "beside"])
+def test_answers_are_the_same_kept_or_asked_for(teacher, how, tmp_path):
     x = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
     reader = Reader(teacher, ["fc2"], ["act"], CPU)
-    asked = Teacher(reader, [Pair("act", "act", {1: (1, 4)})], Split((x,)), CPU, cache_bytes)
-    assert (asked.kept is None) == (cache_bytes == 0)
+    keeping = Keeping(how, folder=lambda key: tmp_path / key, most=1 << 20)
+    asked = Teacher(reader, [Pair("act", "act", {1: (1, 4)})], Split((x,)), CPU, keeping)
+    assert (asked.kept is None) == (how == "beside")
     index = torch.tensor([299, 0, 150])
     answers = asked.answers(Drawn(index, None, Split((x[index],))))
     w = {name: t.detach() for name, t in teacher.tensors().items()}
@@ -59,6 +64,133 @@ def test_answers_are_the_same_kept_or_asked_for(teacher, cache_bytes):
     assert torch.allclose(answers.learned[0], logits, atol=1e-5)
     assert torch.allclose(answers.features[0], hidden[:, [1, 4]], atol=1e-5)
     assert not answers.learned[0].requires_grad
+
+
+class Counted(nn.Module):
+    """A teacher that knows how many rows it was asked about."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = 0
+
+    def forward(self, x):
+        self.rows += len(x)
+        return x.sum(1), [torch.stack([x.sum(1), x[:, 0]], 1)]
+
+
+def counting(samples, **options):
+    reader = Reader.__new__(Reader)
+    reader.count, reader.module = 1, Counted()
+    asked = Teacher(reader, [], samples, CPU, Keeping(**options))
+    reader.module.rows = 0
+    return asked, reader.module
+
+
+def ask(teacher, x, positions, view=None):
+    index = torch.tensor(positions)
+    return teacher.answers(Drawn(index, view, Split((x[index],)))).learned[0]
+
+
+def test_a_teacher_is_asked_once_and_what_is_on_disk_serves_the_next_run(tmp_path):
+    x = torch.arange(600.0).view(200, 3)
+    options = {"how": "disk", "folder": lambda key: tmp_path / key, "most": 1 << 20}
+    said = []
+    first, module = counting(Split((x,)), **options, say=said.append)
+    for positions in ([5, 199], [0, 1]):
+        wanted = torch.stack([x[positions].sum(1), x[positions, 0]], 1)
+        assert torch.equal(ask(first, x, positions), wanted)
+    assert module.rows == 200
+    first.close()
+    again, module = counting(Split((x,)), **options, say=said.append)
+    assert torch.equal(ask(again, x, [7]), torch.tensor([[66.0, 21.0]]))
+    assert module.rows == 0
+    again.close()
+    assert [text.partition(", ")[2] for text in said] == [
+        "0 of 200 were there",
+        "200 of 200 were there",
+    ]
+    other, module = counting(Split((x + 1,)), **options)  # other samples are another key
+    ask(other, x + 1, [7])
+    assert module.rows == 200
+
+
+def test_answers_that_a_killed_run_had_not_flagged_are_asked_for_again(tmp_path):
+    x = torch.arange(900.0).view(300, 3)
+    options = {"how": "disk", "folder": lambda key: tmp_path / key, "most": 1 << 20}
+    first, _ = counting(Split((x,)), **options)
+    ask(first, x, [0])
+    first.close()
+    (flags,) = tmp_path.glob("*/done.bin")
+    kept = bytearray(flags.read_bytes())
+    kept[130] = 0  # a row of the second block of 128
+    flags.write_bytes(kept)
+    (values,) = tmp_path.glob("*/value-0.bin")
+    torn = bytearray(values.read_bytes())
+    torn[130 * 8 : 131 * 8] = b"\xff" * 8
+    values.write_bytes(torn)
+    again, module = counting(Split((x,)), **options)
+    assert torch.equal(ask(again, x, [130]), torch.tensor([[x[130].sum(), x[130, 0]]]))
+    assert module.rows == 128  # its block, in one piece as before
+
+
+@pytest.mark.parametrize(("dtype", "step"), [(torch.float16, 2.0**-10), (torch.bfloat16, 2.0**-7)])
+def test_kept_answers_are_rounded_to_their_dtype(dtype, step):
+    x = torch.rand(200, 3) + 1
+    asked, _ = counting(Split((x,)), how="memory", dtype=dtype)
+    got = ask(asked, x, [3, 4])
+    want = torch.stack([x[[3, 4]].sum(1), x[[3, 4], 0]], 1)
+    assert got.dtype == torch.float32
+    assert torch.equal(got, want.to(dtype).float())
+    assert 0 < (got - want).abs().max() <= 4 * step
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"most": 100}, r"its answers take 0\.0 GB, and 0\.0 GB may be kept"),
+        ({"most": 1 << 20, "folder": lambda key: None}, "no cache"),
+        ({"most": 1 << 20, "folder": lambda key: Path("/dev/null/x")}, "cannot be kept"),
+    ],
+)
+def test_where_answers_cannot_be_kept_the_teacher_runs_beside_and_that_is_said(options, why):
+    said = []
+    x = torch.ones(200, 3)
+    asked, module = counting(Split((x,)), how="disk", say=said.append, **options)
+    ask(asked, x, [1, 2])
+    assert module.rows == 2
+    assert len(said) == 1
+    assert re.match(f"the teacher runs beside: .*{why}", said[0])
+
+
+def test_two_runs_do_not_write_the_same_answers(tmp_path):
+    x = torch.ones(200, 3)
+    options = {"how": "disk", "folder": lambda key: tmp_path / key, "most": 1 << 20}
+    first, _ = counting(Split((x,)), **options)
+    said = []
+    second, _ = counting(Split((x,)), **options, say=said.append)
+    assert (first.kept is None, second.kept is None) == (False, True)
+    assert said == ["the teacher runs beside: another process keeps its answers"]
+
+
+class Shifted(Split):
+    """Each view adds its number."""
+
+    has_views = True
+
+    def select(self, positions, view=None):
+        batch = super().select(positions)
+        return Split((batch.inputs[0] + (0 if view is None else view.number),))
+
+
+@pytest.mark.parametrize(("views", "rows"), [(2, 400), (0, 6)])
+def test_of_fixed_views_each_is_asked_about_once(views, rows):
+    x = torch.ones(200, 3)
+    asked, module = counting(Shifted((x,)), how="memory", views=views)
+    for number in (0, 1, 0):
+        seen = x + number
+        got = ask(asked, seen, [4, 9], View(7, number))
+        assert torch.equal(got[:, 0], seen[[4, 9]].sum(1))
+    assert module.rows == rows
 
 
 def test_of_samples_that_change_the_teacher_sees_the_same_view(teacher):

@@ -1,6 +1,7 @@
 """The pass as the pipeline runs it."""
 
 import copy
+from contextlib import ExitStack
 from typing import ClassVar
 
 import pytest
@@ -297,7 +298,7 @@ def teachings(teacher, student, data, **options):
     """What a pass would teach and examine."""
     ctx = Context(teacher, data)
     parts = hold_out(data.train, 0.2, 0)
-    return Distill(**options)._teachings(student, ctx, parts)
+    return Distill(**options)._teachings(student, ctx, parts, 0, ExitStack())
 
 
 def test_the_exam_is_on_samples_that_are_not_taught(teacher, student, data):
