@@ -340,9 +340,9 @@ def test_a_validation_part_is_examined_and_all_of_train_is_taught(teacher, stude
     seen = []
 
     class Watched(Distill):
-        def _teachings(self, graph, ctx, splits):
+        def _teachings(self, graph, ctx, splits, *rest):
             seen.extend(splits)
-            return super()._teachings(graph, ctx, splits)
+            return super()._teachings(graph, ctx, splits, *rest)
 
     Watched(epochs=1).run(student, Context(teacher, with_own))
     assert seen == [data.train, own]
