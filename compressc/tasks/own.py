@@ -89,6 +89,8 @@ def _try(settled: SettledTask, graph: Graph, probe: Probe) -> None:
         wanted = f"the loss of {name} is one finite number"
         raise CompresscError("CC106", wanted, got=_shown(loss), where=where)
     scoring = Scoring(settled)
+    if not scoring.metrics:
+        raise CompresscError("CC106", f"{name} has a score", got="none", where=where)
     scoring.update(outputs, targets, outputs)
     scoring.values()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from compressc.errors import CompresscError
 from compressc.strangers import reading
+from compressc.tasks.known import of_kind
 from compressc.tasks.metric import Metric
 from compressc.tasks.settled import SettledTask
 
@@ -26,13 +28,15 @@ class Scoring:
     """The scores of a task for one model; feed it every batch, then read.
 
     Args:
-        settled: the task.
+        settled: the task. One of the user's own that has no targets is judged by the likeness of
+            its output to the teacher's, as any output of that kind.
     """
 
     def __init__(self, settled: SettledTask) -> None:
-        self.settled = settled
+        likeness = not settled.by_rows and not settled.labels
+        self.settled = replace(settled, task=of_kind(settled.kind)) if likeness else settled
         with self._strange("makes its scores"):
-            self._meters = dict(settled.task.scores(settled))
+            self._meters = dict(self.settled.task.scores(self.settled))
             for meter in self._meters.values():
                 # each process scores all samples: nothing is to be gathered
                 meter.sync_on_compute = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -102,18 +102,6 @@ class SettledTask:
         if self.by_rows:
             return {self.output: _at(returned, self.judged)}
         return {response.name: _at(returned, response) for response in self.responses}
-
-    def judging(self, run: Callable[..., object]) -> Callable[..., Tensor]:
-        """A model or a file as a callable that returns the judged output alone."""
-        return lambda *inputs: self.pick(run(*inputs))
-
-    def pick(self, returned: object) -> Tensor:
-        """The judged output of what a model or a file returned.
-
-        Raises:
-            CompresscError: CC301 where it returned fewer tensors.
-        """
-        return _at(returned, self.judged)
 
     def value_in(self, graph: Graph) -> str:
         """Name of the value that is learned; see `Response.value_in`."""

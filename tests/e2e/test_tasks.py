@@ -292,3 +292,31 @@ def test_a_detector_of_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert cut < teacher - 0.2
     assert taught > teacher - 0.1
     assert record.files[0].scores["map50"] == pytest.approx(taught, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--task", "segmentation", "--data", "digits"], 4, "CC301] task 'segmentation' judges"),
+        (["--task", "clasification", "--data", "digits"], 2, "did you mean 'classification'?"),
+        (["--task", "tokens(size=3)", "--data", "digits"], 2, "CC102] task 'tokens' has no option"),
+        (["--task", "classification"], 2, "CC105] task 'classification' needs data"),
+        (["--task", "none.py:Mine", "--data", "digits"], 2, "CC106] the file of the task exists"),
+        (["--task", "none.py", "--data", "digits"], 2, "CC100] a task of one's own is written"),
+    ],
+)
+def test_a_task_that_cannot_be_is_one_line(
+    teacher: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    words: str,
+) -> None:
+    from compressc.cli import main
+
+    out = tmp_path / "out"
+    assert main([str(teacher), "-p", "prune", *arguments, "-o", str(out), "-q"]) == code
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert words in line
+    assert not out.exists()

@@ -39,7 +39,9 @@ def test_scores_of_all_batches_are_those_of_all_samples():
     assert own["agreement"] == 1.0
 
 
-@pytest.mark.parametrize(("kept", "calls"), [(1 << 28, 4), (256 * 12, 6), (0, 7)])
+@pytest.mark.parametrize(
+    ("kept", "calls"), [(1 << 28, 4), (256 * 12, 6), (256 * 12 + 188 * 12, 6), (0, 7)]
+)
 def test_the_teacher_runs_once_where_its_outputs_fit(monkeypatch, kept, calls):
     monkeypatch.setattr(judging, "KEPT", kept)
     ran = []

@@ -286,6 +286,12 @@ def test_one_that_does_not_is_none_unless_it_is_named(table):
     assert "not known to the teacher" in named.warnings[0]
 
 
+def test_one_that_repeats_is_none_even_where_the_text_repeats_itself():
+    """It would be right on most next tokens, and it is right on all that it was given."""
+    runs = (torch.arange(64 * 9) // 4 % 7).view(64, 9)
+    assert settle(graph_of(Bigrams(torch.eye(7)), runs), dataset(runs)).task.name == "tokens"
+
+
 @pytest.mark.parametrize(("labels", "shifted"), [(IDS, True), (NEXT, False)])
 def test_labels_that_are_the_ids_or_the_next_ones(labels, shifted):
     settled = settle(graph_of(Bigrams(KNOWS), IDS), dataset(IDS, labels))

@@ -108,9 +108,12 @@ def test_the_loss_takes_values_before_their_endings_and_scores_take_outputs():
 def test_without_targets_nothing_is_scored_by_them():
     settled = settled_of(Pair(), targets=None)
     assert not settled.labels
+    torch.manual_seed(0)
     scoring, outputs = Scoring(settled), Net()(X)
-    scoring.update(outputs, settled.targets((X,), None), outputs)
-    assert scoring.values() == {}
+    flipped = outputs | {"a": 1 - outputs["a"]}
+    flipped["a"][:20] = outputs["a"][:20]
+    scoring.update(flipped, settled.targets((X,), None), outputs)
+    assert scoring.values() == {"agreement": 0.5}  # the likeness of the judged output
 
 
 class Fails(Pair):
@@ -141,6 +144,7 @@ class Fails(Pair):
         ("nan", "nan"),
         ("meter", "AttributeError"),
         ("predictions", "KeyError: 'c'"),
+        ("no scores", "none"),
     ],
 )
 def test_a_task_that_fails_is_named_before_any_work(at, got):

@@ -143,6 +143,6 @@ def test_outputs_of_another_shape_are_an_error():
 def test_the_judged_output_is_picked_among_all_that_come_back():
     first, second = torch.zeros(1), torch.ones(1)
     given = SettledTask(of_kind("values"), Response(1, "b", "values", None, "", "values", None), ())
-    assert given.pick({"a": first, "none": None, "b": [second]}) is second
+    assert given.outputs({"a": first, "none": None, "b": [second]}) == {"b": second}
     with pytest.raises(CompresscError, match="returns output 'b'"):
-        given.pick(first)
+        given.outputs(first)
