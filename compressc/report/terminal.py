@@ -6,13 +6,14 @@ that a log file or a C locale shows the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressc.backend.file_record import LatencyRecord
+from compressc.backend.file_record import LatencyRecord, Scored
 from compressc.measure.latency import Spread
 from compressc.report import text
-from compressc.report.record import PassRecord, Record
+from compressc.report.record import Record
 from compressc.report.warnings import warnings
 from compressc.tasks import Metric
 
@@ -40,6 +41,8 @@ def render(record: Record, console: Console) -> None:
         console.print(Text(text.task(record.task), style="dim"))
     console.print()
     console.print(_passes(record, wide), "")
+    if _many(record):
+        console.print(_scores(record), "")
     if record.files:
         console.print(_files(record, wide), "")
     if any(file.latency for file in record.files):
@@ -85,36 +88,58 @@ def _row(table: Table, *cells: str, style: str = "", last: str = "") -> None:
 
 
 def _passes(record: Record, wide: bool) -> Table:
-    metrics = text.shown(record, record.passes)
+    metrics = _beside(record, record.passes)
     columns = [("step", "left"), ("parameters", "right"), ("MACs", "right")]
     columns += [(text.title(metric), "right") for metric in metrics]
-    columns += [("worst class", "right")] * text.unequal(record)
     columns += [("time", "right")]
     table = _table("Passes", *columns, *([("effect", "left"), ("edits", "left")] if wide else []))
     teacher = record.teacher
     name = Path(teacher.source).name  # a row has no room for a path
     cells = [f"teacher: {name}", text.count(teacher.parameters), text.count(teacher.macs)]
     cells += [text.score(metric, teacher.scores.get(metric.name)) for metric in metrics]
-    cells += [text.NONE] * text.unequal(record)
     _row(table, *cells, text.NONE, *([text.NONE] * 2 if wide else []), style="dim")
     for entry in record.passes:
         cells = [text.step(entry), text.count(entry.parameters), text.count(entry.macs)]
         cells += [_score(metric, entry, record) for metric in metrics]
-        cells += [text.worst_class(record, entry)] * text.unequal(record)
         cells += [text.time_of(entry)]
         _row(table, *cells, *([entry.effect, text.edits(entry)] if wide else []))
     table.caption = text.sizes(record)
     return table
 
 
-def _score(metric: Metric, entry: PassRecord, record: Record) -> str:
+def _many(record: Record) -> bool:
+    """Whether the scores have a table of their own: beside sizes there is room for two."""
+    return len(text.shown(record, record.passes)) + text.unequal(record) > 2
+
+
+def _beside(record: Record, entries: Sequence[Scored]) -> list[Metric]:
+    """The scores that are shown beside sizes: all, or the first where there are many."""
+    return text.shown(record, entries)[: 1 if _many(record) else None]
+
+
+def _scores(record: Record) -> Table:
+    """Every score of the teacher, after each pass, and of each file."""
+    metrics = text.shown(record, record.passes)
+    columns = [("", "left"), *((text.title(metric), "right") for metric in metrics)]
+    table = _table("Scores", *columns, *[("worst class", "right")] * text.unequal(record))
+    rows: list[tuple[str, Scored]] = [(text.step(entry), entry) for entry in record.passes]
+    rows += [(f"{file.format} file", file) for file in record.files]
+    cells = [text.score(metric, record.teacher.scores.get(metric.name)) for metric in metrics]
+    _row(table, "teacher", *cells, *[text.NONE] * text.unequal(record), style="dim")
+    for name, entry in rows:
+        cells = [_score(metric, entry, record) for metric in metrics]
+        _row(table, name, *cells, *[text.worst_class(record, entry)] * text.unequal(record))
+    return table
+
+
+def _score(metric: Metric, entry: Scored, record: Record) -> str:
     value = entry.scores.get(metric.name)
     change = text.change(metric, value, record.teacher.scores.get(metric.name))
     return text.score(metric, value) + (f" ({change})" if change else "")
 
 
 def _files(record: Record, wide: bool) -> Table:
-    metrics = text.shown(record, record.files)
+    metrics = _beside(record, record.files)
     table = _table(
         "Files, beside the teacher in the same format",
         ("format", "left"),
@@ -123,7 +148,6 @@ def _files(record: Record, wide: bool) -> Table:
         ("result", "right"),
         ("smaller", "right"),
         *((text.title(metric), "right") for metric in metrics),
-        *[("worst class", "right")] * text.unequal(record),
         ("proof", "right"),
     )
     for file in record.files:
@@ -136,7 +160,6 @@ def _files(record: Record, wide: bool) -> Table:
             text.size(file.bytes),
             text.smaller(file),
             *(text.score(metric, file.scores.get(metric.name)) for metric in metrics),
-            *[text.worst_class(record, file)] * text.unequal(record),
             text.proof(file),
         )
     lines = ["proof: largest difference of the file's outputs from the graph's"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from compressc.errors import CompresscError
 from compressc.strangers import reading
 from compressc.tasks.known import of_kind
-from compressc.tasks.metric import Metric
+from compressc.tasks.metric import BALANCED, MIOU, Metric
 from compressc.tasks.settled import SettledTask
 
 #: Standard deviations above what equal classes would show by chance.
@@ -129,8 +129,11 @@ class Scoring:
 
     @property
     def _counts(self) -> Any:
-        """The accumulator that counts labels by class, where one does."""
-        meters = (m for metric, m in self._meters.items() if metric.against == "labels")
+        """The accumulator that counts labels by class, where each class is to be told.
+
+        The tokens of a language are no such classes.
+        """
+        meters = (m for metric, m in self._meters.items() if metric.name in _BY_CLASS)
         return next((m for m in meters if hasattr(m, "recalls") and id(m) in self._fed), None)
 
     def _strange(self, does: str) -> Any:
@@ -138,7 +141,8 @@ class Scoring:
         return reading("CC106", wanted, type(self.settled.task).__qualname__)
 
 
-_BALANCE = ("balanced_accuracy",)
+_BALANCE = (BALANCED.name,)
+_BY_CLASS = (BALANCED.name, MIOU.name)
 
 
 def metrics(settled: SettledTask) -> tuple[Metric, ...]:

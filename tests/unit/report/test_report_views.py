@@ -10,7 +10,7 @@ from rich.console import Console
 
 from compressc.backend.file_record import FloatLayer, Int8Layers
 from compressc.report import Failure, Note, html, render, write_html
-from compressc.tasks.metric import AGREEMENT
+from compressc.tasks.metric import ACCURACY, AGREEMENT, BALANCED
 
 NASTY = "<script>alert('x')</script>[bold]&\"layer\""
 
@@ -232,3 +232,31 @@ def test_html_says_what_each_file_computes_in_integers():
     told = "47 of 53 layers in int8; in float: &lt;b&gt;0, &lt;b&gt;1, &lt;b&gt;2, &lt;b&gt;3 and 2"
     assert told in page
     assert "needs VNNI" in page
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_many_scores_have_a_table_of_their_own(width):
+    metrics = [ACCURACY, BALANCED, AGREEMENT["class_scores"]]
+    parts = {"accuracy": 0.95, "balanced_accuracy": 0.8123, "agreement": 0.9}
+    record = scored(
+        digits_record(), metrics, {"accuracy": 0.98, "balanced_accuracy": 0.9}, parts, files=[parts]
+    )
+    task = record.task.model_copy(update={"classes": [90, 10], "unequal": True})
+    given = {"task": task, "teacher": record.teacher.model_copy(update={"recalls": [1.0, 0.9]})}
+    for part in ("passes", "files"):
+        (entry,) = getattr(record, part)
+        given[part] = [entry.model_copy(update={"recalls": [0.99, 0.4]})]
+    out = on_terminal(record.model_copy(update=given), width)
+    assert max(map(len, out.splitlines())) <= width
+    passes, _, rest = out.partition("\nScores")
+    assert "balanced" not in passes
+    scores, _, files = rest.partition("\nFiles")
+    assert "balanced" not in files
+    rows = [line.split() for line in scores.splitlines()]
+    assert ["teacher", "98.00", "90.00", "-", "-"] in rows
+    wanted = ["95.00", "(-3.00)", "81.23", "(-8.77)", "90.00", "-50.00", "(class", "1)"]
+    assert [row for row in rows if row[-8:] == wanted][1] == ["pt2", "file", *wanted]
+
+
+def test_two_scores_stand_beside_the_sizes():
+    assert "\nScores" not in on_terminal(digits_record(), 80)

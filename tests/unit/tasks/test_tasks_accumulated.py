@@ -205,6 +205,7 @@ def test_perplexity_is_of_the_mean_over_tokens():
     entropy = -(shares * np.log(shares)).sum()
     assert found.constants()["perplexity"] == pytest.approx(math.exp(entropy))
     assert found.metrics[0].name == "perplexity"
+    assert found.class_counts == []  # tokens are no classes to be told one by one
 
 
 def test_a_token_without_any_chance_makes_perplexity_infinite():
