@@ -112,9 +112,9 @@ class UNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.down = nn.ModuleList([block(1, 24), block(24, 48), block(48, 96)])
-        self.up = nn.ModuleList([block(144, 48), block(72, 24)])
-        self.head = nn.Conv2d(24, 11, 1)
+        self.down = nn.ModuleList([block(1, 16), block(16, 32), block(32, 64)])
+        self.up = nn.ModuleList([block(96, 32), block(48, 16)])
+        self.head = nn.Conv2d(16, 11, 1)
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         skips = []
@@ -128,8 +128,8 @@ class UNet(nn.Module):
 
 def pooled(outputs: int) -> nn.Module:
     """A plain convolutional net."""
-    stages = [block(1, 32), nn.MaxPool2d(2), block(32, 64), nn.MaxPool2d(2), block(64, 96)]
-    return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(2), nn.Flatten(1), nn.Linear(384, outputs))
+    stages = [block(1, 24), nn.MaxPool2d(2), block(24, 48), nn.MaxPool2d(2), block(48, 64)]
+    return nn.Sequential(*stages, nn.AdaptiveAvgPool2d(2), nn.Flatten(1), nn.Linear(256, outputs))
 
 
 # ---- the sources of the standard library ---------------------------------------------------
@@ -225,20 +225,20 @@ def parts(
 
 def segmenter() -> tuple[nn.Module, Arrays]:
     """A U-Net that says which digit each pixel belongs to."""
-    data = parts(lambda n, test: scenes(n, test)[:2], 3000, 500)
+    data = parts(lambda n, test: scenes(n, test)[:2], 2400, 400)
     return fit(UNet(), data, F.cross_entropy, 12), data
 
 
 def multilabel() -> tuple[nn.Module, Arrays]:
     """Which digits are in the picture."""
-    data = parts(lambda n, test: scenes(n, test)[::2], 5000, 1000)
+    data = parts(lambda n, test: scenes(n, test)[::2], 4000, 1000)
     loss: Loss = lambda x, y: F.binary_cross_entropy_with_logits(x, y.float())  # noqa: E731
     return fit(pooled(10), data, loss, 15), data
 
 
 def regressor() -> tuple[nn.Module, Arrays]:
     """By how much a digit is turned."""
-    data = parts(rotated, 5000, 1000)
+    data = parts(rotated, 4000, 1000)
     return fit(pooled(1), data, F.mse_loss, 15), data
 
 
@@ -250,8 +250,8 @@ def tagger() -> tuple[nn.Module, Arrays]:
 
 def language_model() -> tuple[nn.Module, Arrays]:
     """The next sign of Python code; the data have no labels, the text is its own."""
-    data = parts(lambda n, test: windows(n, test, tags=False), 8000, 500)
-    net = fit(Reader(97, 96, 3, causal=True), data, next_sign, 8, 2e-3)
+    data = parts(lambda n, test: windows(n, test, tags=False), 6000, 400)
+    net = fit(Reader(97, 64, 3, causal=True), data, next_sign, 8, 2e-3)
     return net, {key: value for key, value in data.items() if key.startswith("x")}
 
 
