@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressc.errors import CompresscError
 from compressc.events import Event, Listener, ignore
 
 if TYPE_CHECKING:  # imports below are inside the functions: `import compressc` must stay light
@@ -177,17 +176,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     Raises:
         CompresscError: for everything a caller can mend; see `compressc.errors.CODES`.
     """
-    from compressc.analysis import symbolize_widths
     from compressc.backend import load_backend
-    from compressc.collecting import give_back
-    from compressc.data import augmented, open_dataset
-    from compressc.frontend import (
-        example_of,
-        fit_data,
-        load_model,
-        require_open_batch,
-        specs_of,
-    )
     from compressc.measure import require_memory
     from compressc.pipeline import (
         PassCache,
@@ -197,39 +186,37 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         plan,
     )
     from compressc.report import record_run
+    from compressc.session import open_session
     from compressc.target import Target
-    from compressc.tasks import load_task, settle
 
     started = time.perf_counter()
     wanted, target = parse_passes(passes), target or Target()
     tell(Event("run", {"model": _named(model), "passes": [p.text for p in wanted], "seed": seed}))
     for name in target.backends:
         load_backend(name)  # an unknown format is refused before any work
-    named = load_task(task) if isinstance(task, str) else task
-    if named is not None and data is None:
-        raise CompresscError("CC105", f"task '{named.name}' needs data", hint="give --data")
-    dataset = None if data is None else augmented(open_dataset(data, workers), augment)
-    example = None if dataset is None else example_of(dataset)
-    if gate is not None and dataset is None:
-        gate.require_score(None)
-    plan(wanted, dataset)  # a list that cannot work is refused before the model is read
-    loaded = load_model(
+
+    def check(dataset: Dataset | None) -> None:
+        if gate is not None and dataset is None:
+            gate.require_score(None)
+        plan(wanted, dataset)
+
+    session = open_session(
         model,
-        example=example,
-        input_spec=inputs or (() if dataset is None else specs_of(dataset)),
+        data=data,
+        workers=workers,
+        augment=augment,
+        inputs=inputs,
         trust_pickle=trust_pickle,
         factory=factory,
         state_key=state_key,
         ignore_extra=ignore_extra,
         dtype=dtype,
+        task=task,
+        judged=judged,
+        check=check,
     )
-    give_back()  # what was read and traced lies in cycles that hold a second copy of the weights
-    require_open_batch(loaded)
+    loaded, dataset, settled = session.loaded, session.data, session.task
     require_memory(loaded.graph, target.batches)
-    if dataset is not None:
-        dataset = fit_data(loaded.graph, dataset)
-    symbolize_widths(loaded.graph)
-    settled = None if dataset is None else settle(loaded.graph, dataset, judged, named)
     if gate is not None:
         gate.require_score(settled, dataset is not None and dataset.test.has_labels)
     folder = default_cache_folder() if cache == "default" else cache and Path(cache)

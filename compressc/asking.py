@@ -1,0 +1,97 @@
+"""A teacher's answers to all training samples, written ahead: for runs elsewhere, or many of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compressc.errors import CompresscError
+from compressc.events import Event, Listener, ignore
+
+if TYPE_CHECKING:  # imports below are inside the function, as in `compile`
+    from compressc.session import Session
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What lies in a folder of answers now.
+
+    Attributes:
+        rows: answers in all: views times samples.
+        before: how many of them were there already.
+        bytes: on disk.
+        values: the outputs that are answered, each with the dtype and shape of a row.
+    """
+
+    rows: int
+    before: int
+    bytes: int
+    values: tuple[str, ...]
+
+
+def ask_teacher(
+    session: Session,
+    folder: str | Path,
+    *,
+    dtype: str = "float32",
+    views: int = 0,
+    seed: int = 0,
+    device: str = "cpu",
+    tell: Listener = ignore,
+) -> Asked:
+    """Write the answers to the training part into a folder, or go on with those that are there.
+
+    `distill(answers_from=folder)` reads them; `compressc.distillation.answers` says what the folder
+    holds.
+
+    Args:
+        session: the teacher and its data; see `open_session`.
+        folder: made where it is missing.
+        dtype: of the answers: `float32`, `float16` or `bfloat16`.
+        views: of each sample, where the data are augmented.
+        seed: of the views; a run that reads them has the same.
+        device: where the teacher runs.
+        tell: told how far it is.
+
+    Raises:
+        CompresscError: CC105 without data; CC600 where the folder cannot be written.
+    """
+    import torch
+
+    from compressc.distillation import Keeping, Teacher, given_basis, learned, reader_of
+
+    if session.data is None or session.task is None:
+        raise CompresscError("CC105", "a teacher is asked about data", hint="give --data")
+    graph, task, samples = session.loaded.graph, session.task, session.data.train
+    if samples.has_views and not views:
+        raise CompresscError(
+            "CC100", "of augmented samples so many views are kept", got="0", hint="--views 4"
+        )
+
+    def progress(done: int, total: int) -> None:
+        tell(Event("progress", {"what": "asking the teacher", "done": done, "total": total}))
+
+    said: list[str] = []
+    keeping = Keeping(
+        how="disk",
+        dtype=getattr(torch, dtype),
+        views=views,
+        folder=lambda key: Path(folder),
+        most=1 << 62,
+        basis=given_basis(graph, task, seed if samples.has_views else None),
+        say=said.append,
+        progress=progress,
+    )
+    where = torch.device(device)
+    teacher = Teacher(reader_of(graph, task, [], where), [], samples, where, keeping)
+    if teacher.kept is None:
+        raise CompresscError(
+            "CC600", "the folder of answers can be written", got=said[-1], where=str(folder)
+        )
+    store, before = teacher.kept, teacher.kept.layout.rows - teacher.kept.missing
+    teacher.fill_all(seed)
+    layout = store.layout
+    values = tuple(f"{r.name} {f}" for r, f in zip(learned(task), layout.forms, strict=True))
+    teacher.close()
+    return Asked(layout.rows, before, layout.bytes, values)

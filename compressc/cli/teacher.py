@@ -1,0 +1,76 @@
+"""`compressc teacher model.pt --data d -o answers/`: a teacher's answers, written ahead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from compressc.cli.model_options import (
+    AugmentOption,
+    DataOption,
+    DtypeOption,
+    FactoryOption,
+    IgnoreExtraOption,
+    InputsOption,
+    ModelArgument,
+    StateKeyOption,
+    TrustPickleOption,
+    WorkersOption,
+)
+from compressc.cli.progress import progress_bar
+
+
+def teacher(  # noqa: PLR0913  (each is an option of the command line)
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the answers.")],
+    data: DataOption = None,
+    workers: WorkersOption = 0,
+    augment: AugmentOption = "",
+    inputs: InputsOption = None,
+    trust_pickle: TrustPickleOption = False,
+    factory: FactoryOption = None,
+    state_key: StateKeyOption = None,
+    ignore_extra: IgnoreExtraOption = False,
+    dtype: DtypeOption = "float32",
+    task: Annotated[str | None, typer.Option(help="What the model is for.")] = None,
+    judged: Annotated[str | None, typer.Option(help="Output that is judged, of several.")] = None,
+    answers_dtype: Annotated[
+        Literal["float32", "float16", "bfloat16"], typer.Option(help="Of the answers.")
+    ] = "float32",
+    views: Annotated[
+        int, typer.Option(min=0, help="Views of each sample, where data are augmented.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the views.")] = 0,
+    device: Annotated[str, typer.Option(help="Where the teacher runs: cpu, cuda.")] = "cpu",
+) -> None:
+    """Write what a teacher answers to the training samples, for distill(answers_from=folder).
+
+    Killed, the same command goes on where it was.
+    """
+    from compressc.asking import ask_teacher
+    from compressc.cli.cache import bytes_text
+    from compressc.session import open_session
+
+    session = open_session(
+        model,
+        data=data,
+        workers=workers,
+        augment=augment,
+        inputs=inputs or (),
+        trust_pickle=trust_pickle,
+        factory=factory,
+        state_key=state_key,
+        ignore_extra=ignore_extra,
+        dtype=dtype,
+        task=task,
+        judged=judged,
+    )
+    with progress_bar() as tell:
+        asked = ask_teacher(
+            session, output, dtype=answers_dtype, views=views, seed=seed, device=device, tell=tell
+        )
+    before = f", {asked.before:,} of them were there" if asked.before else ""
+    typer.echo(f"{asked.rows:,} answers{before}: {', '.join(asked.values)}")
+    typer.echo(f"wrote {output}/, {bytes_text(asked.bytes)}")
