@@ -1,4 +1,4 @@
-"""A teacher's answers to all training samples, written ahead: for runs elsewhere, or many of them."""
+"""A teacher's answers to all training samples, written ahead: for many runs, or runs elsewhere."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Asked:
     values: tuple[str, ...]
 
 
-def ask_teacher(
+def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
     session: Session,
     folder: str | Path,
     *,

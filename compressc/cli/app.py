@@ -15,6 +15,7 @@ from compressc.cli.explain import explain
 from compressc.cli.inspect import inspect
 from compressc.cli.opt import opt
 from compressc.cli.passes import passes
+from compressc.cli.teacher import teacher
 from compressc.errors import CompresscError
 
 DEFAULT = "compile"
@@ -50,6 +51,7 @@ app.command(DEFAULT)(compile_command)
 app.command("inspect")(inspect)
 app.command("diff")(diff)
 app.command("opt")(opt)
+app.command("teacher")(teacher)
 app.command("passes")(passes)
 app.command("explain")(explain)
 app.command("cache")(cache)

@@ -21,13 +21,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from compressc.durable import make_folder, sync, write_text
+from compressc.errors import CompresscError
 
 VERSION = 1
 ABOUT, DONE = "answers.json", "done.bin"
@@ -151,6 +152,32 @@ def in_memory(layout: Layout) -> AnswerStore:
     return AnswerStore(layout, columns, np.zeros(layout.rows, np.uint8))
 
 
+def read_only(folder: Path, layout: Layout) -> AnswerStore:
+    """Answers that lie in a folder, all of them.
+
+    Raises:
+        CompresscError: CC303 where they are of another teacher or other samples, or incomplete.
+    """
+    found, wanted = read_about(folder), layout.as_json()
+    if found != wanted or not _sizes(folder, layout):
+        differs = sorted(name for name in wanted if (found or {}).get(name) != wanted[name])
+        raise CompresscError(
+            "CC303",
+            "the answers are of this teacher and these samples",
+            got=f"another {', '.join(differs)}" if found and differs else "no folder of answers",
+            where=str(folder),
+            hint="write them with compressc teacher",
+        )
+    store = _mapped(folder, layout, "r")
+    if store.missing:
+        got = f"{store.missing:,} of {layout.rows:,} missing"
+        hint = "compressc teacher goes on where it was"
+        raise CompresscError(
+            "CC303", "all answers are there", got=got, where=str(folder), hint=hint
+        )
+    return store
+
+
 class Locked:
     """A folder of answers that this process alone writes.
 
@@ -225,9 +252,9 @@ def _sizes(folder: Path, layout: Layout) -> bool:
         return False
 
 
-def _mapped(folder: Path, layout: Layout) -> AnswerStore:
+def _mapped(folder: Path, layout: Layout, mode: Literal["r", "r+"] = "r+") -> AnswerStore:
     maps = [
-        np.memmap(path, np.uint8, "r+", shape=(size,)) if size else np.empty(0, np.uint8)
+        np.memmap(path, np.uint8, mode, shape=(size,)) if size else np.empty(0, np.uint8)
         for path, size in _files(folder, layout).items()
     ]
     *columns, flags = maps

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from compressc.data.source import in_order
 from compressc.distillation.objective import Mixed, Objective, mixed_form
 from compressc.distillation.points import feature_loss
-from compressc.distillation.teacher import Reader, Teacher
+from compressc.distillation.teacher import GivenAnswers, Reader, Teacher
 from compressc.pipeline import Batch, Samples
 from compressc.tasks import NO_LABEL, Metric, Response, Scoring, SettledTask
 from compressc.training import Drawn, SampleBatches, batch_norms, drawn, variance
@@ -85,7 +85,7 @@ class Teaching:
 
     samples: Samples
     device: torch.device
-    teacher: Teacher
+    teacher: Teacher | GivenAnswers
     student: Reader
     mixture: Mixture
     others: tuple[tuple[Response, Objective], ...] = ()

@@ -13,10 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from compressc.data.source import in_order
-from compressc.distillation.answers import AnswerStore, Form, Layout, Locked, in_memory
+from compressc.distillation.answers import (
+    AnswerStore,
+    Form,
+    Layout,
+    Locked,
+    in_memory,
+    read_about,
+    read_only,
+)
 from compressc.distillation.points import Pair
-from compressc.ir import Graph, lower
+from compressc.ir import Graph, graph_hash, lower
 from compressc.pipeline import Samples, View
+from compressc.tasks import Response, SettledTask
 from compressc.training import Drawn, drawn
 
 #: Answers up to this size are kept in memory.
@@ -142,6 +151,11 @@ class Teacher:
         plain = zip(parts, self._probe.parts(), strict=True)
         return self._probe.like([part.to(self.device, like.dtype) for part, like in plain])
 
+    def fill_all(self, seed: int) -> None:
+        """Ask about all samples in all views that are kept."""
+        for number in range(self.keeping.views if self._views else 1):
+            self._fill(number, View(seed, number) if self._views else None)
+
     def close(self) -> None:
         """See that what is kept on disk is there, and let other processes have it."""
         if self._locked is not None:
@@ -185,7 +199,8 @@ class Teacher:
             room = f"{keeping.most / 1e9:.1f} GB may be kept"
             keeping.say(f"the teacher runs beside: its answers take {size}, and {room}")
             return None
-        layout = replace(layout, key=self._key(views))
+        key = answers_key(keeping.basis, self.samples, views, keeping.dtype, self.pairs)
+        layout = replace(layout, key=key)
         folder = keeping.folder(layout.key)
         if folder is None:
             keeping.say(f"the teacher runs beside: no cache for {size} of answers")
@@ -203,14 +218,85 @@ class Teacher:
         keeping.say(f"the teacher's answers are kept on disk: {size}, {counted}")
         return self._locked.store
 
-    def _key(self, views: int) -> str:
-        """Of all that the answers depend on."""
-        parts = {
-            **self.keeping.basis,
-            "samples": self.samples.identity,
-            "views": views,
-            "dtype": str(self.keeping.dtype),
-            "features": [str(pair) + repr(pair.kept) for pair in self.pairs],
-            "block": ASK,
-        }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+class GivenAnswers:
+    """Answers that were written ahead, for some of the samples that they are of.
+
+    Args:
+        store: of the answers.
+        positions: of these samples among those, int64 `[n]`.
+        device: where they are wanted.
+    """
+
+    def __init__(self, store: AnswerStore, positions: Tensor, device: torch.device) -> None:
+        self.store, self.positions, self.device = store, positions, device
+
+    def answers(self, batch: Drawn) -> Answers:
+        """Answers to the samples of a batch."""
+        number = 0 if batch.view is None or self.store.layout.views == 1 else batch.view.number
+        rows = number * self.store.layout.samples + self.positions[batch.positions]
+        parts = (part.to(self.device) for part in self.store.read(rows))
+        return Answers(tuple(x.float() if x.is_floating_point() else x for x in parts))
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+
+def open_given(
+    folder: Path, graph: Graph, task: SettledTask, samples: Samples, seed: int
+) -> AnswerStore:
+    """What `compressc teacher` wrote of a teacher and the training part.
+
+    Raises:
+        CompresscError: CC303 where it is of something else, or not complete.
+    """
+    about = read_about(folder) or {}
+    try:
+        forms = tuple(
+            Form(getattr(torch, str(value["dtype"])), tuple(map(int, value["shape"])))
+            for value in about["values"]
+        )
+        views = int(about["views"])
+    except (LookupError, TypeError, ValueError, AttributeError):
+        forms, views = (), 0
+    dtype = next((form.dtype for form in forms if form.dtype.is_floating_point), torch.float32)
+    basis = given_basis(graph, task, seed if samples.has_views else None)
+    key = answers_key(basis, samples, views, dtype, [])
+    return read_only(folder, Layout(key, len(samples), views, forms))
+
+
+def given_basis(graph: Graph, task: SettledTask, seed: int | None) -> dict[str, Any]:
+    """What answers that are written ahead depend on, beside the samples."""
+    values = [response.value_in(graph) for response in learned(task)]
+    return {"teacher": graph_hash(graph), "values": values, "seed": seed}
+
+
+def answers_key(
+    basis: Mapping[str, Any],
+    samples: Samples,
+    views: int,
+    dtype: torch.dtype,
+    pairs: Sequence[Pair],
+) -> str:
+    """Of all that answers depend on, 64 hex digits."""
+    parts = {
+        **basis,
+        "samples": samples.identity,
+        "views": views,
+        "dtype": str(dtype),
+        "features": [str(pair) + repr(pair.kept) for pair in pairs],
+        "block": ASK,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def learned(task: SettledTask) -> list[Response]:
+    """The outputs that have a value to learn from, the judged one first."""
+    return [task.judged, *(r for r in task.others if r.learned != "ids")]
+
+
+def reader_of(
+    graph: Graph, task: SettledTask, points: Sequence[str], device: torch.device
+) -> Reader:
+    """Reads what is learned of a task, and values for features."""
+    return Reader(graph, [r.value_in(graph) for r in learned(task)], points, device)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -13,19 +14,25 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from compressc.analysis.coverage import Verdict
+from compressc.data.source import Subset
 from compressc.distillation import (
+    GivenAnswers,
     How,
     Keeping,
     Mixture,
     Objective,
     Pair,
-    Reader,
     Teacher,
     Teaching,
     choose_points,
     find_pairs,
     hold_out,
+    learned,
+    open_given,
+    reader_of,
 )
+from compressc.distillation.answers import AnswerStore
+from compressc.errors import CompresscError
 from compressc.ir import Graph, graph_hash
 from compressc.pipeline import Context, Pass, Samples, TransferSet, conditions
 from compressc.plugins import OBJECTIVES, distribution, load
@@ -136,6 +143,9 @@ class Distill(Pass):
     too), or not at all, so that the teacher runs `beside`; `auto` by their size."""
     answers_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Of the answers that are kept; smaller ones are rounded."""
+    answers_from: str = ""
+    """Folder of answers that `compressc teacher` wrote: the teacher is not asked, and features are
+    off."""
     views: Annotated[int, Field(ge=0)] = 0
     """With augmentation: this many fixed views of each sample, whose answers can be kept; 0 for new
     ones in each epoch, which the teacher is asked about each time."""
@@ -276,7 +286,7 @@ class Distill(Pass):
         task, pairs = task_of(ctx), self._pairs(graph, ctx)
         responses = learned(task)
         teacher, student = (
-            Reader(g, [r.value_in(g) for r in responses], points, ctx.device)
+            reader_of(g, task, points, ctx.device)
             for g, points in (
                 (_on(ctx.teacher, ctx), [p.teacher for p in pairs]),
                 (graph, [p.student for p in pairs]),
@@ -287,13 +297,34 @@ class Distill(Pass):
         others = tuple((r, _load(objective_of(r))) for r in responses[1:])
         found = []
         keeping = self._keeping(ctx, responses, pairs, seed)
+        given = self._given(ctx, seed)
         for part, plain in zip(splits, (False, True), strict=True):
-            answers = Teacher(teacher, pairs, part, ctx.device, keeping, plain=plain)
+            answers: Teacher | GivenAnswers
+            positions = None if given is None else _positions(part, ctx, plain)
+            if given is not None and positions is not None:
+                answers = GivenAnswers(given, positions, ctx.device)
+            else:
+                answers = Teacher(teacher, pairs, part, ctx.device, keeping, plain=plain)
             opened.callback(answers.close)
             taught = Teaching(part, ctx.device, answers, student, mixture, others, self.features)
             found.append(taught)
         self._say(graph, ctx, objective, {p.student: p for p in pairs})
         return found[0], found[1]
+
+    def _given(self, ctx: Context, seed: int) -> AnswerStore | None:
+        """The answers that were written ahead, where there are any."""
+        if not self.answers_from:
+            return None
+        train = ctx.require_data(self.name).train
+        store = open_given(Path(self.answers_from), ctx.teacher, task_of(ctx), train, seed)
+        if train.has_views and store.layout.views != self.views:
+            raise CompresscError(
+                "CC303",
+                f"the answers are of {self.views} views of each sample, as distill(views=...) says",
+                got=str(store.layout.views),
+                where=self.answers_from,
+            )
+        return store
 
     def _keeping(
         self, ctx: Context, responses: Sequence[Response], pairs: Sequence[Pair], seed: int
@@ -326,7 +357,7 @@ class Distill(Pass):
 
     def _points(self, graph: Graph, ctx: Context) -> dict[str, Pair]:
         """The feature points: student value -> pair."""
-        if not self.features:
+        if not self.features or self.answers_from:
             return {}
         found = find_pairs(graph, ctx.teacher)
         output = task_of(ctx).value_in(graph)
@@ -338,7 +369,10 @@ class Distill(Pass):
         points = self._points(graph, ctx)
         for name, pair in points.items():
             ctx.note(name, str(pair))
-        if self.features and not points:
+        if self.features and self.answers_from:
+            text = "features are off: answers that were written ahead are of outputs alone"
+            ctx.note(task_of(ctx).value_in(graph), text)
+        elif self.features and not points:
             text = "no inner value still stands for one of the teacher: features are off"
             ctx.note(task_of(ctx).value_in(graph), text)
         return list(points.values())
@@ -360,9 +394,22 @@ class Distill(Pass):
                 ctx.note(name, f"skipped: {verdict.text}")
 
 
-def learned(task: SettledTask) -> list[Response]:
-    """The outputs that have a value to learn from, the judged one first."""
-    return [task.judged, *(r for r in task.others if r.learned != "ids")]
+def _positions(part: Samples, ctx: Context, plain: bool) -> Tensor | None:
+    """Where the samples of a part are in the training part, in the views that were asked about."""
+    train = ctx.require_data("distill").train
+    if plain and train.has_views:
+        return None
+    if part is train:
+        return torch.arange(len(train))
+    if not isinstance(part, Subset):
+        return None
+    if part.whole is train:
+        return part.positions
+    if not isinstance(train, Subset) or part.whole is not train.whole:
+        return None
+    place = torch.full((len(train.whole),), -1)  # a part of a part is one of the whole
+    place[train.positions] = torch.arange(len(train))
+    return place[part.positions]
 
 
 def objective_of(response: Response) -> str:

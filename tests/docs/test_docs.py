@@ -21,7 +21,10 @@ from compressc.report import Record
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN = [ROOT / page for page in ("README.md", "docs/tutorial.md")]
-RUN += [ROOT / f"docs/howto-{topic}.md" for topic in ("inspect", "coverage", "watch", "tasks")]
+RUN += [
+    ROOT / f"docs/howto-{topic}.md"
+    for topic in ("inspect", "coverage", "watch", "distill", "tasks")
+]
 MAKE = re.compile(r"^make \w+")
 #: `diff` exits with 1 where it finds something, as diff does.
 FINE = {"diff": (0, 1)}
