@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -108,6 +109,7 @@ class Computed(Source):
             batch_size=None,
             num_workers=self.workers,
             collate_fn=_as_it_is,
+            worker_init_fn=_own_garbage,
             generator=torch.Generator(),  # else it would draw from the global one
             multiprocessing_context="fork",
         )
@@ -229,6 +231,11 @@ class _Fetch:
             return self.source.read(*request)
         except CompresscError as error:
             return error
+
+
+def _own_garbage(worker: int) -> None:
+    """What was garbage of the parent is not collected here: a loader's end looks for children."""
+    gc.freeze()
 
 
 def _as_it_is(batch: Any) -> Any:
