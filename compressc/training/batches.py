@@ -89,7 +89,8 @@ class SampleBatches:
         One stream reads ahead over the epochs, as long as each begins where the last one ended.
         """
         if self._next != (seed, number, start):
-            requests = self._requests(seed, number, start)
+            plan = _Plan(len(self.samples), len(self), self.views)
+            requests = plan.requests(seed, number, start)
             self._stream = drawn(self.samples, requests, self.device)
         for position in range(start, len(self)):
             self._next = None
@@ -98,16 +99,26 @@ class SampleBatches:
             self._next = (seed, number + 1, 0) if is_last else (seed, number, position + 1)
             yield batch
 
-    def _requests(self, seed: int, number: int, start: int) -> Iterator[Request]:
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a stream reads. It does not hold who asks: a stream that did would outlive it, and with
+    the stream the processes that read ahead for it."""
+
+    total: int
+    parts: int
+    views: int
+
+    def requests(self, seed: int, number: int, start: int) -> Iterator[Request]:
         """What the stream is to read, from there on without an end."""
         for epoch in count(number):
             view = View(seed, epoch % self.views if self.views else epoch)
-            for positions in self._positions(seed, epoch, start if epoch == number else 0):
-                yield positions, view
+            for index in self.positions(seed, epoch, start if epoch == number else 0):
+                yield index, view
 
-    def _positions(self, seed: int, epoch: int, start: int) -> Iterator[Tensor]:
+    def positions(self, seed: int, epoch: int, start: int) -> Iterator[Tensor]:
         """Of each batch of an epoch from `start` on."""
-        total, parts = len(self.samples), len(self)
+        total, parts = self.total, self.parts
         for first in range(start, parts, _BLOCK):
             last = min(first + _BLOCK, parts)
             ends = [_end(total, parts, part) for part in range(first, last + 1)]

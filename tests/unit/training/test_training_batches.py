@@ -1,5 +1,6 @@
 """Batches of a source: every sample once, in an order without memory, read in one stream."""
 
+import gc
 from itertools import chain, islice
 from typing import ClassVar
 
@@ -90,3 +91,24 @@ def test_epochs_in_a_row_are_one_stream_and_views_of_their_own():
     list(islice(source.epoch(7, 4), 1))  # a setback: the epoch is left
     rows(source, 7, 5)
     assert Watched.streams == 2
+
+
+def test_a_stream_ends_with_who_asked_for_it():
+    ended = []
+
+    class Ending(Split):
+        def stream(self, requests):
+            try:
+                yield from super().stream(requests)
+            finally:
+                ended.append(True)
+
+    source = SampleBatches(Ending((torch.zeros(30, 1),)), 4, CPU)
+    list(source.epoch(0, 1))
+    assert not ended  # it reads on into the next epoch
+    gc.disable()
+    try:
+        del source
+        assert ended
+    finally:
+        gc.enable()
