@@ -116,8 +116,9 @@ class Pipeline:
         code, made = step.pass_.code(), conditions(context.device)
         said: list[tuple[str, str]] = []  # of this run's cache: no part of the result
         cache = self.cache
-        if code.unknown and cache.folder is not None:
-            said.append(("", f"not kept in the cache: {code.unknown}"))
+        unknown = code.unknown or (self.task.task.code().unknown if self.task else "")
+        if unknown and cache.folder is not None:
+            said.append(("", f"not kept in the cache: {unknown}"))
             cache = PassCache(None)
         parts = self._parts(step.pass_, before, origin, context, made)
         key = PassCache.key(parts)

@@ -318,6 +318,16 @@ def test_code_that_cannot_be_told_is_neither_kept_nor_served(tmp_path):
     assert run(None, prompt())[0].notes == [("a", "scaled by 2.0")]  # nobody asked
 
 
+def test_nor_is_what_a_task_taught_whose_code_cannot_be_told(tmp_path):
+    judged = Response(0, "b", "class_scores", 1, "", "class_scores", 1)
+    known = of_kind(judged.kind)
+    prompt = type("Classification", (type(known),), {"__module__": "typed_at_a_prompt"})
+    for task, kept in ((prompt(), False), (known, True)):
+        for again in (False, True):
+            (result,) = run(tmp_path, task=SettledTask(task, judged, (judged,)))
+            assert result.cached == (kept and again)
+
+
 def used(entry: Path, seconds: int) -> None:
     os.utime(entry, (1_700_000_000 + seconds,) * 2)
 
