@@ -3,7 +3,6 @@
 from compressc.analysis.coverage import Coverage, Verdict
 from compressc.ir import random_inputs, run_graph
 from compressc.pipeline.cache import PassCache, default_cache_folder
-from compressc.pipeline.conditions import conditions
 from compressc.pipeline.covering import cover
 from compressc.pipeline.exactness import EXACT_TOLERANCE, check_exact
 from compressc.pipeline.options import load_pass, parse_pass, parse_passes
@@ -31,7 +30,6 @@ __all__ = [
     "Verdict",
     "View",
     "check_exact",
-    "conditions",
     "cover",
     "default_cache_folder",
     "load_pass",

@@ -34,7 +34,8 @@ from compressc.distillation import (
 from compressc.distillation.answers import AnswerStore
 from compressc.errors import CompresscError
 from compressc.ir import Graph, graph_hash
-from compressc.pipeline import Context, Pass, Samples, TransferSet, conditions
+from compressc.pipeline import Context, Pass, Samples, TransferSet
+from compressc.pipeline.conditions import conditions
 from compressc.plugins import OBJECTIVES, distribution, load
 from compressc.tasks import Response, SettledTask, task_of
 from compressc.training import (
