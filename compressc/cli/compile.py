@@ -107,6 +107,7 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     import compressc
     from compressc.backend import load_backend
     from compressc.gate import Gate
+    from compressc.processes import joined, leave
     from compressc.report import make_writable, require_apart
     from compressc.target import Target
 
@@ -119,7 +120,7 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     require_apart(output, model, [load_backend(name).suffix for name in formats])
     made = make_writable(output)
     try:
-        with _listeners(events, observe, quiet) as heard:
+        with joined(device) as main, _listeners(events, observe, quiet, main) as heard:
             compiled = compressc.compile(
                 model,
                 passes,
@@ -141,6 +142,9 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
                 checkpoint_every=checkpoint_every,
                 tell=heard,
             )
+            leave()  # libraries that meet a group of processes wait for all of it
+            if not main:
+                return
             report = compiled.save(output, tell=heard)
     except BaseException:
         _remove_empty(made)
@@ -152,10 +156,12 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
 
 
 @contextmanager
-def _listeners(events: Path | None, observe: str, quiet: bool) -> Iterator[Audience]:
-    """The progress bar, the log of events and the observers, open inside."""
+def _listeners(events: Path | None, observe: str, quiet: bool, main: bool) -> Iterator[Audience]:
+    """The progress bar, the log of events and the observers, open inside: in the main process."""
     from compressc.observers import audience, event_log, parse_observers
 
+    if not main:
+        events, observe, quiet = None, "", True
     observers = parse_observers(observe)
     with ExitStack() as opened:
         listeners = {"the progress bar": opened.enter_context(progress_bar(quiet))}

@@ -14,6 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from compressc import processes
 from compressc.durable import make_folder, rename, sync_tree
 from compressc.interruption import held_back
 from compressc.ir import Graph
@@ -126,7 +127,7 @@ class PassCache:
         Returns:
             Whether it is kept.
         """
-        if self.folder is None:
+        if self.folder is None or not processes.is_main():
             return False
         try:
             make_folder(self.folder)

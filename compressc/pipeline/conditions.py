@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from compressc import processes
 from compressc.target import instruction_set
 
 #: Settings of the libraries that compute, and of our own kernels, by which they choose their code.
@@ -44,6 +45,7 @@ def conditions(device: torch.device) -> dict[str, str]:
         "deterministic": str(torch.are_deterministic_algorithms_enabled()).lower(),
         "onednn": str(torch.backends.mkldnn.enabled).lower(),
         "kernels": ",".join(FORCED),
+        "processes": str(processes.world()) if processes.world() > 1 else "",
     }
     found |= {name: os.environ[name] for name in SETTINGS if name in os.environ}
     return {name: value for name, value in found.items() if value}

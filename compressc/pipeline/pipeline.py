@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pydantic import JsonValue
 
+from compressc import processes
 from compressc.analysis import total_cost
 from compressc.collecting import give_back
 from compressc.errors import CompresscError
@@ -124,6 +125,11 @@ class Pipeline:
         key = PassCache.key(parts)
         say = lambda text: said.append(("", text))  # noqa: E731
         stored = cache.load(key, say)
+        if not processes.of_main(stored is not None):  # all work, or none
+            stored = None
+        elif stored is None:
+            wanted = "every process reads the same cache"
+            raise CompresscError("CC601", wanted, where=str(cache.folder))
         if stored is not None:
             return _result(step, stored.graph, stored.facts, True, said)
         about = {"text": step.pass_.text, "parts": parts}

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from compressc import durable
+from compressc import durable, processes
 
 #: Behind the key in the name of a folder.
 UNFINISHED = ".unfinished"
@@ -66,7 +66,13 @@ class Store:
         self._lock: int | None = None
 
     def place(self, name: str) -> Path | None:
-        """A folder of that name, with what an earlier process left in it; None to keep nothing."""
+        """A folder of that name, with what an earlier process left in it; None to keep nothing.
+
+        The same for all processes of a run; the main one makes it.
+        """
+        return processes.of_main(self._place(name) if processes.is_main() else None)
+
+    def _place(self, name: str) -> Path | None:
         if self.folder is None:
             return None
         try:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, pairwise
 from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from compressc import processes
 from compressc.data.order import order
+from compressc.errors import CompresscError
 from compressc.pipeline import Batch, Request, Samples, View
 
 #: Batches whose positions are looked up together.
@@ -38,11 +40,13 @@ class Drawn:
         positions: of its samples, int64 `[b]`.
         view: of them; None for samples as they are.
         samples: inputs and labels, on the device of the model.
+        weight: of its mean loss beside those of the other processes, 1 on average.
     """
 
     positions: Tensor
     view: View | None
     samples: Batch
+    weight: float = 1.0
 
 
 def drawn(samples: Samples, requests: Iterable[Request], device: torch.device) -> Iterator[Drawn]:
@@ -62,7 +66,7 @@ class SampleBatches:
     """Samples of a source, shuffled anew each epoch, in the view of the epoch.
 
     An epoch sees every sample once, in batches whose sizes differ by at most one, as those of
-    `TensorBatches` do.
+    `TensorBatches` do. Of several processes each has its part of every batch.
 
     Args:
         samples: at least one.
@@ -78,6 +82,13 @@ class SampleBatches:
         self.views = views
         self._next: tuple[int, int, int] | None = None  # what the stream has next
         self._stream: Iterator[Drawn] = iter(())
+        smallest = len(samples) // len(self)
+        if smallest < processes.world():
+            raise CompresscError(
+                "CC102",
+                "a batch must have a sample for each process",
+                got=f"{smallest} for {processes.world()} processes",
+            )
 
     def __len__(self) -> int:
         """Batches of an epoch: n / batch_size, rounded."""
@@ -94,10 +105,17 @@ class SampleBatches:
             self._stream = drawn(self.samples, requests, self.device)
         for position in range(start, len(self)):
             self._next = None
-            batch = next(self._stream)
+            batch = self._weighted(next(self._stream), position)
             is_last = position + 1 == len(self)
             self._next = (seed, number + 1, 0) if is_last else (seed, number, position + 1)
             yield batch
+
+    def _weighted(self, batch: Drawn, position: int) -> Drawn:
+        if processes.world() == 1:
+            return batch
+        total, parts = len(self.samples), len(self)
+        whole = _end(total, parts, position + 1) - _end(total, parts, position)
+        return replace(batch, weight=len(batch.positions) * processes.world() / whole)
 
 
 @dataclass(frozen=True)
@@ -124,7 +142,8 @@ class _Plan:
             ends = [_end(total, parts, part) for part in range(first, last + 1)]
             block = order(total, seed, epoch, ends[0], ends[-1])
             sizes = [after - before for before, after in pairwise(ends)]
-            yield from torch.split(block, sizes)
+            for batch in torch.split(block, sizes):
+                yield batch.tensor_split(processes.world())[processes.rank()]
 
 
 def _end(total: int, parts: int, part: int) -> int:

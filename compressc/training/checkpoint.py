@@ -20,6 +20,7 @@ import safetensors
 from safetensors import SafetensorError
 from torch import Tensor
 
+from compressc import processes
 from compressc.durable import rename, sync_tree
 from compressc.errors import CompresscError
 from compressc.interruption import held_back
@@ -71,7 +72,9 @@ class Checkpoints:
     def due(self, *, at_the_end_of_an_epoch: bool = False) -> bool:
         """Whether it is time for one."""
         share = SHARE if at_the_end_of_an_epoch else 1.0
-        return self.folder is not None and self.clock() - self._last >= share * self.seconds
+        if self.folder is None or not processes.is_main():
+            return False
+        return self.clock() - self._last >= share * self.seconds
 
     def save(self, state: RunState, about: Mapping[str, Any]) -> None:
         """Keep a state, and let those before the last two go.
@@ -99,7 +102,20 @@ class Checkpoints:
         self._last = self.clock()
 
     def load(self, state: RunState, about: Mapping[str, Any]) -> bool:
-        """Make a state what was saved last; False, and the state as it is, where nothing was."""
+        """Make a state what was saved last; False, and the state as it is, where nothing was.
+
+        Of several processes the main one looks first, and the others take the same.
+
+        Raises:
+            CompresscError: CC601 where another process cannot read it.
+        """
+        found = processes.of_main(processes.is_main() and self._load(state, about))
+        if found and not processes.is_main() and not self._load(state, about):
+            raise CompresscError("CC601", "every process reads the same checkpoint")
+        processes.of_main(None)  # nobody saves before all have read
+        return found
+
+    def _load(self, state: RunState, about: Mapping[str, Any]) -> bool:
         for path in reversed(self._kept()):
             try:
                 theirs, numbers, tensors, best = _read(path)

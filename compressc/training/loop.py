@@ -14,6 +14,7 @@ from typing import Any, Generic
 import torch
 from torch import nn
 
+from compressc import processes
 from compressc.errors import CompresscError
 from compressc.training.checkpoint import Checkpoints
 from compressc.training.length import steps_within
@@ -154,7 +155,7 @@ class _Run(Generic[Batch]):
                 tensor.copy_(tensors[name])
         step = median(b - a for a, b in pairwise(times)) * recipe.accumulate
         left = budget - (times[-1] - start)
-        return steps_within(left, step, validated - start, self.per_epoch)
+        return processes.of_main(steps_within(left, step, validated - start, self.per_epoch))
 
     def _rest_of_epoch(self) -> bool:
         """The batches that are left; False where a loss or gradient was not finite."""

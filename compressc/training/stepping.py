@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from compressc import processes
 from compressc.data.order import mixed
+from compressc.training.batches import Drawn
 from compressc.training.lesson import Batch, Lesson, Recipe
 from compressc.training.machine import InBfloat16
 from compressc.training.statistics import batch_norms
@@ -72,12 +74,13 @@ class Stepper(Generic[Batch]):
         for batch in batches:
             terms = self.lesson.terms(self.acting, batch)
             loss = self._weighted(terms)
-            values = {LOSS: loss, **terms}
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach())
+            weight = batch.weight if isinstance(batch, Drawn) else 1.0
+            for name, value in _means({LOSS: loss, **terms}, weight).items():
+                sums[name] = sums.get(name, 0.0) + value
             if not math.isfinite(sums[LOSS]):
                 return None
-            (loss / count).backward()  # type: ignore[no-untyped-call]
+            (loss * (weight / count)).backward()  # type: ignore[no-untyped-call]
+        processes.average([p.grad for p in self.parameters if p.grad is not None])
         norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip or math.inf)
         if not math.isfinite(float(norm)):
             return None
@@ -93,6 +96,14 @@ class Stepper(Generic[Batch]):
         return torch.stack(parts).sum()
 
 
+def _means(values: Mapping[str, Tensor], weight: float) -> dict[str, float]:
+    """Over the processes."""
+    found = torch.stack([value.detach().float() for value in values.values()]) * weight
+    processes.average([found])
+    return dict(zip(values, found.tolist(), strict=True))
+
+
 def seed_step(seed: int, epoch: int, position: int) -> None:
-    """Dropout and the like of a batch are a function of its place."""
-    torch.manual_seed(int(mixed(seed, epoch, position)[0]))
+    """Dropout and the like of a batch are a function of its place, and of the process."""
+    words = (seed, epoch, position, processes.rank())
+    torch.manual_seed(int(mixed(*words if processes.rank() else words[:3])[0]))

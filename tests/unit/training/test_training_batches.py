@@ -7,7 +7,9 @@ from typing import ClassVar
 import pytest
 import torch
 
+from compressc import processes
 from compressc.data import Split
+from compressc.errors import CompresscError
 from compressc.training import SampleBatches
 
 CPU = torch.device("cpu")
@@ -112,3 +114,25 @@ def test_a_stream_ends_with_who_asked_for_it():
         assert ended
     finally:
         gc.enable()
+
+
+def test_processes_have_their_parts_of_each_batch_and_weights(monkeypatch):
+    whole = list(batches(53, 8).epoch(1, 2))  # batches of 8 and of 7
+    monkeypatch.setattr(processes._State, "world", 2)
+    parts = []
+    for rank in (0, 1):
+        monkeypatch.setattr(processes._State, "rank", rank)
+        parts.append(list(batches(53, 8).epoch(1, 2)))
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert torch.equal(torch.cat([share.positions for share in shares]), batch.positions)
+        # the mean of weighted means is the mean of all
+        means = [share.weight * share.positions.double().mean() for share in shares]
+        assert float(sum(means) / 2) == pytest.approx(float(batch.positions.double().mean()))
+        assert batch.weight == 1.0
+
+
+def test_a_batch_with_no_sample_for_a_process_is_an_error(monkeypatch):
+    monkeypatch.setattr(processes._State, "world", 4)
+    assert len(batches(12, 4)) == 3
+    with pytest.raises(CompresscError, match=r"CC102.*3 for 4 processes"):
+        batches(12, 3)
