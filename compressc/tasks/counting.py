@@ -42,7 +42,7 @@ class ClassCounts(torchmetrics.Metric):
     total: Tensor
 
     def __init__(self, response: Response, answers: bool = False) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.response, self.answers = response, answers
         for name in ("hits", "wanted", "given"):
             self.add_state(name, torch.zeros(0, dtype=torch.int64), "sum")
@@ -120,7 +120,7 @@ class BitCounts(torchmetrics.Metric):
     known: Tensor
 
     def __init__(self, response: Response, answers: bool = False) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.response, self.answers = response, answers
         for name in ("right", "total", "hits", "said"):
             self.add_state(name, torch.zeros((), dtype=torch.int64), "sum")

@@ -34,7 +34,7 @@ class Errors(torchmetrics.Metric):
     absolute: Tensor
 
     def __init__(self, response: Response) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.response = response
         #: By feature: how many there are, a shift near their mean, sums of (label - shift).
         for name in ("count", "shift", "sum", "squares", "error", "absolute"):
@@ -94,7 +94,7 @@ class Cosines(torchmetrics.Metric):
     directions: Tensor
 
     def __init__(self, response: Response) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.response = response
         self.add_state("cosines", torch.zeros((), dtype=torch.float64), "sum")
         self.add_state("rows", torch.zeros((), dtype=torch.float64), "sum")
@@ -129,7 +129,7 @@ class Retrieval(torchmetrics.Metric):
     theirs: Tensor
 
     def __init__(self, response: Response) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.response = response
         self.add_state("ours", torch.zeros(0, 0, dtype=torch.float64), None)
         self.add_state("theirs", torch.zeros(0, 0, dtype=torch.float64), None)
@@ -162,7 +162,7 @@ class Likelihood(torchmetrics.Metric):
     wanted: Tensor
 
     def __init__(self, response: Response) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.response = response
         self.add_state("nll", torch.zeros((), dtype=torch.float64), "sum")
         self.add_state("tokens", torch.zeros((), dtype=torch.int64), "sum")

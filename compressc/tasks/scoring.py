@@ -39,7 +39,7 @@ class Scoring:
             self._meters = dict(self.settled.task.scores(self.settled))
             for meter in self._meters.values():
                 # each process scores all samples: nothing is to be gathered
-                meter.sync_on_compute = False
+                meter.distributed_available_fn = _alone
         self._fed: set[int] = set()
 
     @property
@@ -143,6 +143,11 @@ class Scoring:
 
 _BALANCE = (BALANCED.name,)
 _BY_CLASS = (BALANCED.name, MIOU.name)
+
+
+def _alone() -> bool:
+    """What torchmetrics asks before it gathers from other processes."""
+    return False
 
 
 def metrics(settled: SettledTask) -> tuple[Metric, ...]:

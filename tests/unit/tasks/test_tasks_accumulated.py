@@ -11,8 +11,11 @@ from sklearn import metrics as sk
 from torch.nn import functional as F
 
 from compressc.tasks import NO_LABEL, Response, Scoring, SettledTask
+from compressc.tasks.classification import Classification
+from compressc.tasks.fit import skill
 from compressc.tasks.known import of_kind
 from compressc.tasks.language_model import LanguageModel
+from compressc.tasks.metric import ACCURACY
 from compressc.tasks.segmentation import Segmentation
 from compressc.tasks.tokens import Tokens
 
@@ -227,3 +230,28 @@ def test_state_does_not_grow_with_the_samples():
         meters = {id(meter): meter for meter in found._meters.values()}.values()
         sizes.append(sum(x.numel() for m in meters for x in m.metric_state.values()))
     assert max(sizes) <= 7 * 50 + 10  # by token, and not by position
+
+
+def test_nothing_is_gathered_from_other_processes(monkeypatch, unequal):
+    """Each has scored all samples; one that scores alone would wait for the others for ever."""
+    import torchmetrics.metric
+
+    def gather(*arguments, **options):
+        raise AssertionError("gathered")
+
+    monkeypatch.setattr(torchmetrics.metric, "jit_distributed_available", lambda: True)
+    monkeypatch.setattr(torchmetrics.metric, "gather_all_tensors", gather)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda *_: 2)
+    logits, labels = unequal
+    assert scoring(settled("class_scores"), logits, labels).values()["accuracy"] > 0.5
+    known = skill(settled("values").judged, logits, logits + 0.1 * logits.flip(0))
+    assert known.score > 0.5
+
+    class Own(Classification):
+        name = "own"
+
+        def scores(self, settled):
+            return {ACCURACY: torchmetrics.classification.MulticlassAccuracy(4, average="micro")}
+
+    found = scoring(settled("class_scores", task=Own()), logits, labels).values()
+    assert found["accuracy"] == pytest.approx(sk.accuracy_score(labels, logits.argmax(1)))
