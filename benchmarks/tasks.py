@@ -294,8 +294,15 @@ def compress(model: Path | str, data: str, task: str, epochs: int, out: Path) ->
         )
     for file in manifest["files"]:
         smaller = file["teacher_bytes"] / file["bytes"]
-        faster = " / ".join(f"{one['ratio']:.2f}x" for one in file["latency"] if "ratio" in one)
+        faster = " / ".join(_speedup(one) for one in file["latency"])
         print(f"  {file['format']:26}", shown(file["scores"]), f"{smaller:.1f}x smaller {faster}")
+
+
+def _speedup(latency: Mapping[str, object]) -> str:
+    """`2.31x` where it is one."""
+    return (
+        f"{latency['speedup']:.2f}x" if latency["verdict"] == "faster" else str(latency["verdict"])
+    )
 
 
 def shown(scores: Mapping[str, float]) -> str:
