@@ -9,6 +9,7 @@ that need no network.
 from __future__ import annotations
 
 import argparse
+import gzip
 import io
 import json
 import keyword
@@ -18,9 +19,11 @@ import sysconfig
 import time
 import tokenize
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import recovery
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -255,6 +258,39 @@ def language_model() -> tuple[nn.Module, Arrays]:
     return net, {key: value for key, value in data.items() if key.startswith("x")}
 
 
+def embedding(cache: Path) -> tuple[nn.Module, Arrays]:
+    """MiniLM, mean-pooled and normalized, on glosses of WordNet; see `recovery`."""
+    recovery.fetch(cache)
+    case = recovery.embedder(cache)
+    data = {}
+    for name, part in (("train", case.data.train), ("test", case.data.test)):
+        for i, tensor in enumerate(part.inputs):
+            data[f"x{i}_{name}"] = tensor.numpy()
+    return case.teacher, data
+
+
+FASHION = "dataset-fashion-mnist"
+
+
+def fashion(cache: Path) -> tuple[nn.Module, Arrays]:
+    """A small residual net on Fashion-MNIST, of Debian's package, by its official parts."""
+    cache.mkdir(parents=True, exist_ok=True)
+    if not (cache / "usr").is_dir():
+        subprocess.run(["apt-get", "download", FASHION], cwd=cache, check=True)
+        (package,) = cache.glob(f"{FASHION}_*.deb")
+        subprocess.run(["dpkg", "-x", str(package), str(cache)], check=True)
+    data, folder = {}, cache / "usr/share/datasets/fashion-mnist"
+    for name, file in (("train", "train"), ("test", "t10k")):
+        images = gzip.decompress((folder / f"{file}-images-idx3-ubyte.gz").read_bytes())[16:]
+        labels = gzip.decompress((folder / f"{file}-labels-idx1-ubyte.gz").read_bytes())[8:]
+        pixels = np.frombuffer(images, np.uint8).reshape(-1, 1, 28, 28)
+        data[f"x_{name}"] = pixels.astype(np.float32) / 255
+        data[f"y_{name}"] = np.frombuffer(labels, np.uint8).astype(np.int64)
+    stages = [block(1, 24), nn.MaxPool2d(2), block(24, 48), nn.MaxPool2d(2), block(48, 96)]
+    net = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(96, 10))
+    return fit(net, data, F.cross_entropy, 2), data
+
+
 #: name -> (teacher and data, task, epochs of distillation)
 RUNS: Mapping[str, tuple[Callable[[], tuple[nn.Module, Arrays]], str, int]] = {
     "segmenter": (segmenter, "segmentation", 6),
@@ -265,15 +301,23 @@ RUNS: Mapping[str, tuple[Callable[[], tuple[nn.Module, Arrays]], str, int]] = {
 }
 
 
+#: Those that fetch a package.
+FETCHED: Mapping[str, tuple[Callable[[Path], tuple[nn.Module, Arrays]], str, int]] = {
+    "embedding": (embedding, "embedding", 4),
+    "fashion": (fashion, "classification", 2),
+}
+
+
 def write(net: nn.Module, data: Arrays, folder: Path) -> None:
-    """`model.pt2` and `data.npz`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / "data.npz", **data)
-    example = (torch.from_numpy(data["x_train"][:4]),)
+    """`model.pt2`, and the data as files that are read row by row where they are large."""
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    for name, array in data.items():
+        np.save(folder / "data" / f"{name}.npy", array)
+    inputs = [array for name, array in data.items() if name[0] == "x" and name.endswith("train")]
+    example = tuple(torch.from_numpy(array[:4]) for array in inputs)
     batch = {0: torch.export.Dim("batch", min=1, max=65536)}
-    torch.export.save(
-        torch.export.export(net, example, dynamic_shapes=(batch,)), folder / "model.pt2"
-    )
+    program = torch.export.export(net, example, dynamic_shapes=(batch,) * len(example))
+    torch.export.save(program, folder / "model.pt2")
 
 
 def compress(model: Path | str, data: str, task: str, epochs: int, out: Path) -> None:
@@ -312,16 +356,21 @@ def shown(scores: Mapping[str, float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(RUNS)}")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join([*RUNS, *FETCHED])}")
     parser.add_argument("--out", type=Path, default=Path("build/tasks"))
+    parser.add_argument("--cache", type=Path, default=Path("build/packages"))
     arguments = parser.parse_args()
     for name in arguments.names or RUNS:
-        teach, task, epochs = RUNS[name]
         folder = arguments.out / name
         torch.manual_seed(0)
+        if name in RUNS:
+            teach, task, epochs = RUNS[name]
+        else:
+            asked, task, epochs = FETCHED[name]
+            teach = partial(asked, arguments.cache)
         if not (folder / "model.pt2").exists():
             write(*teach(), folder)
-        compress(folder / "model.pt2", str(folder / "data.npz"), task, epochs, folder / "out")
+        compress(folder / "model.pt2", f"{folder}/data/", task, epochs, folder / "out")
 
 
 if __name__ == "__main__":
