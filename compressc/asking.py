@@ -69,9 +69,6 @@ def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
             "CC100", "of augmented samples so many views are kept", got="0", hint="--views 4"
         )
 
-    def progress(done: int, total: int) -> None:
-        tell(Event("progress", {"what": "asking the teacher", "done": done, "total": total}))
-
     said: list[str] = []
     keeping = Keeping(
         how="disk",
@@ -81,7 +78,7 @@ def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
         most=1 << 62,
         basis=given_basis(graph, task, seed if samples.has_views else None),
         say=said.append,
-        progress=progress,
+        progress=lambda done, total: tell(_progress(done, total)),
     )
     where = torch.device(device)
     teacher = Teacher(reader_of(graph, task, [], where), [], samples, where, keeping)
@@ -95,3 +92,7 @@ def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
     values = tuple(f"{r.name} {f}" for r, f in zip(learned(task), layout.forms, strict=True))
     teacher.close()
     return Asked(layout.rows, before, layout.bytes, values)
+
+
+def _progress(done: int, total: int) -> Event:
+    return Event("progress", {"what": "asking the teacher", "done": done, "total": total})
