@@ -10,7 +10,9 @@ from compressc.errors import CompresscError
 from compressc.events import Event, Listener, ignore
 
 if TYPE_CHECKING:  # imports below are inside the function, as in `compile`
+    from compressc.pipeline import Samples
     from compressc.session import Session
+    from compressc.tasks import SettledTask
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,8 @@ def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
 
     from compressc.distillation import Keeping, Teacher, given_basis, learned, reader_of
 
-    if session.data is None or session.task is None:
-        raise CompresscError("CC105", "a teacher is asked about data", hint="give --data")
-    graph, task, samples = session.loaded.graph, session.task, session.data.train
-    if samples.has_views and not views:
-        raise CompresscError(
-            "CC100", "of augmented samples so many views are kept", got="0", hint="--views 4"
-        )
-
+    samples, task = _asked_about(session, views)
+    graph = session.loaded.graph
     said: list[str] = []
     keeping = Keeping(
         how="disk",
@@ -96,3 +92,15 @@ def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
 
 def _progress(done: int, total: int) -> Event:
     return Event("progress", {"what": "asking the teacher", "done": done, "total": total})
+
+
+def _asked_about(session: Session, views: int) -> tuple[Samples, SettledTask]:
+    """The training part, and what is learned of it."""
+    if session.data is None or session.task is None:
+        raise CompresscError("CC105", "a teacher is asked about data", hint="give --data")
+    samples = session.data.train
+    if samples.has_views and not views:
+        raise CompresscError(
+            "CC100", "of augmented samples so many views are kept", got="0", hint="--views 4"
+        )
+    return samples, session.task
