@@ -25,6 +25,8 @@ from compressc.errors import CompresscError
 
 #: Bytes of a block where all rows are read in order.
 BLOCK = 1 << 20
+#: Bytes from which on room for rows is taken from the system and not from the heap.
+_LARGE = 1 << 17
 
 
 class Column(Protocol):
@@ -74,7 +76,7 @@ class FileColumn:
 
     def rows(self, positions: Array) -> Array:
         """The rows at the positions int64 `[k]`; neighbours are read in one go."""
-        found = np.empty((len(positions), *self.shape[1:]), self.dtype)
+        found = _buffer((len(positions), *self.shape[1:]), self.dtype)
         row = math.prod(self.shape[1:]) * self.dtype.itemsize
         if not row or not len(positions):
             return found
@@ -153,6 +155,18 @@ class ArrayColumn:
     @property
     def _map(self) -> mmap.mmap | None:
         return getattr(self.array, "_mmap", None)
+
+
+def _buffer(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Room for rows; a large one is given back to the system, and leaves no hole in the heap.
+
+    Small results that are kept between batches would sit in such holes, and the next batch would
+    find none large enough: the heap would grow by a batch each time.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    if size < _LARGE:
+        return np.empty(shape, dtype)
+    return np.frombuffer(mmap.mmap(-1, size), dtype).reshape(shape)
 
 
 def _lost(path: Path, got: str) -> CompresscError:
