@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 #: Bytes that are read at a time.
-_PIECE = 1 << 22
+_PIECE = 1 << 20
 
 
 def shared(tensor: torch.Tensor) -> torch.Tensor:
@@ -64,14 +64,15 @@ def address(tensor: torch.Tensor) -> int:
 
 
 def bytes_of(tensor: torch.Tensor) -> Iterator[memoryview]:
-    """The bytes of a contiguous tensor on the CPU, in pieces.
+    """The bytes of a contiguous tensor on the CPU, in pieces, each valid until the next one.
 
-    Copies of the pieces: `numpy()` would give a shared tensor bytes of its own, and keep any from
-    being shared from then on, since an array may hold its address.
+    They are copied: `numpy()` would give a shared tensor bytes of its own, and keep any from being
+    shared from then on, since an array may hold its address.
     """
     flat = tensor.detach().reshape(-1).view(torch.uint8)
-    for piece in torch.split(flat, _PIECE):
-        yield piece.clone().numpy().data
+    buffer = torch.empty(min(_PIECE, len(flat)), dtype=torch.uint8)
+    for piece in torch.split(flat, _PIECE) if len(flat) else ():
+        yield buffer[: len(piece)].copy_(piece).numpy().data
 
 
 def _whole(tensor: torch.Tensor) -> bool:
