@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compressc.events import Event, Listener, ignore
+from compressc.events import Event, Listener, ignore, with_progress
 
 if TYPE_CHECKING:  # imports below are inside the functions: `import compressc` must stay light
     from torch import nn
@@ -146,6 +146,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     cache: str | Path | None = "default",
     checkpoint_every: float = 60.0,
     tell: Listener = ignore,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Compiled:
     """Compress a model.
 
@@ -172,6 +173,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         cache: folder for the results of passes; None keeps none.
         checkpoint_every: seconds of a training that a crash may cost; kept in the cache.
         tell: told of each pass and of the work inside; see `compressc.events`.
+        progress: told (what is going on, steps done, steps in all) alone.
 
     Raises:
         CompresscError: for everything a caller can mend; see `compressc.errors.CODES`.
@@ -191,6 +193,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
 
     started = time.perf_counter()
     wanted, target = parse_passes(passes), target or Target()
+    tell = tell if progress is None else with_progress(tell, progress)
     tell(Event("run", {"model": _named(model), "passes": [p.text for p in wanted], "seed": seed}))
     for name in target.backends:
         load_backend(name)  # an unknown format is refused before any work

@@ -39,3 +39,14 @@ Listener = Callable[[Event], None]
 
 def ignore(event: Event) -> None:
     """The listener where nobody listens."""
+
+
+def with_progress(tell: Listener, progress: Callable[[str, int, int], None]) -> Listener:
+    """A listener, and a function that is told of progress alone: what, done, total."""
+
+    def both(event: Event) -> None:
+        tell(event)
+        if event.kind == "progress":
+            progress(event.facts["what"], event.facts["done"], event.facts["total"])
+
+    return both

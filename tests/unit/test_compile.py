@@ -54,6 +54,15 @@ def benched(monkeypatch):
     return found
 
 
+def test_progress_is_told_what_is_done_of_how_much(model, data):
+    told = []
+    passes = "distill(epochs=1,features=0)"
+    compressc.compile(model, passes, data=data, cache=None, progress=lambda *a: told.append(a))
+    what, done, total = told[-1]
+    assert what == "distill epoch 1/1"
+    assert done == total > 0
+
+
 def test_passes_see_all_parts_and_files_the_one_that_no_pass_learns_from(
     model, data, benched, tmp_path
 ):
