@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import nn
 
 from compressc.analysis.coverage import Verdict, is_recurrent_weight, parameters_of
-from compressc.ir import Graph, Op, Ref, TensorType
+from compressc.editing import Stage, expand
+from compressc.ir import Graph, Op, TensorType
 from compressc.pipeline import Context, Pass
 from compressc.training import reestimate_behind
 
@@ -98,12 +99,8 @@ class LowRank(Pass):
         channel = -3 if op.kind == "conv2d" else -1
         shape = list(op.type.shape)
         shape[channel] = rank
-        name = graph.fresh_name(f"{op.name}.v")
-        type_ = TensorType(op.type.dtype, tuple(shape))
-        first = Op(name, op.kind, op.args, layer=thin, type=type_)
-        graph.insert_before(op.name, first)
-        graph.set_layer(op.name, wide)
-        graph.set_inputs(op.name, (Ref(name),))
+        first = Stage("v", thin, TensorType(op.type.dtype, tuple(shape)))
+        expand(graph, op.name, [first], wide)
         kept = 1 - float((values[rank:] ** 2).sum() / (values**2).sum().clamp_min(1e-30))
         ctx.note(op.name, f"rank {rank} of {len(values)} keeps {kept:.1%} of the energy")
 

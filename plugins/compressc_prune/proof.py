@@ -14,11 +14,11 @@ import torch
 from compressc.analysis import Axis, Coupling, Slot, Width, kept_indices
 from compressc.analysis.axes import leaves
 from compressc.collecting import give_back
+from compressc.editing import cut_widths
 from compressc.errors import CompresscError, first_line
 from compressc.ir import PRODUCTS, Graph, largest_error, random_inputs, run_graph
 from compressc.ir.deriving import NOT_APPLICABLE
 from compressc.pipeline import Context
-from compressc_prune.cut import cut_widths
 
 #: Samples that both graphs run on.
 SAMPLES = 3

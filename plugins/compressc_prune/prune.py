@@ -10,10 +10,10 @@ from pydantic import Field
 
 from compressc.analysis import Axis, Coupling, Width, couple
 from compressc.analysis.coverage import Verdict, parameters_of
+from compressc.editing import cut_widths
 from compressc.ir import Graph
 from compressc.pipeline import Context, Pass
 from compressc.training import reestimate_behind
-from compressc_prune.cut import cut_widths
 from compressc_prune.factors import INSTEAD, cofactors, doubled
 from compressc_prune.importance import Scorer
 from compressc_prune.proof import prove

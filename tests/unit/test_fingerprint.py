@@ -146,7 +146,7 @@ def test_only_what_is_asked_of_the_front_door_counts(place):
     [
         ("distill", "compressc.training.loop", "compressc.cli.compile"),
         ("distill", "compressc.kernels._native", "compressc.report.html"),
-        ("distill", "compressc.distillation.points", "compressc_prune.cut"),
+        ("distill", "compressc.distillation.points", "compressc_prune.prune"),
         ("simplify", "compressc.analysis.coverage", "compressc.training.loop"),
         ("quant", "compressc.ir.quantized", "compressc_distill.distill"),
     ],

@@ -1,4 +1,4 @@
-"""Cutting: slice every tensor of the chosen widths, and let the graph follow."""
+"""Cutting widths: slice every tensor of those chosen, and let the graph follow."""
 
 from __future__ import annotations
 

@@ -1,0 +1,47 @@
+"""Expanding: one layer becomes a chain of layers whose last one stands in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from compressc.ir import Graph, Op, Ref, TensorType
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A layer in front of the last one of a chain.
+
+    Attributes:
+        suffix: of its name: `v` for `%fc.v`.
+        layer: of the same kind as the op that is expanded.
+        type: of its result.
+    """
+
+    suffix: str
+    layer: nn.Module
+    type: TensorType
+
+
+def expand(graph: Graph, name: str, front: Sequence[Stage], last: nn.Module) -> None:
+    """Make a chain of one layer op: `front` in order, then `last` under the op's own name.
+
+    Name, type and lineage of the op stay with the last layer, whose value stands for the same
+    teacher value; those in front have its lineage, too.
+
+    Args:
+        graph: edited in place.
+        name: a layer op of one operand.
+        front: what comes before the last layer, at least one.
+        last: gives a value of the type that the op has.
+    """
+    op = graph[name]
+    args = op.args
+    for stage in front:
+        fresh = graph.fresh_name(f"{name}.{stage.suffix}")
+        graph.insert_before(name, Op(fresh, op.kind, args, layer=stage.layer, type=stage.type))
+        args = (Ref(fresh),)
+    graph.set_layer(name, last)
+    graph.set_inputs(name, args)
