@@ -22,12 +22,14 @@ class Asked:
     Attributes:
         rows: answers in all: views times samples.
         before: how many of them were there already.
+        replaced: whether answers of another teacher or other samples had to go.
         bytes: on disk.
         values: the outputs that are answered, each with the dtype and shape of a row.
     """
 
     rows: int
     before: int
+    replaced: bool
     bytes: int
     values: tuple[str, ...]
 
@@ -72,7 +74,7 @@ def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
         views=views,
         folder=lambda key: Path(folder),
         most=1 << 62,
-        basis=given_basis(graph, task, seed if samples.has_views else None),
+        basis=lambda: given_basis(graph, task, seed if samples.has_views else None),
         say=said.append,
         progress=lambda done, total: tell(_progress(done, total)),
     )
@@ -86,8 +88,9 @@ def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
     teacher.fill_all(seed)
     layout = store.layout
     values = tuple(f"{r.name} {f}" for r, f in zip(learned(task), layout.forms, strict=True))
+    replaced = teacher.replaced
     teacher.close()
-    return Asked(layout.rows, before, layout.bytes, values)
+    return Asked(layout.rows, before, replaced, layout.bytes, values)
 
 
 def _progress(done: int, total: int) -> Event:

@@ -71,6 +71,8 @@ def teacher(  # noqa: PLR0913  (each is an option of the command line)
         asked = ask_teacher(
             session, output, dtype=answers_dtype, views=views, seed=seed, device=device, tell=tell
         )
+    if asked.replaced:
+        typer.echo("answers of another teacher or other samples were replaced")
     before = f", {asked.before:,} of them were there" if asked.before else ""
     typer.echo(f"{asked.rows:,} answers{before}: {', '.join(asked.values)}")
     typer.echo(f"wrote {output}/, {bytes_text(asked.bytes)}")

@@ -185,6 +185,10 @@ class Locked:
         folder: made where it is missing; answers of another layout in it are dropped.
         layout: of the rows.
 
+    Attributes:
+        store: the rows.
+        replaced: whether there were others.
+
     Raises:
         BlockingIOError: where another process has it.
         OSError: where it cannot be made, or the disk has no room for all of it.
@@ -195,7 +199,7 @@ class Locked:
         self._lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self.begun_anew = self._fit(folder, layout)
+            self.replaced = self._fit(folder, layout)
             self.store = _mapped(folder, layout)
         except BaseException:
             os.close(self._lock)

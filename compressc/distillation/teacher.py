@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,7 +85,8 @@ class Keeping:
         views: kept of each sample, where augmentation makes them differ; 0 keeps none of those.
         folder: gives the folder for answers of a key; None where there is none.
         most: bytes that answers may take on disk.
-        basis: what the answers depend on beside the samples, as JSON has it.
+        basis: gives what the answers depend on beside the samples, as JSON has it; it is asked for
+            where they are kept on disk alone, as the digest of a large teacher takes seconds.
         say: told where answers are kept, and where they cannot be.
         progress: told how many samples of how many the teacher was asked about.
     """
@@ -95,7 +96,7 @@ class Keeping:
     views: int = 0
     folder: Callable[[str], Path | None] = lambda key: None
     most: int = 0
-    basis: Mapping[str, Any] = field(default_factory=dict)
+    basis: Callable[[], Mapping[str, Any]] = dict
     say: Callable[[str], None] = lambda text: None
     progress: Callable[[int, int], None] = lambda done, total: None
 
@@ -151,6 +152,11 @@ class Teacher:
         plain = zip(parts, self._probe.parts(), strict=True)
         return self._probe.like([part.to(self.device, like.dtype) for part, like in plain])
 
+    @property
+    def replaced(self) -> bool:
+        """Whether other answers had to make room for those that are kept on disk."""
+        return self._locked is not None and self._locked.replaced
+
     def fill_all(self, seed: int) -> None:
         """Ask about all samples in all views that are kept."""
         for number in range(self.keeping.views if self._views else 1):
@@ -199,7 +205,7 @@ class Teacher:
             room = f"{keeping.most / 1e9:.1f} GB may be kept"
             keeping.say(f"the teacher runs beside: its answers take {size}, and {room}")
             return None
-        key = answers_key(keeping.basis, self.samples, views, keeping.dtype, self.pairs)
+        key = answers_key(keeping.basis(), self.samples, views, keeping.dtype, self.pairs)
         layout = replace(layout, key=key)
         folder = keeping.folder(layout.key)
         if folder is None:
@@ -213,6 +219,8 @@ class Teacher:
         except OSError as error:
             keeping.say(f"the teacher runs beside: {size} of answers cannot be kept ({error})")
             return None
+        if self._locked.replaced:
+            keeping.say("answers of another teacher or other samples were replaced")
         there = layout.rows - self._locked.store.missing
         counted = f"{there:,} of {layout.rows:,} were there"
         keeping.say(f"the teacher's answers are kept on disk: {size}, {counted}")

@@ -80,6 +80,10 @@ class Context:
         """
         self.records[name] = _plain(value)
 
+    def teacher_to_move(self) -> Graph:
+        """The teacher, to be moved to the device: the run's own stays where it is."""
+        return self.teacher if self.device.type == "cpu" else self.teacher.copy()
+
     def generator(self) -> torch.Generator:
         """A fresh generator with the run's seed."""
         return torch.Generator().manual_seed(self.seed)

@@ -44,7 +44,7 @@ def reestimate_behind(graph: Graph, changed: Iterable[str], ctx: Context) -> Non
         ctx.note(where, text)
         return
     inputs = tuple(x.to(ctx.device) for x in ctx.data.calibration.take(SEEN).inputs)
-    wanted = _answers(_reader(_on(ctx.teacher, ctx), ctx), inputs)
+    wanted = _answers(_reader(ctx.teacher_to_move(), ctx), inputs)
     module = _reader(graph, ctx)
     trial = reestimate_on_trial(
         module,
@@ -69,11 +69,6 @@ def reestimate_behind(graph: Graph, changed: Iterable[str], ctx: Context) -> Non
 def _reader(graph: Graph, ctx: Context) -> nn.Module:
     """Puts out what is learned of the task."""
     return lower(graph, also=[task_of(ctx).value_in(graph)]).to(ctx.device).eval()
-
-
-def _on(graph: Graph, ctx: Context) -> Graph:
-    """A teacher that may be moved to the device: the run's own stays where it is."""
-    return graph if ctx.device.type == "cpu" else graph.copy()
 
 
 @torch.no_grad()

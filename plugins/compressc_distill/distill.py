@@ -289,7 +289,7 @@ class Distill(Pass):
         teacher, student = (
             reader_of(g, task, points, ctx.device)
             for g, points in (
-                (_on(ctx.teacher, ctx), [p.teacher for p in pairs]),
+                (ctx.teacher_to_move(), [p.teacher for p in pairs]),
                 (graph, [p.student for p in pairs]),
             )
         )
@@ -335,19 +335,22 @@ class Distill(Pass):
         def progress(done: int, total: int) -> None:
             ctx.progress("asking the teacher", done, total)
 
+        def basis() -> dict[str, Any]:
+            return {
+                "teacher": graph_hash(ctx.teacher),
+                "values": [r.value_in(ctx.teacher) for r in responses],
+                "points": [pair.teacher for pair in pairs],
+                "seed": seed,
+                "conditions": conditions(ctx.device),
+            }
+
         return Keeping(
             how=self.answers,
             dtype=getattr(torch, self.answers_dtype),
             views=self.views,
             folder=ctx.store.answers,
             most=ctx.store.most,
-            basis={
-                "teacher": graph_hash(ctx.teacher) if self.answers != "beside" else "",
-                "values": [r.value_in(ctx.teacher) for r in responses],
-                "points": [pair.teacher for pair in pairs],
-                "seed": seed,
-                "conditions": conditions(ctx.device),
-            },
+            basis=basis,
             say=ctx.store.say,
             progress=progress,
         )
@@ -438,8 +441,3 @@ def _load(name: str) -> Objective:
 
 def _values(graph: Graph, task: SettledTask) -> list[str]:
     return [response.value_in(graph) for response in learned(task)]
-
-
-def _on(graph: Graph, ctx: Context) -> Graph:
-    """A teacher that may be moved to the device: the run's own stays where it is."""
-    return graph if ctx.device.type == "cpu" else graph.copy()

@@ -42,7 +42,16 @@ def test_the_folder_holds_what_its_description_says(net, data, tmp_path):
         want = net(data.train.inputs[0])
     assert torch.allclose(rows.view(400, 4), want, atol=1e-5)
     assert (tmp_path / "a/done.bin").read_bytes() == bytes([1]) * 400
-    assert asked(net, data, tmp_path / "a").before == 400
+    again = asked(net, data, tmp_path / "a")
+    assert (again.before, again.replaced) == (400, False)
+
+
+def test_answers_of_another_teacher_go_and_that_is_said(net, data, tmp_path):
+    assert not asked(net, data, tmp_path).replaced
+    with torch.no_grad():
+        net[0].weight += 1
+    other = asked(net, data, tmp_path)
+    assert (other.before, other.replaced) == (0, True)
 
 
 def test_half_the_bytes_in_half_the_precision(net, data, tmp_path):

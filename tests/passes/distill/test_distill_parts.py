@@ -66,6 +66,20 @@ def test_answers_are_the_same_kept_or_asked_for(teacher, how, tmp_path):
     assert not answers.learned[0].requires_grad
 
 
+@pytest.mark.parametrize(("how", "asked"), [("disk", 1), ("memory", 0), ("beside", 0)])
+def test_what_answers_depend_on_is_found_out_for_the_disk_alone(teacher, how, asked, tmp_path):
+    found = []
+    keeping = Keeping(
+        how,
+        folder=lambda key: tmp_path / key,
+        most=1 << 20,
+        basis=lambda: found.append(1) or {"teacher": "digest"},
+    )
+    reader = Reader(teacher, ["fc2"], [], CPU)
+    Teacher(reader, [], Split((torch.zeros(20, 6),)), CPU, keeping).close()
+    assert len(found) == asked
+
+
 class Counted(nn.Module):
     """A teacher that knows how many rows it was asked about."""
 
