@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # imports below are inside the functions: `import compressc` 
     from compressc.data import Dataset
     from compressc.gate import Gate
     from compressc.ir import Graph
+    from compressc.measure import Judge
     from compressc.pipeline import Pass, PassResult, Samples
     from compressc.report import Record
     from compressc.target import Target
@@ -38,6 +39,7 @@ class Compiled:
         report: every measurement; `save` adds the files to it.
         target: what it was made for.
         task: what was learned and judged; None without data.
+        judge: scores graphs and files beside the teacher, which is run once for all of them.
     """
 
     graph: Graph
@@ -47,6 +49,7 @@ class Compiled:
     target: Target
     data: Dataset | None = None
     task: SettledTask | None = None
+    judge: Judge | None = field(default=None, repr=False)
     _started: float = field(default_factory=time.perf_counter, repr=False)
 
     def module(self) -> nn.Module:
@@ -95,7 +98,7 @@ class Compiled:
         )
         with (
             staged(Path(folder)) as scratch,
-            Teacher(self.teacher, self._samples(), target, self.task) as teacher,
+            Teacher(self.teacher, self._samples(), target, self.judge) as teacher,
         ):
             save_bundle(self.graph, scratch / "graph")
             self._write_snapshots(scratch / "passes")
@@ -179,7 +182,8 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         CompresscError: for everything a caller can mend; see `compressc.errors.CODES`.
     """
     from compressc.backend import load_backend
-    from compressc.measure import require_memory
+    from compressc.ir import lower
+    from compressc.measure import Judge, require_memory
     from compressc.pipeline import (
         PassCache,
         Pipeline,
@@ -234,9 +238,13 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         target=target,
     )
     results = pipeline.run(loaded.graph)
-    report = record_run(loaded, dataset, settled, results, seed, command=_command(passes))
+    judge = None
+    if dataset is not None and settled is not None:
+        judge = Judge(settled, lower(loaded.graph), dataset.test)
+    report = record_run(loaded, dataset, judge, results, seed, command=_command(passes))
+    last = results[-1].graph
     return Compiled(
-        results[-1].graph, loaded.graph, results, report, target, dataset, settled, started
+        last, loaded.graph, results, report, target, dataset, settled, judge, _started=started
     )
 
 

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 _WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
-REST = "finished passes are in the cache, nothing was half written"
 #: Seconds that the main thread has to come back from native code.
 _PATIENCE = 0.5
 
@@ -30,6 +29,7 @@ class _State:
     held = 0  # depth of `held_back`
     pending = 0  # the signal that came meanwhile
     ending = False
+    cached = False  # whether the passes that are finished are in a cache
 
 
 def is_command() -> bool:
@@ -37,6 +37,17 @@ def is_command() -> bool:
     if sys.argv[:1] == ["-m"]:  # so it reads while `python -m` imports the package
         return "compressc" in sys.orig_argv
     return os.path.basename(sys.argv[0] if sys.argv else "") == "compressc"
+
+
+def rest() -> str:
+    """What stays of a command that was ended, in words."""
+    cached = "finished passes are in the cache, " if _State.cached else ""
+    return f"{cached}nothing was half written"
+
+
+def finished_passes_are_cached(cached: bool) -> None:
+    """Have that said, or not, where a signal ends the process."""
+    _State.cached = cached
 
 
 def end_at_signals() -> None:
@@ -104,7 +115,7 @@ def _end(number: int, frame: object = None) -> None:
     _State.ending = True
     for folder in list(UNFINISHED):
         _remove(folder)
-    say(f"{_WORDS[signal.Signals(number)]}; {REST}")
+    say(f"{_WORDS[signal.Signals(number)]}; {rest()}")
     os._exit(128 + number)
 
 

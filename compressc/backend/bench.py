@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ from compressc.backend.threads import torch_threads
 from compressc.collecting import give_back
 from compressc.errors import CompresscError, first_line
 from compressc.events import Event, Listener, ignore
-from compressc.ir import Graph, lower
+from compressc.ir import Graph
 from compressc.measure import Judge, bytes_on_disk, measure_latency
 from compressc.pipeline import Samples
 from compressc.target import Target
@@ -49,13 +49,13 @@ class Teacher(AbstractContextManager["Teacher"]):
         graph: the uncompressed model.
         samples: inputs and, where there are any, labels that no pass has seen.
         target: threads that a runtime may use.
-        task: what is judged; None where nothing can be, on random inputs.
+        judge: of the samples; None where nothing can be judged, on random inputs.
     """
 
     graph: Graph
     samples: Samples
     target: Target
-    task: SettledTask | None = None
+    judge: Judge | None = None
     _files: dict[str, TeacherFile | Failure] = field(default_factory=dict, repr=False)
 
     def __enter__(self) -> Teacher:
@@ -68,13 +68,12 @@ class Teacher(AbstractContextManager["Teacher"]):
 
     def scoring(self, run: Runner) -> Scoring | None:
         """Every score of a file, computed by the file in its own runtime; None without a task."""
-        return None if self._judge is None else self._judge.of(run)
+        return None if self.judge is None else self.judge.of(run)
 
-    @cached_property
-    def _judge(self) -> Judge | None:
-        if self.task is None:
-            return None
-        return Judge(self.task, lower(self.graph), self.samples)
+    @property
+    def task(self) -> SettledTask | None:
+        """What is judged."""
+        return None if self.judge is None else self.judge.settled
 
     def file(self, backend: Backend) -> TeacherFile | Failure:
         """The teacher in that format, or why there is none to compare with."""

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compressc.interruption import REST, end_at_signals, watch_native_code
+from compressc.interruption import end_at_signals, rest, watch_native_code
 from compressc.scratch import scratch
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except (typer.Abort, KeyboardInterrupt):  # where `main` is called, without the handler
-        print(f"interrupted; {REST}", file=sys.stderr)
+        print(f"interrupted; {rest()}", file=sys.stderr)
         return INTERRUPTED
     except typer.TyperException as error:
         print(f"[CC100] {_usage(error)}; hint: compressc --help", file=sys.stderr)

@@ -17,6 +17,7 @@ from compressc.analysis import total_cost
 from compressc.collecting import give_back
 from compressc.errors import CompresscError
 from compressc.events import Event, Listener, ignore
+from compressc.interruption import finished_passes_are_cached
 from compressc.ir import Graph, check_finite, graph_hash, random_inputs, verify
 from compressc.pipeline.cache import PassCache
 from compressc.pipeline.conditions import conditions
@@ -93,6 +94,7 @@ class Pipeline:
         verify(teacher)
         check_finite(teacher)
         require_floats([step.pass_ for step in steps], teacher)
+        finished_passes_are_cached(self.cache.folder is not None)
         results: list[PassResult] = []
         graph, origin = teacher, graph_hash(teacher)
         for number, step in enumerate(steps, 1):
@@ -152,6 +154,8 @@ class Pipeline:
             )
             if cache.store(key, graph, facts):
                 context.store.clear()
+            else:
+                finished_passes_are_cached(False)
         return _result(step, graph, facts, False, said)
 
     def _work(self, pass_: Pass, before: Graph, context: Context) -> tuple[Graph, float]:

@@ -12,7 +12,7 @@ from compressc.ir import Graph, dimension_symbols, graph_hash, lower
 from compressc.measure import Judge
 from compressc.report.machine import describe_machine, library_versions
 from compressc.report.record import DataRecord, Note, PassRecord, Record, TaskRecord, TeacherRecord
-from compressc.tasks import Scoring, SettledTask
+from compressc.tasks import Scoring
 
 if TYPE_CHECKING:
     from compressc.data import Dataset
@@ -26,14 +26,13 @@ _OPEN = 128
 def record_run(  # noqa: PLR0913  (what a run is made of)
     loaded: Loaded,
     data: Dataset | None,
-    task: SettledTask | None,
+    judge: Judge | None,
     results: Sequence[PassResult],
     seed: int,
     command: str,
 ) -> Record:
-    """The record of a run, without files; measured on the test part, which no pass has seen."""
+    """The record of a run, without files; judged on the test part, which no pass has seen."""
     started = time.perf_counter()
-    judge = None if data is None or task is None else Judge(task, lower(loaded.graph), data.test)
     sizes = _sizes(loaded.graph, None if data is None else data.test)
     cost = total_cost(loaded.graph, **sizes)
     teacher = TeacherRecord(

@@ -10,6 +10,7 @@ import compressc
 from compressc import Dataset, Pass, Split
 from compressc.errors import CompresscError
 from compressc.gate import Gate
+from compressc.interruption import rest
 from compressc.measure import memory
 from compressc.report import Record
 from compressc.target import Target
@@ -129,3 +130,32 @@ def test_what_the_model_shows_not_to_work_is_refused_before_any_pass(model, data
     with pytest.raises(CompresscError, match="a batch of 256 fits"):
         compressc.compile(model, [Tell()], data=data, cache=None)
     assert not Tell.runs
+
+
+def test_the_teacher_runs_once_for_its_score_the_passes_and_the_files(
+    model, data, monkeypatch, tmp_path
+):
+    compiled = compressc.compile(model, [Tell()], data=data, cache=None)
+    judged = []
+
+    def bench(graph, target, teacher, folder, tell):
+        judged.append(teacher.scoring(lambda x: -model(x)).values())
+        return [], []
+
+    def run_again(*inputs):
+        raise AssertionError("the teacher is run once more")
+
+    monkeypatch.setattr(compressc.backend, "bench", bench)
+    monkeypatch.setattr(compiled.judge, "teacher", run_again)
+    compiled.save(tmp_path / "out")
+    opposite = -model(data.test.inputs[0])
+    same = opposite.argmax(1) == model(data.test.inputs[0]).argmax(1)
+    assert judged[0]["agreement"] == pytest.approx(float(same.float().mean()))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_interruption_speaks_of_the_cache_where_there_is_one(model, data, kept, tmp_path):
+    cache = tmp_path / "cache" if kept else None
+    compressc.compile(model, "distill(epochs=1,features=0)", data=data, cache=cache)
+    assert ("finished passes are in the cache" in rest()) == kept
+    assert rest().endswith("nothing was half written")

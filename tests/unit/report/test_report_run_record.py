@@ -8,6 +8,8 @@ from compressc_simplify import Simplify
 from torch import nn
 
 from compressc.data import Dataset, Split
+from compressc.ir import lower
+from compressc.measure import Judge
 from compressc.pipeline import PassResult
 from compressc.pipeline.ordering import Step
 from compressc.report.run_record import record_run
@@ -53,7 +55,8 @@ def record(data, *results, judged=None):
     graph = open_graph(TEACHER)
     task = None if data is None else settle(graph, data, judged)
     loaded = SimpleNamespace(graph=graph, source="net.pt", notes=["read so"])
-    return record_run(loaded, data, task, results, seed=3, command="the command")
+    judge = None if task is None else Judge(task, lower(graph), data.test)
+    return record_run(loaded, data, judge, results, seed=3, command="the command")
 
 
 def open_graph(weight):
