@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ from compressc.interruption import held_back
 from compressc.ir.aligned import write_aligned
 from compressc.pipeline import Store
 from compressc.scratch import scratch
+from compressc.training.lesson import Recipe
 from compressc.training.state import RunState
 
-#: Of the files; another one is not read.
+#: Of the files; a checkpoint of a later one is not read.
 FORMAT = 1
 #: How many are kept: the last may be damaged by the disk.
 KEPT = 2
@@ -41,6 +43,10 @@ _PARTIAL = ".partial-"
 
 class DamagedError(Exception):
     """A checkpoint is not what was saved; the message says what is wrong with it."""
+
+
+class LaterError(Exception):
+    """A checkpoint was saved by a later version of compressc; the message says what it has."""
 
 
 class Checkpoints:
@@ -119,11 +125,15 @@ class Checkpoints:
         for path in reversed(self._kept()):
             try:
                 theirs, numbers, tensors, best = _read(path)
-                if theirs != _plain(about):
+                if _whole(theirs) != _whole(_plain(about)):
                     self.say("begun anew: the checkpoint is of a run of another form")
                     shutil.rmtree(path, ignore_errors=True)
                     continue
                 state.restore(tensors, best, numbers)
+            except LaterError as error:
+                self.say(f"begun anew: {error}")
+                shutil.rmtree(path, ignore_errors=True)
+                continue
             except DamagedError as error:
                 self.say(f"a checkpoint was not what was saved and is not used: {error}")
                 shutil.rmtree(path, ignore_errors=True)
@@ -155,6 +165,7 @@ def _read(path: Path) -> tuple[Any, dict[str, Any], dict[str, Tensor], dict[str,
 
     Raises:
         DamagedError: where anything differs from what was saved.
+        LaterError: where a later version saved it.
     """
     try:
         sealed = json.loads((path / _NUMBERS).read_text(encoding="utf-8"))
@@ -162,8 +173,9 @@ def _read(path: Path) -> tuple[Any, dict[str, Any], dict[str, Tensor], dict[str,
         if hashlib.sha256(text.encode()).hexdigest() != sealed["sha256"]:
             raise DamagedError(f"the digest of {_NUMBERS} is another one")
         content = json.loads(text)
-        if content["format"] != FORMAT:
-            raise DamagedError(f"its format is {content['format']}, not {FORMAT}")
+        if content["format"] > FORMAT:
+            text = f"the checkpoint is of a later version, format {content['format']}"
+            raise LaterError(f"{text}; this one reads up to {FORMAT}")
         for name, digest in content["digests"].items():
             if _digest(path / name) != digest:
                 raise DamagedError(f"the digest of {name} is another one")
@@ -186,6 +198,15 @@ def _digest(path: Path) -> str:
 def _still(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """As a file can hold them."""
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _whole(about: Any) -> Any:
+    """With the options of a recipe that came after it was saved, as they were then: by default."""
+    recipe = about.get("recipe") if isinstance(about, dict) else None
+    if not isinstance(recipe, dict):
+        return about
+    defaults = {part.name: part.default for part in fields(Recipe) if part.default is not MISSING}
+    return {**about, "recipe": {**_plain(defaults), **recipe}}
 
 
 def _plain(about: Mapping[str, Any]) -> Any:
