@@ -1,4 +1,7 @@
-"""What has a name and options: the base class of plugins, and its text form `prune(ratio=0.5)`."""
+"""What has a name and options: the base class of plugins, and its text form `prune(ratio=0.5)`.
+
+Plugins that add up have a text form of their sum, too: `ce + 2*kd(T=4)`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ import ast
 import inspect
 import json
 import re
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -14,6 +19,8 @@ from compressc.errors import CompresscError
 from compressc.fingerprint import Fingerprint, fingerprint
 from compressc.plugins import Group, distribution, load, nearest
 
+#: The largest weight in a sum.
+MOST_WEIGHT = 1e9
 _CALL = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*(?:\((.*)\))?\s*$", re.DOTALL)
 
 
@@ -138,14 +145,67 @@ def parse(kind: type[C], text: str) -> C:
     """
     match = _CALL.match(text)
     if match is None:
+        noun = kind.entry_points.noun
+        article = "an" if noun[0] in "aeiou" else "a"
         raise CompresscError(
             "CC103",
-            f"a {kind.entry_points.noun} is written name or name(option=value, ...)",
+            f"{article} {noun} is written name or name(option=value, ...)",
             got=text or "nothing",
         )
     name, options = match.groups()
     cls = load_class(kind, name)
     return make(cls, parse_options(options or "", name))
+
+
+@dataclass(frozen=True)
+class Weighted(Generic[C]):
+    """A part of a sum: `2*kd(T=4)`; the weight is above 0."""
+
+    weight: float
+    of: C
+
+    @property
+    def text(self) -> str:
+        """As a user writes it; a weight of 1 is left out."""
+        whole = int(self.weight)
+        factor = whole if whole == self.weight else self.weight
+        return self.of.text if factor == 1 else f"{factor!r}*{self.of.text}"
+
+
+def parse_sum(kind: type[C], text: str) -> tuple[Weighted[C], ...]:
+    """Read `a + 0.5*b(option=value)`: parts with a number in front, or without one for 1.
+
+    Raises:
+        CompresscError: CC103 for bad syntax and for a weight that is none, and as `parse`.
+    """
+    parts = split_top_level(text, "+") or [""]
+    return tuple(_weighted(kind, part, i, text) for i, part in enumerate(parts, 1))
+
+
+def sum_text(parts: Iterable[Weighted[C]]) -> str:
+    """What `parse_sum` reads back."""
+    return " + ".join(part.text for part in parts)
+
+
+def _weighted(kind: type[C], part: str, place: int, whole: str) -> Weighted[C]:
+    """One part; errors say which one it is."""
+    where = f"part {place} of '{whole}'"
+    *factors, call = split_top_level(part, "*") or [""]
+    if len(factors) > 1 or not call:
+        wanted = f"parts of a sum are written {kind.entry_points.noun} or weight*..."
+        raise CompresscError("CC103", wanted, got=part or "nothing", where=where)
+    weight = _number(factors[0]) if factors else 1.0
+    if weight is None or not 0 < weight <= MOST_WEIGHT:
+        wanted = f"a weight is a number above 0, at most {MOST_WEIGHT:g}"
+        raise CompresscError("CC103", wanted, got=factors[0] or "nothing", where=where)
+    return Weighted(weight, parse(kind, call))
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def parse_options(text: str, name: str) -> dict[str, Any]:
