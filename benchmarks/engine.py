@@ -24,11 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from compressc.data import Dataset, Split
-from compressc.distillation import Keeping, Mixture, Reader, Teacher, Teaching
+from compressc.distillation import Keeping, Loss, Reader, Teacher, Teaching, parse_loss
 from compressc.ir import Graph, lower
 from compressc.measure.memory import peak_bytes
 from compressc.pipeline import Pipeline, parse_passes
-from compressc.plugins import OBJECTIVES, load
 from compressc.tasks import SettledTask, settle
 from compressc.testing import export_graph
 from compressc.training import Lesson, Recipe, SampleBatches, train
@@ -110,7 +109,7 @@ def distill(data: Split) -> tuple[Epoch, Epoch]:
     (passed,) = Pipeline(parse_passes("prune(ratio=0.5)"), parts, task=task).run(teacher)
     ours = _teaching(teacher, passed.graph, data, task)
     recipe = Recipe(1, RATE, channels_last=True)
-    lesson = Lesson(ours.batches(BATCH), ours.terms, lambda module: 0.0, weights=ours.weights)
+    lesson = ours.lesson(ours.batches(BATCH), lambda module: 0.0)
     ours.teacher.answers(next(ours.batches(BATCH).epoch(0, 1)))  # the first epoch asks
     student, master = (copy.deepcopy(lower(g)).eval() for g in (passed.graph, teacher))
     master.to(memory_format=torch.channels_last)
@@ -132,8 +131,8 @@ def distill(data: Split) -> tuple[Epoch, Epoch]:
 def _teaching(teacher: Graph, student: Graph, data: Split, task: SettledTask) -> Teaching:
     readers = [Reader(g, [task.value_in(g)], [], CPU) for g in (teacher, student)]
     answers = Teacher(readers[0], [], data, CPU, Keeping("memory"))
-    mixture = Mixture(load(OBJECTIVES, "kd"), ALPHA, TEMPERATURE, task)
-    return Teaching(data, CPU, answers, readers[1], mixture)
+    loss = Loss(parse_loss(f"{ALPHA}*ce + {1 - ALPHA}*kd(T={TEMPERATURE})"))
+    return Teaching(data, CPU, answers, readers[1], task, loss)
 
 
 def compare(name: str, sides: tuple[Epoch, Epoch], count: int, rounds: int) -> None:

@@ -11,7 +11,7 @@ CODES: dict[str, str] = {
     "CC100": "the command line or an argument is not understood",
     "CC101": "no pass of that name is installed",
     "CC102": "a pass option is unknown or out of bounds",
-    "CC103": "the pass list cannot be parsed",
+    "CC103": "a list of passes or a sum of objectives cannot be parsed",
     "CC104": "the passes are in an order that cannot work",
     "CC105": "a pass needs something the run does not have (data, labels)",
     "CC106": "a plugin is broken (duplicate name, failing import, wrong type)",

@@ -34,7 +34,10 @@ class Group:
 
 PASSES = Group("compressc.passes", "pass", "passes", "a subclass of compressc.Pass", "CC101")
 OBJECTIVES = Group(
-    "compressc.objectives", "objective", "objectives", "a function that returns a loss"
+    "compressc.objectives",
+    "objective",
+    "objectives",
+    "a subclass of compressc.distillation.Objective",
 )
 DATASETS = Group(
     "compressc.datasets", "data set", "data sets", "a function that returns a data set"

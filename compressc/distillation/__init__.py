@@ -1,9 +1,18 @@
 """Learning from a teacher: what any pass needs that trains a graph to answer as another does."""
 
 from compressc.distillation.holdout import hold_out
-from compressc.distillation.lesson import Mixture, Teaching
-from compressc.distillation.objective import Mixed, Objective, in_one_pass, mixed_form
-from compressc.distillation.points import Pair, choose_points, feature_loss, find_pairs
+from compressc.distillation.lesson import Teaching
+from compressc.distillation.loss import OTHERS, Loss
+from compressc.distillation.objective import (
+    Objective,
+    Unreduced,
+    parse_loss,
+    parse_objective,
+    reduce,
+    widened,
+)
+from compressc.distillation.points import Pair, choose_points, find_pairs
+from compressc.distillation.seen import INNER, Attention, ByLabels, Reading, Readings, Seen, look
 from compressc.distillation.teacher import (
     Answers,
     GivenAnswers,
@@ -18,25 +27,34 @@ from compressc.distillation.teacher import (
 )
 
 __all__ = [
+    "INNER",
+    "OTHERS",
     "Answers",
+    "Attention",
+    "ByLabels",
     "GivenAnswers",
     "How",
     "Keeping",
-    "Mixed",
-    "Mixture",
+    "Loss",
     "Objective",
     "Pair",
     "Reader",
+    "Reading",
+    "Readings",
+    "Seen",
     "Teacher",
     "Teaching",
+    "Unreduced",
     "choose_points",
-    "feature_loss",
     "find_pairs",
     "given_basis",
     "hold_out",
-    "in_one_pass",
     "learned",
-    "mixed_form",
+    "look",
     "open_given",
+    "parse_loss",
+    "parse_objective",
     "reader_of",
+    "reduce",
+    "widened",
 ]

@@ -7,7 +7,7 @@ trained: the student's channel is compared with the very teacher channel it came
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from compressc.ir import Graph, Op, TensorType
 from compressc.ir.types import Size
-from compressc.training import LEAST_VARIANCE
 
 _SUM = "aten.add.Tensor"
 
@@ -49,20 +48,6 @@ class Pair:
             for dim, index in self.kept.items()
         )
         return f"matched with the teacher's %{self.teacher}{cut}"
-
-
-def feature_loss(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """Mean over points of `mse(student, teacher) / var(teacher)`: 1 for a constant guess.
-
-    Args:
-        student: one value for each point.
-        teacher: as many, of the same shapes; without gradient.
-    """
-    total = student[0].new_zeros(())
-    for ours, theirs in zip(student, teacher, strict=True):
-        variance = theirs.float().var(correction=0).clamp_min(LEAST_VARIANCE)
-        total = total + (ours.float() - theirs.float()).pow(2).mean() / variance
-    return total / len(student)
 
 
 def find_pairs(student: Graph, teacher: Graph) -> dict[str, Pair]:

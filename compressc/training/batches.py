@@ -41,12 +41,15 @@ class Drawn:
         view: of them; None for samples as they are.
         samples: inputs and labels, on the device of the model.
         weight: of its mean loss beside those of the other processes, 1 on average.
+        progress: share of the run that is over when it is learned from, 0 to 1; one half for what
+            is no step of a run.
     """
 
     positions: Tensor
     view: View | None
     samples: Batch
     weight: float = 1.0
+    progress: float = 0.5
 
 
 def drawn(samples: Samples, requests: Iterable[Request], device: torch.device) -> Iterator[Drawn]:

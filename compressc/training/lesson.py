@@ -73,6 +73,7 @@ class Lesson(Generic[Batch]):
         weights: of terms; 1 for those that are not named.
         beside: other modules that the terms use and that are trained along, by name.
         groups: what is trained; all parameters of all modules where none are given.
+        silent: terms that nobody is told of, since their parts are.
     """
 
     batches: Batches[Batch]
@@ -82,3 +83,4 @@ class Lesson(Generic[Batch]):
     weights: Mapping[str, float] = field(default_factory=dict)
     beside: Mapping[str, nn.Module] = field(default_factory=dict)
     groups: Sequence[Group] = ()
+    silent: frozenset[str] = frozenset()

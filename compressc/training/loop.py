@@ -27,7 +27,7 @@ from compressc.training.result import Epoch, Hooks, Moment, TrainingResult
 from compressc.training.schedule import cosine_with_warmup
 from compressc.training.state import RunState, tensors_of
 from compressc.training.statistics import reestimate
-from compressc.training.stepping import LOSS, Stepper, seed_step
+from compressc.training.stepping import LOSS, Stepper, placed, seed_step
 
 #: Setbacks in a row after which a run is given up.
 PATIENCE = 4
@@ -186,7 +186,7 @@ class _Run(Generic[Batch]):
         place = self.state.place
         for position, batch in enumerate(islice(stream, count), place.position):
             seed_step(self.recipe.seed, place.epoch, position)
-            yield batch
+            yield placed(batch, place.step / place.steps)
 
     def _step_back(self) -> None:
         """To the best state, at half the rate; given up where that was tried often enough."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Generic
 
 import torch
@@ -75,7 +76,8 @@ class Stepper(Generic[Batch]):
             terms = self.lesson.terms(self.acting, batch)
             loss = self._weighted(terms)
             weight = batch.weight if isinstance(batch, Drawn) else 1.0
-            for name, value in _means({LOSS: loss, **terms}, weight).items():
+            told = {name: x for name, x in terms.items() if name not in self.lesson.silent}
+            for name, value in _means({LOSS: loss, **told}, weight).items():
                 sums[name] = sums.get(name, 0.0) + value
             if not math.isfinite(sums[LOSS]):
                 return None
@@ -101,6 +103,11 @@ def _means(values: Mapping[str, Tensor], weight: float) -> dict[str, float]:
     found = torch.stack([value.detach().float() for value in values.values()]) * weight
     processes.average([found])
     return dict(zip(values, found.tolist(), strict=True))
+
+
+def placed(batch: Batch, progress: float) -> Batch:
+    """A batch that knows how much of the run is over, where it is of a kind that can."""
+    return replace(batch, progress=progress) if isinstance(batch, Drawn) else batch
 
 
 def seed_step(seed: int, epoch: int, position: int) -> None:

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from compressc.analysis.coverage import Verdict
 from compressc.data.source import Subset
 from compressc.distillation import (
+    INNER,
     GivenAnswers,
     How,
     Keeping,
-    Mixture,
-    Objective,
+    Loss,
     Pair,
     Teacher,
     Teaching,
@@ -29,6 +29,8 @@ from compressc.distillation import (
     hold_out,
     learned,
     open_given,
+    parse_loss,
+    parse_objective,
     reader_of,
 )
 from compressc.distillation.answers import AnswerStore
@@ -36,11 +38,10 @@ from compressc.errors import CompresscError
 from compressc.ir import Graph, graph_hash
 from compressc.pipeline import Context, Pass, Samples, TransferSet
 from compressc.pipeline.conditions import conditions
-from compressc.plugins import OBJECTIVES, distribution, load
+from compressc.spec import sum_text
 from compressc.tasks import Response, SettledTask, task_of
 from compressc.training import (
     Checkpoints,
-    Lesson,
     Recipe,
     TrainingResult,
     likes_channels_last,
@@ -49,6 +50,7 @@ from compressc.training import (
     reestimate_on_trial,
     train,
 )
+from compressc_distill.composing import PARTS, Composition
 from compressc_distill.reach import verdicts
 from compressc_distill.telling import Told, summary
 
@@ -59,15 +61,6 @@ _MANY = 1000
 #: New statistics that lose more than this share of the loss are those of another world, and steps
 #: that work by them lead there; less is soon won back.
 LOST = 1.0
-#: `objective=auto`: by what an output is.
-AUTOMATIC = {
-    "class_scores": "kd",
-    "independent_scores": "bernoulli",
-    "values": "scaled_mse",
-    "ids": "scaled_mse",
-    "embedding": "vectors",
-    "unit_vectors": "cosine",
-}
 
 
 class Distill(Pass):
@@ -117,8 +110,8 @@ class Distill(Pass):
     temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
     """T of the distillation loss: a higher one makes more of the unlikely classes."""
     objective: str = "auto"
-    """The distillation loss of the judged output: `kd`, `dkd`, `mse_logits`, `bernoulli`,
-    `scaled_mse`, `cosine`, `vectors` or one that a plugin brings; `auto` goes by the output."""
+    """The distillation loss of the judged output: `kd`, `dkd(beta=2)` or any other of `compressc
+    objectives`; `auto` goes by the output."""
     features: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the feature loss; 0 for none."""
     feature_points: Annotated[int, Field(ge=1)] = 4
@@ -150,6 +143,9 @@ class Distill(Pass):
     views: Annotated[int, Field(ge=0)] = 0
     """With augmentation: this many fixed views of each sample, whose answers can be kept; 0 for new
     ones in each epoch, which the teacher is asked about each time."""
+    loss: str = "auto"
+    """The whole loss as a sum of objectives, in place of `alpha`, `objective`, `temperature` and
+    `features`: `ce + 2*kd(T=4) + 0.5*hint`."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Added to the seed of the run."""
 
@@ -168,20 +164,34 @@ class Distill(Pass):
             raise ValueError("steps and budget: give one of them")
         if self.optimizer == "sgd" and self.lr == "auto":
             raise ValueError("optimizer=sgd needs a rate: lr=0.01")
+        both = sorted(self.model_fields_set & PARTS)
+        if self.loss != "auto" and both:
+            raise ValueError(f"loss and {both[0]}: give one of them")
         return self
 
     @field_validator("objective")
     @classmethod
-    def _known(cls, name: str) -> str:
+    def _known(cls, text: str) -> str:
         """A misspelt objective is an error before any work starts."""
-        if name != "auto":
-            distribution(OBJECTIVES, name)
-        return name
+        if text != "auto":
+            parse_objective(text)
+        return text
+
+    @field_validator("loss")
+    @classmethod
+    def _sum(cls, text: str) -> str:
+        """So is one in a sum."""
+        if text != "auto":
+            parse_loss(text)
+        return text
 
     def uses(self) -> tuple[Any, ...]:
-        """The objective: another one of the same name makes another result."""
-        names = AUTOMATIC.values() if self.objective == "auto" else (self.objective,)
-        return tuple(load(OBJECTIVES, name) for name in names)
+        """The objectives: another one of the same name makes another result."""
+        return self._composition.classes
+
+    @property
+    def _composition(self) -> Composition:
+        return Composition(self.loss, self.alpha, self.objective, self.temperature, self.features)
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Train the layers of the graph in place.
@@ -216,7 +226,7 @@ class Distill(Pass):
         batches = teaching.batches(size, self.views)
         recipe = self._recipe(seed, ctx, module, teaching.probe())
         recipe = replace(recipe, batch_statistics=self._samples_suit(teaching, exam, ctx))
-        lesson = Lesson(batches, teaching.terms, exam.examine, teaching.seen(), teaching.weights)
+        lesson = teaching.lesson(batches, exam.examine)
         samples = batches.batch_size * self.accumulate
         told = Told(ctx, exam.metric.title, samples)
         kept = Checkpoints.of(ctx.store, "training")
@@ -285,7 +295,7 @@ class Distill(Pass):
     ) -> tuple[Teaching, Teaching]:
         """What is taught, and what is examined; the answers are kept until `opened` ends."""
         task, pairs = task_of(ctx), self._pairs(graph, ctx)
-        responses = learned(task)
+        responses, loss = learned(task), self._loss(graph, ctx, pairs)
         teacher, student = (
             reader_of(g, task, points, ctx.device)
             for g, points in (
@@ -293,9 +303,6 @@ class Distill(Pass):
                 (graph, [p.student for p in pairs]),
             )
         )
-        objective = objective_of(task.judged) if self.objective == "auto" else self.objective
-        mixture = Mixture(_load(objective), self.alpha, self.temperature, task)
-        others = tuple((r, _load(objective_of(r))) for r in responses[1:])
         found = []
         keeping = self._keeping(ctx, responses, pairs, seed)
         given = self._given(ctx, seed)
@@ -307,10 +314,35 @@ class Distill(Pass):
             else:
                 answers = Teacher(teacher, pairs, part, ctx.device, keeping, plain=plain)
             opened.callback(answers.close)
-            taught = Teaching(part, ctx.device, answers, student, mixture, others, self.features)
-            found.append(taught)
-        self._say(graph, ctx, objective, {p.student: p for p in pairs})
-        return found[0], found[1]
+            found.append(Teaching(part, ctx.device, answers, student, task, loss))
+        self._say(graph, ctx, loss, {p.student: p for p in pairs})
+        own = loss.fit(found[1].first_seen(), seed)
+        return replace(found[0], loss=own), replace(found[1], loss=own)
+
+    def _loss(self, graph: Graph, ctx: Context, pairs: Sequence[Pair]) -> Loss:
+        """What is minimized; terms that lack what they read are left out, with a note.
+
+        Raises:
+            CompresscError: CC105 where nothing is left.
+        """
+        task, options = task_of(ctx), self._composition
+        terms, lost = [], {}
+        for term in options.terms(task):
+            reads_inner = bool(term.of.reads & INNER)
+            if reads_inner and not pairs:
+                lost[term.of.name] = "inner values"
+            elif term.of.needs_labels and not task.labels:
+                lost[term.of.name] = "labels"
+            else:
+                terms.append(term)
+        if not terms:
+            wanted = f"the loss {self.loss} needs {' and '.join(sorted(set(lost.values())))}"
+            raise CompresscError("CC105", wanted, where=self.name)
+        if self.loss != "auto":  # what the others say is said without them, too
+            for name, what in lost.items():
+                ctx.note(task.value_in(graph), f"{name} is left out: there are no {what}")
+        others = tuple((r, options.of_output(r)) for r in learned(task)[1:])
+        return Loss(tuple(terms), others)
 
     def _given(self, ctx: Context, seed: int) -> AnswerStore | None:
         """The answers that were written ahead, where there are any."""
@@ -361,7 +393,7 @@ class Distill(Pass):
 
     def _points(self, graph: Graph, ctx: Context) -> dict[str, Pair]:
         """The feature points: student value -> pair."""
-        if not self.features or self.answers_from:
+        if not self._reads_inner(task_of(ctx)) or self.answers_from:
             return {}
         found = find_pairs(graph, ctx.teacher)
         output = task_of(ctx).value_in(graph)
@@ -373,23 +405,28 @@ class Distill(Pass):
         points = self._points(graph, ctx)
         for name, pair in points.items():
             ctx.note(name, str(pair))
-        if self.features and self.answers_from:
+        wanted = self._reads_inner(task_of(ctx))
+        if wanted and self.answers_from:
             text = "features are off: answers that were written ahead are of outputs alone"
             ctx.note(task_of(ctx).value_in(graph), text)
-        elif self.features and not points:
+        elif wanted and not points:
             text = "no inner value still stands for one of the teacher: features are off"
             ctx.note(task_of(ctx).value_in(graph), text)
         return list(points.values())
 
-    def _say(self, graph: Graph, ctx: Context, objective: str, points: Mapping[str, Pair]) -> None:
+    def _reads_inner(self, task: SettledTask) -> bool:
+        """Whether a term reads values inside the models."""
+        return any(term.of.reads & INNER for term in self._composition.terms(task))
+
+    def _say(self, graph: Graph, ctx: Context, loss: Loss, points: Mapping[str, Pair]) -> None:
         """Notes on what is learned, and on what is left out."""
         task = task_of(ctx)
         judged = task.judged
         before = f", taken before its {judged.ending}" if judged.ending else ""
-        others = [f"{r.name} by {objective_of(r)}" for r in learned(task)[1:]]
+        others = [f"{response.name} by {objective.name}" for response, objective in loss.others]
         more = f"; also {', '.join(others)}" if others else ""
-        text = f"learned by {objective}{before}{more}"
-        ctx.note(task.value_in(graph), text)
+        text = sum_text(loss.terms) if self.loss != "auto" else self._composition.judged(task).name
+        ctx.note(task.value_in(graph), f"learned by {text}{before}{more}")
         if self.alpha and not task.labels:
             why = "; ".join(task.warnings) or "no labels"
             ctx.note(task.value_in(graph), f"{why}: distilled by the teacher's answers alone")
@@ -416,12 +453,6 @@ def _positions(part: Samples, ctx: Context, plain: bool) -> Tensor | None:
     return place[part.positions]
 
 
-def objective_of(response: Response) -> str:
-    """The objective that goes with what an output is."""
-    unit = response.learned == "embedding" and response.ending == "normalize"
-    return AUTOMATIC["unit_vectors" if unit else response.learned]
-
-
 def batch_size(samples: int, epochs: int) -> int:
     """Samples in a step: a small data set gives more, smaller steps. A multiple of 8, 16 to 64."""
     return min(64, max(16, samples * epochs // STEPS // 8 * 8))
@@ -432,11 +463,6 @@ def _splits(data: TransferSet, share: float, seed: int) -> tuple[Samples, Sample
     if data.validation is not None:
         return data.train, data.validation
     return hold_out(data.train, share, seed)
-
-
-def _load(name: str) -> Objective:
-    objective: Objective = load(OBJECTIVES, name)
-    return objective
 
 
 def _values(graph: Graph, task: SettledTask) -> list[str]:

@@ -11,7 +11,7 @@ from compressc_distill.distill import batch_size
 from distill_nets import cut
 
 from compressc.data import Dataset, Split
-from compressc.distillation import Mixture, hold_out
+from compressc.distillation import Loss, hold_out
 from compressc.errors import CompresscError
 from compressc.events import KINDS
 from compressc.ir import graph_hash, lower, parse_graph, print_graph, verify
@@ -170,13 +170,14 @@ def test_all_outputs_are_matched_each_by_what_it_is(data):
 
 
 def test_divergence_is_noted_and_leaves_finite_weights(teacher, student, data, monkeypatch):
-    original, calls = Mixture.of, []
+    original, calls = Loss.values, []
 
-    def of(self, student, teacher, labels):
-        calls.append(student.requires_grad)
-        return original(self, student, teacher, labels) * (float("nan") if sum(calls) > 8 else 1.0)
+    def values(self, seen):
+        calls.append(seen.student.rows.requires_grad)
+        factor = float("nan") if sum(calls) > 8 else 1.0
+        return {name: x * factor for name, x in original(self, seen).items()}
 
-    monkeypatch.setattr(Mixture, "of", of)
+    monkeypatch.setattr(Loss, "values", values)
     ctx = Context(teacher, data)
     # 336 samples are 5 steps an epoch; no epoch behind the first one ends
     Distill(epochs=9, lr=2e-3, batch_size=64).run(student, ctx)
@@ -192,7 +193,7 @@ def test_progress_tells_epoch_loss_and_accuracy(teacher, student, data):
     assert {event.kind for event in told} <= set(KINDS)
     facts = [event.facts for event in told if event.kind == "progress"][-1]
     assert facts["what"] == "distill epoch 2/2"
-    assert set(facts["losses"]) == {"loss", "answers", "features", "held-out loss"}
+    assert set(facts["losses"]) == {"loss", "ce", "kd", "hint", "held-out loss"}
     assert 0 < facts["scores"]["accuracy"] <= 1
     assert facts["done"] == facts["total"] == 10
     epochs = [event.facts for event in told if event.kind == "epoch"]
@@ -205,7 +206,7 @@ def test_the_history_is_on_record(teacher, student, data):
     Distill(epochs=2, batch_size=64).run(student, ctx)
     record = ctx.records["training"]
     assert [epoch["number"] for epoch in record["history"]] == [1, 2]
-    assert set(record["history"][0]["terms"]) == {"answers", "features"}
+    assert set(record["history"][0]["terms"]) == {"ce", "kd", "hint"}
     assert record["metric"] == "accuracy"
     assert record["best"] == max(
         e["score"] for e in [*record["history"], {"score": record["start"]}]
@@ -278,8 +279,10 @@ def test_bad_options_are_errors_before_any_work(text, code, hint):
 def test_the_cache_key_of_an_objective_of_its_own_knows_all_it_may_choose():
     chosen, given = (parse_pass(text).cache_key() for text in ("distill", "distill(objective=kd)"))
     assert chosen != given
-    used = {objective.__name__ for objective in parse_pass("distill").uses()}
-    assert used == {"kd", "bernoulli", "scaled_mse", "cosine", "vectors"}
+    automatic = {"kd", "bernoulli", "scaled_mse", "cosine", "vectors", "ce", "hint"}
+    for text, more in (("distill", set()), ("distill(loss='ce + dkd')", {"dkd"})):
+        used = {objective.name for objective in parse_pass(text).uses()}
+        assert used == automatic | more
 
 
 @pytest.mark.parametrize("objective", ["kd", "mse_logits", "dkd"])
@@ -352,7 +355,7 @@ def loss_of(taught, index):
     """What a step on these samples minimizes."""
     batch = Drawn(index, None, taught.samples.select(index))
     terms = taught.terms(taught.student.module, batch)
-    return sum(taught.weights[name] * float(term.detach()) for name, term in terms.items())
+    return sum(taught.loss.weights[name] * float(term.detach()) for name, term in terms.items())
 
 
 @pytest.mark.parametrize("weight", [0.5, 5.0])

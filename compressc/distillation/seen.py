@@ -1,0 +1,154 @@
+"""What an objective sees of a batch: readings of the student and of the teacher, and labels.
+
+What does not count is left out where this is made, and nowhere else: positions that are padding or
+have the label `NO_LABEL` are no rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from compressc.distillation.teacher import Answers
+from compressc.tasks import SettledTask
+from compressc.training import variance
+
+#: What an objective may read; see `Readings` and `Seen`.
+Reading = Literal["rows", "others", "features", "attention", "vectors", "labels"]
+#: Readings of the inside of a model, as against its outputs.
+INNER: frozenset[Reading] = frozenset({"features", "attention"})
+#: Progress of what is not a step of a run: behind warm-ups, before decays.
+MIDDLE = 0.5
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What one attention layer works with.
+
+    Attributes:
+        query, key, value: `[b, heads, s, d]`; key and value may have fewer heads.
+        scale: factor on the products of query and key.
+        mask: added to them, or bool, true where attention may go; `[b or 1, heads or 1, s, s]`, or
+            None.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    scale: float
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What is read off one model for a batch of `b` samples.
+
+    Attributes:
+        rows: the judged answers that count, `[n, v]`, before a final softmax, sigmoid or norm.
+        others: the answers of the other outputs as they are, `[b, ...]` each.
+        features: the value at each feature point, `[b, ...]`.
+        attention: of each attention layer that is matched.
+        vectors: one for each sample, `[b, d]`; where an objective reads them.
+    """
+
+    rows: Tensor
+    others: tuple[Tensor, ...] = ()
+    features: tuple[Tensor, ...] = ()
+    attention: tuple[Attention, ...] = ()
+    vectors: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ByLabels:
+    """The loss of the task by the labels of a batch.
+
+    Attributes:
+        loss: gives it, a scalar.
+        cross_entropy: it is the plain mean cross entropy of the rows, as a kernel computes it.
+    """
+
+    loss: Callable[[], Tensor]
+    cross_entropy: bool = False
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an objective sees of a batch.
+
+    Attributes:
+        student: carries the gradient.
+        teacher: carries none.
+        labels: class of each row, i64[n], `NO_LABEL` where nobody knows it; None where rows have no
+            classes or the data no labels.
+        by_labels: the loss of the task; None where the batch has no labels.
+        progress: share of the run that is over, 0 to 1, for warm-ups and decays.
+        own: the module that the objective made for itself.
+    """
+
+    student: Readings
+    teacher: Readings
+    labels: Tensor | None = None
+    by_labels: ByLabels | None = None
+    progress: float = MIDDLE
+    own: nn.Module | None = field(default=None, compare=False)
+
+    @property
+    def classes(self) -> int:
+        """Numbers in a row."""
+        return self.student.rows.shape[-1]
+
+    def among(self, student: Tensor, teacher: Tensor) -> Seen:
+        """With the rows `[n, v]` of an output that is not judged: no labels are known of them."""
+        ours, theirs = replace(self.student, rows=student), replace(self.teacher, rows=teacher)
+        return replace(self, student=ours, teacher=theirs, labels=None, by_labels=None)
+
+
+def look(  # noqa: PLR0913  (two models, what they are for, and when)
+    task: SettledTask,
+    student: Answers,
+    teacher: Answers,
+    targets: Any,
+    reads: Collection[Reading] = (),
+    progress: float = MIDDLE,
+) -> Seen:
+    """What there is to see of a batch.
+
+    Args:
+        task: knows which rows count, and what labels say of them.
+        student, teacher: what was read off them.
+        targets: of `SettledTask.targets`.
+        reads: what objectives read; what nobody reads is not made.
+        progress: of the run.
+    """
+    (ours, theirs), known = task.split([student.learned[0], teacher.learned[0]], targets)
+    sides = [
+        Readings(
+            rows,
+            answers.learned[1:],
+            answers.features,
+            vectors=answers.learned[0].flatten(1) if "vectors" in reads else None,
+        )
+        for rows, answers in ((ours, student), (theirs, teacher))
+    ]
+    labels = known if task.judged.learned == "class_scores" else None
+    by_labels = _by_labels(task, student, sides, known, targets)
+    return Seen(sides[0], sides[1], labels, by_labels, progress)
+
+
+def _by_labels(
+    task: SettledTask, student: Answers, sides: list[Readings], known: Tensor | None, targets: Any
+) -> ByLabels | None:
+    """The loss by labels, of the scale of the objectives for values."""
+    if targets is None:
+        return None
+    if not task.by_rows:
+        return ByLabels(lambda: task.loss(student.learned, targets))
+    if known is None:
+        return None
+    ours, theirs = (side.rows for side in sides)
+    if task.judged.learned == "values":
+        return ByLabels(lambda: task.supervised_loss(ours, known) / variance(theirs))
+    return ByLabels(lambda: task.supervised_loss(ours, known), task.cross_entropy)

@@ -1,0 +1,85 @@
+"""The loss that the options of a distillation stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from compressc.distillation import Objective, parse_loss, parse_objective
+from compressc.spec import Weighted, make
+from compressc.tasks import Response, SettledTask
+
+#: `objective=auto`: by what an output is.
+AUTOMATIC = {
+    "class_scores": "kd",
+    "independent_scores": "bernoulli",
+    "values": "scaled_mse",
+    "ids": "scaled_mse",
+    "embedding": "vectors",
+    "unit_vectors": "cosine",
+}
+#: The options that `loss` stands in place of.
+PARTS = frozenset({"alpha", "objective", "temperature", "features"})
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What the options of these names say of the loss; see `Distill`."""
+
+    loss: str
+    alpha: float
+    objective: str
+    temperature: float
+    features: float
+
+    def terms(self, task: SettledTask) -> tuple[Weighted[Objective], ...]:
+        """What is minimized of the judged output and of inner values, the labels' part first.
+
+        Without labels `alpha` counts as 0.
+        """
+        if self.loss != "auto":
+            return parse_loss(self.loss)
+        return tuple(self._parts(task))
+
+    def _parts(self, task: SettledTask) -> Iterator[Weighted[Objective]]:
+        """The sum that the other options are short for."""
+        alpha = self.alpha if task.labels else 0.0
+        if alpha > 0:
+            yield Weighted(alpha, parse_objective("ce"))
+        if alpha < 1:
+            yield Weighted(1 - alpha, self.judged(task))
+        if self.features > 0:
+            yield Weighted(self.features, parse_objective("hint"))
+
+    def judged(self, task: SettledTask) -> Objective:
+        """The objective of the judged output."""
+        if self.objective == "auto":
+            return self.of_output(task.judged)
+        return self._tempered(parse_objective(self.objective))
+
+    def of_output(self, response: Response) -> Objective:
+        """The objective that goes with what an output is."""
+        return self._tempered(parse_objective(objective_of(response)))
+
+    def _tempered(self, plain: Objective) -> Objective:
+        """At the temperature of the options, where it has one and was given none."""
+        if "T" not in type(plain).model_fields or "T" in plain.model_fields_set:
+            return plain
+        given = {name: getattr(plain, name) for name in plain.model_fields_set}
+        return make(type(plain), {**given, "T": self.temperature})
+
+    @property
+    def classes(self) -> tuple[type[Objective], ...]:
+        """Of all objectives that may be used, whatever the outputs turn out to be."""
+        found = [parse_objective(name) for name in (*AUTOMATIC.values(), "ce", "hint")]
+        if self.objective != "auto":
+            found.append(parse_objective(self.objective))
+        if self.loss != "auto":
+            found += [term.of for term in parse_loss(self.loss)]
+        return tuple({objective.name: type(objective) for objective in found}.values())
+
+
+def objective_of(response: Response) -> str:
+    """The name of the objective that goes with what an output is."""
+    unit = response.learned == "embedding" and response.ending == "normalize"
+    return AUTOMATIC["unit_vectors" if unit else response.learned]

@@ -1,0 +1,1 @@
+"""Distillation losses by name, one in a file; see `compressc.distillation.Objective`."""

@@ -1,0 +1,110 @@
+"""The loss that the options stand for."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from compressc_distill.composing import Composition, objective_of
+from compressc_distill.distill import Distill
+from distill_nets import mlp
+
+from compressc.data import Dataset, Split
+from compressc.errors import CompresscError
+from compressc.ir import parse_graph
+from compressc.pipeline import Context, parse_pass
+from compressc.spec import sum_text
+from compressc.tasks import settle
+
+TASK = settle(mlp())
+NET = """
+graph g(%x: f32[b,4]) {{
+  %fc = linear(%x) {{in=4, out=3}} @fc.weight @fc.bias : f32[b,3]   # from fc
+  %end = {end}
+  return %end
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "wanted"),
+    [
+        ("aten.softmax.int(%fc, 1) : f32[b,3]   # from end", "kd"),
+        ("sigmoid(%fc) : f32[b,3]   # from end", "bernoulli"),
+        ("aten.sum.dim_IntList(%fc, [1]) : f32[b]   # from end", "scaled_mse"),
+        ("relu(%fc) : f32[b,3]   # from end", "vectors"),
+    ],
+)
+def test_the_objective_goes_by_what_is_put_out(end, wanted):
+    tensors = {"fc.weight": torch.ones(3, 4), "fc.bias": torch.ones(3)}
+    task = settle(parse_graph(NET.format(end=end), tensors))
+    assert objective_of(task.judged) == wanted
+    ended = task.judged.ending in ("softmax", "sigmoid")
+    graph = parse_graph(NET.format(end=end), tensors)
+    assert task.value_in(graph) == ("fc" if ended else "end")
+
+
+@pytest.mark.parametrize(
+    ("options", "labels", "want"),
+    [
+        ({}, True, "0.3*ce + 0.7*kd(T=4.0) + hint"),
+        ({}, False, "kd(T=4.0) + hint"),
+        ({"alpha": 1.0, "features": 0.5}, True, "ce + 0.5*hint"),
+        ({"alpha": 0.0, "features": 0.0, "temperature": 2.0}, True, "kd(T=2.0)"),
+        ({"objective": "mse_logits", "features": 0.0}, False, "mse_logits"),
+        ({"objective": "dkd(beta=2)", "features": 0.0}, False, "dkd(T=4.0, beta=2.0)"),
+        ({"objective": "dkd(T=1)", "features": 0.0}, False, "dkd(T=1.0)"),
+        ({"loss": "ce + 2*kd"}, True, "ce + 2*kd"),
+    ],
+)
+def test_options_are_short_for_a_sum(options, labels, want):
+    composition = Distill(**options)._composition
+    assert isinstance(composition, Composition)
+    assert sum_text(composition.terms(replace(TASK, labels=labels))) == want
+
+
+def trained(teacher, student, data, text):
+    ctx = Context(teacher, data)
+    parse_pass(text).run(student, ctx)
+    return {name: tensor.detach() for name, tensor in student.tensors().items()}, ctx
+
+
+def test_the_sum_that_options_are_short_for_gives_the_same_bytes(teacher, student, data):
+    short, _ = trained(teacher, student.copy(), data, "distill(epochs=3)")
+    text = "distill(epochs=3, loss='0.3*ce + 0.7*kd(T=4) + hint')"
+    long, ctx = trained(teacher, student.copy(), data, text)
+    assert all(torch.equal(short[name], long[name]) for name in short)
+    assert any("learned by 0.3*ce + 0.7*kd(T=4.0) + hint" in note for _, note in ctx.notes)
+    other, _ = trained(teacher, student.copy(), data, text.replace("T=4", "T=3"))
+    assert not all(torch.equal(short[name], other[name]) for name in short)
+
+
+def test_terms_without_what_they_read_are_left_out_with_a_note(teacher, student, unlabelled):
+    _, ctx = trained(teacher, student, unlabelled, "distill(epochs=1, loss='ce + kd')")
+    assert any("ce is left out: there are no labels" in note for _, note in ctx.notes)
+    with pytest.raises(CompresscError, match=r"CC105.*needs labels"):
+        trained(teacher, student, unlabelled, "distill(epochs=1, loss=ce)")
+
+
+def test_loss_and_what_it_stands_for_are_not_given_together():
+    with pytest.raises(CompresscError, match=r"CC102.*loss and alpha: give one of them"):
+        parse_pass("distill(loss=kd, alpha=0.5)")
+    parse_pass("distill(loss=kd, feature_points=2)")
+
+
+def test_what_an_objective_cannot_use_is_refused_before_training(teacher, student, data):
+    two = Split(data.train.inputs, data.train.labels)
+    with pytest.raises(CompresscError, match=r"CC107"):
+        parse_pass("distill(loss='ce + nosuch')")
+    graph = parse_graph(
+        """
+graph g(%x: f32[b,6]) {
+  %fc = linear(%x) {in=6, out=2} @fc.weight @fc.bias : f32[b,2]   # from fc
+  return %fc
+}
+""",
+        {"fc.weight": torch.randn(2, 6), "fc.bias": torch.zeros(2)},
+    )
+    bare = Split(two.inputs)
+    ctx = Context(graph, Dataset("bare", bare, bare, bare))
+    with pytest.raises(CompresscError, match=r"CC301.*'dkd' needs 3 classes"):
+        Distill(epochs=1, objective="dkd").run(graph.copy(), ctx)
