@@ -12,6 +12,7 @@ from torch import Tensor
 
 from compressc.errors import CompresscError
 from compressc.ir.sharing import bytes_of
+from compressc.training.sharding import whole, write
 
 #: Higher is better. A tuple is compared from its first number on: (accuracy, -loss), say.
 Score = float | tuple[float, ...]
@@ -60,12 +61,14 @@ class BestState:
     def take(self, tensors: Mapping[str, Tensor], score: tuple[float, ...], epoch: int) -> None:
         """Keep these tensors, of the same names and shapes, as the best.
 
+        Those that are spread over processes are gathered: every process has all of the best state.
+
         Raises:
             CompresscError: CC600 where the temporary folder has no room for them.
         """
         try:
             for place, (name, live) in zip(self._places(), self._live.items(), strict=True):
-                plain = tensors[name].detach().to("cpu", live.dtype).contiguous()
+                plain = whole(tensors[name].detach()).to("cpu", live.dtype).contiguous()
                 self._file.seek(place)
                 self._file.writelines(bytes_of(plain))
             self._file.flush()
@@ -96,11 +99,16 @@ class BestState:
             found[name] = flat.view(live.shape)
         return found
 
-    def restore(self) -> None:
-        """Write the best state back in place; nothing happens where there is none."""
-        with torch.no_grad():
-            for name, tensor in self.tensors().items():
-                self._live[name].copy_(tensor)
+    def restore(self, into: Mapping[str, Tensor] | None = None) -> None:
+        """Write the best state back in place; nothing happens where there is none.
+
+        Args:
+            into: other tensors of these names to write to; some of them are enough.
+        """
+        targets = self._live if into is None else into
+        for name, tensor in self.tensors().items():
+            if name in targets:
+                write(targets[name], tensor)
 
     def close(self) -> None:
         """Give the room back; nothing can be kept or restored any more."""

@@ -29,6 +29,7 @@ from compressc.ir.aligned import write_aligned
 from compressc.pipeline import Store
 from compressc.scratch import scratch
 from compressc.training.lesson import Recipe
+from compressc.training.sharding import gathered
 from compressc.training.state import RunState
 
 #: Of the files; a checkpoint of a later one is not read.
@@ -85,6 +86,8 @@ class Checkpoints:
     def save(self, state: RunState, about: Mapping[str, Any]) -> None:
         """Keep a state, and let those before the last two go.
 
+        Where weights are spread over processes, all of them come here; the main one writes.
+
         Where there is no room the run goes on without, and it is said: the last good one stays.
 
         Args:
@@ -93,10 +96,13 @@ class Checkpoints:
         """
         if self.folder is None:
             return
+        tensors = gathered(state.tensors())  # by all, before anything can fail in one of them
+        if not processes.is_main():
+            return
         place = self.folder / f"{state.place.epoch:08d}-{state.place.position:010d}"
         try:
             with scratch(self.folder, _PARTIAL) as aside:
-                self._write(aside, state, about)
+                self._write(aside, state, tensors, about)
                 sync_tree(aside)
                 with held_back():
                     if not place.exists():
@@ -150,8 +156,14 @@ class Checkpoints:
                 return sorted(p for p in self.folder.iterdir() if not p.name.startswith("."))
         return []
 
-    def _write(self, folder: Path, state: RunState, about: Mapping[str, Any]) -> None:
-        write_aligned(_still(state.tensors()), folder / _STATE, {})
+    def _write(
+        self,
+        folder: Path,
+        state: RunState,
+        tensors: Mapping[str, Tensor],
+        about: Mapping[str, Any],
+    ) -> None:
+        write_aligned(tensors, folder / _STATE, {})
         write_aligned(state.best.tensors(), folder / _BEST, {})
         content = {"format": FORMAT, "about": about, "numbers": state.numbers()}
         digests = {name: _digest(folder / name) for name in (_STATE, _BEST)}
@@ -193,11 +205,6 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _still(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """As a file can hold them."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _whole(about: Any) -> Any:

@@ -39,6 +39,8 @@ class Recipe:
             validated and kept. 0 for none.
         channels_last: images and filters lie in memory pixel by pixel in steps.
         precision: of matrix products and convolutions of the module in steps.
+        shard: each of several processes holds a part of the weights of the module, with their
+            gradients and moments. `channels_last` has no effect then.
     """
 
     epochs: int
@@ -57,6 +59,7 @@ class Recipe:
     ema: float = 0.0
     channels_last: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
+    shard: bool = False
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from compressc.training.place import Place
 from compressc.training.rate import relative_rate
 from compressc.training.result import Epoch, Hooks, Moment, TrainingResult
 from compressc.training.schedule import cosine_with_warmup
+from compressc.training.sharding import is_shared, shared_out
 from compressc.training.state import RunState, tensors_of
 from compressc.training.statistics import reestimate
 from compressc.training.stepping import LOSS, Stepper, placed, seed_step
@@ -64,11 +65,12 @@ def train(
         CompresscError: CC502 where no state had a finite score, not even the first.
     """
     kept = checkpoints or Checkpoints()
-    run = _Run(module, lesson, recipe, hooks, kept)
+    shared = recipe.shard and processes.world() > 1
+    run = _Run(shared_out(module) if shared else module, lesson, recipe, hooks, kept)
     with (
         _generators_kept(run.parameters),
         _trainable(run.parameters),
-        channels_last(run.modules, recipe.channels_last),
+        channels_last(run.modules, recipe.channels_last and not shared),
     ):
         try:
             kept.load(run.state, run.about)
@@ -76,8 +78,10 @@ def train(
                 run.go_on()
         finally:
             run.state.best.restore()
+            if shared:
+                run.state.best.restore(tensors_of({"model": module}))
             run.state.best.close()
-            for part in run.modules.values():
+            for part in (module, *run.modules.values()):
                 part.eval()
     return run.result()
 
@@ -136,8 +140,7 @@ class _Run(Generic[Batch]):
         elif not (self._rest_of_epoch() and self._validate()):
             self._step_back()
         place.begin(place.epoch + 1)
-        if self.checkpoints.due(at_the_end_of_an_epoch=True):
-            self.checkpoints.save(self.state, self.about)
+        self._save_where_due(at_the_end_of_an_epoch=True)
 
     def _steps_within(self, start: float, budget: float) -> int:
         """Steps that fit into so many seconds from `start` on: some are tried without effect."""
@@ -177,9 +180,15 @@ class _Run(Generic[Batch]):
             moment = self._moment()
             for hook in self.hooks:
                 hook.stepped(moment)
-            if self.checkpoints.due():
-                self.checkpoints.save(state, self.about)
+            self._save_where_due()
         return True
+
+    def _save_where_due(self, *, at_the_end_of_an_epoch: bool = False) -> None:
+        due = self.checkpoints.due(at_the_end_of_an_epoch=at_the_end_of_an_epoch)
+        if any(map(is_shared, self.parameters)):  # all have a part of what is saved
+            due = processes.of_main(due)
+        if due:
+            self.checkpoints.save(self.state, self.about)
 
     def _seeded(self, stream: Iterator[Batch], count: int) -> Iterator[Batch]:
         """The next batches, each with the generator of its place."""

@@ -15,6 +15,8 @@ from statistics import median
 
 from torch import nn
 
+from compressc.training.sharding import whole
+
 #: Share of a typical weight that a step at the peak changes.
 RELATIVE_STEP = 0.01
 #: Where no weight tells.
@@ -27,6 +29,8 @@ def relative_rate(parameters: Iterable[nn.Parameter]) -> float:
     The size of a matrix or filter is the root of the mean square of its weights; the typical one
     is the median over all of them. 1e-3 where there are none, or where they are 0 or not finite.
     """
-    sizes = [float(p.detach().float().square().mean().sqrt()) for p in parameters if p.ndim > 1]
+    sizes = [
+        float(whole(p.detach()).float().square().mean().sqrt()) for p in parameters if p.ndim > 1
+    ]
     typical = median(sizes) if sizes else 0.0
     return RELATIVE_STEP * typical if 0 < typical < math.inf else DEFAULT

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compressc.training.averaging import Average
 from compressc.training.best import BestState
 from compressc.training.place import Place
+from compressc.training.sharding import write
 
 _MODULES, _OPTIMIZER, _AVERAGE = "modules", "optimizer", "average"
 
@@ -77,11 +78,10 @@ class RunState:
         place = Place.model_validate(numbers["place"])
         live = tensors_of(self.modules)
         found = {name: tensors[f"{_MODULES}.{name}"] for name in live}
-        with torch.no_grad():
-            for name, tensor in live.items():
-                tensor.copy_(found[name])
-            for name, tensor in (self.average.tensors if self.average else {}).items():
-                tensor.copy_(tensors[f"{_AVERAGE}.{name}"])
+        for name, tensor in live.items():
+            write(tensor, found[name])
+        for name, tensor in (self.average.tensors if self.average else {}).items():
+            write(tensor, tensors[f"{_AVERAGE}.{name}"])
         moments = _below(_OPTIMIZER, tensors)
         self._restore_optimizer({**moments, **numbers["optimizer"]})
         if numbers["best"]["score"] is not None:
@@ -123,7 +123,7 @@ def _like(value: object, parameter: nn.Parameter) -> object:
         return value
     if value.shape != parameter.shape:
         return value.clone()
-    return torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
+    return write(torch.empty_like(parameter, dtype=value.dtype, requires_grad=False), value)
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from compressc.data.order import mixed
 from compressc.training.batches import Drawn
 from compressc.training.lesson import Batch, Lesson, Recipe
 from compressc.training.machine import InBfloat16
+from compressc.training.sharding import clip_gradients, is_shared
 from compressc.training.statistics import batch_norms
 
 #: The name of the loss itself beside those of its terms.
@@ -82,9 +83,10 @@ class Stepper(Generic[Batch]):
             if not math.isfinite(sums[LOSS]):
                 return None
             (loss * (weight / count)).backward()  # type: ignore[no-untyped-call]
-        processes.average([p.grad for p in self.parameters if p.grad is not None])
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip or math.inf)
-        if not math.isfinite(float(norm)):
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        processes.average([grad for grad in gradients if not is_shared(grad)])  # or they are
+        norm = clip_gradients(self.parameters, self.recipe.clip or math.inf)
+        if not math.isfinite(norm):
             return None
         for group in optimizer.param_groups:
             group["lr"] = rate * group["factor"]

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
+from compressc import processes
 from compressc.analysis.coverage import Verdict
 from compressc.data.source import Subset
 from compressc.distillation import (
@@ -132,6 +133,8 @@ class Distill(Pass):
     units for it. Weights, losses and validations are float32."""
     channels_last: Literal["auto"] | bool = "auto"
     """Whether filters and images lie pixel by pixel in steps; `auto` by the device."""
+    shard: bool = False
+    """With several processes: each holds a part of the student's weights, gradients and moments."""
     answers: How = "auto"
     """Where the teacher's answers are kept: in `memory`, on `disk` (in the cache, for later runs,
     too), or not at all, so that the teacher runs `beside`; `auto` by their size."""
@@ -255,6 +258,8 @@ class Distill(Pass):
             ctx.note(task_of(ctx).output, f"trained in float32; bfloat16: {why}")
         elif precision == "bfloat16":
             ctx.note(task_of(ctx).output, "trained in bfloat16, with float32 weights and losses")
+        if self.shard and processes.world() == 1:
+            ctx.note(task_of(ctx).output, "shard: one process holds all; torchrun starts several")
         rows = self.channels_last
         return Recipe(
             epochs=self.epochs,
@@ -271,6 +276,7 @@ class Distill(Pass):
             ema=self.ema,
             channels_last=likes_channels_last(ctx.device) if rows == "auto" else rows,
             precision=precision,
+            shard=self.shard,
         )
 
     def _samples_suit(self, teaching: Teaching, exam: Teaching, ctx: Context) -> bool:

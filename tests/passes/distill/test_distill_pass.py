@@ -68,6 +68,13 @@ def test_a_student_that_is_the_teacher_stays_as_it_is(teacher, data):
     assert notes_of(ctx, "no epoch of 2 was better")
 
 
+@pytest.mark.parametrize("shard", [True, False])
+def test_one_process_has_nothing_to_spread_and_says_so(teacher, student, data, shard):
+    ctx = Context(teacher, data)
+    Distill(epochs=1, shard=shard).run(student, ctx)
+    assert len(notes_of(ctx, "shard: one process holds all")) == shard
+
+
 @pytest.mark.parametrize("options", [{}, {"features": 0.0}])
 def test_same_seed_same_bytes(teacher, student, data, options):
     hashes = []

@@ -22,9 +22,11 @@ def launch(count, *words):
     )
 
 
-def run(folder, count, dies_in=0):
+def run(folder, count, dies_in=0, how="whole"):
     folder.mkdir(exist_ok=True)
-    return launch(count, SCRIPT, folder, dies_in).returncode
+    done = launch(count, SCRIPT, folder, dies_in, how)
+    print(done.stderr.decode())
+    return done.returncode
 
 
 def found(folder, rank, count):
@@ -32,31 +34,43 @@ def found(folder, rank, count):
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_losses_of_one(tmp_path):
+@pytest.mark.parametrize("how", ["whole", "shard"])
+def test_two_processes_have_the_losses_of_one(tmp_path, how):
     assert run(tmp_path, 1) == 0
     alone = found(tmp_path, 0, 1)
     two = tmp_path / "two"
-    assert run(two, 2) == 0
-    assert found(two, 0, 2) == found(two, 1, 2)
-    together = found(two, 0, 2)
+    assert run(two, 2, how=how) == 0
+    together, other = found(two, 0, 2), found(two, 1, 2)
+    held = [each.pop("held") for each in (together, other)]
+    assert together == other
     for name in ("losses", "scores", "weights"):
         assert together[name] == pytest.approx(alone[name], rel=1e-4, abs=1e-6)
+    size = alone["held"]
+    assert sum(held) == (size if how == "shard" else 2 * size)
+    assert together["kinds"] == (["DTensor"] if how == "shard" else ["Parameter"])
     assert len(list((two / "kept").iterdir())) == 2
 
 
 @pytest.mark.slow
-def test_two_processes_that_are_killed_go_on_to_the_same_bit(tmp_path):
+@pytest.mark.parametrize("how", ["whole", "shard"])
+def test_two_processes_that_are_killed_go_on_to_the_same_bit(tmp_path, how):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert run(whole, 2) == 0
-    assert run(killed, 2, dies_in=7) != 0
+    assert run(whole, 2, how=how) == 0
+    assert run(killed, 2, dies_in=7, how=how) != 0
     assert not list(killed.glob("*.json"))
-    assert run(killed, 2) == 0
+    assert run(killed, 2, how=how) == 0
     assert found(killed, 1, 2) == found(whole, 0, 2)
 
 
 @pytest.mark.slow
 def test_the_main_process_alone_writes(teacher, tmp_path):
-    words = ["-m", "compressc", teacher, "--passes", "prune(ratio=0.5),distill(epochs=1)"]
+    words = [
+        "-m",
+        "compressc",
+        teacher,
+        "--passes",
+        "prune(ratio=0.5),distill(epochs=1,shard=true)",
+    ]
     words += ["--data", "digits", "--emit", "pt2", "--batches", "", "-o", tmp_path / "out"]
     words += ["--cache", tmp_path / "cache", "--events", tmp_path / "events.jsonl"]
     done = launch(2, *words)
