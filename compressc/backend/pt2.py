@@ -35,18 +35,21 @@ class Pt2(Backend):
 
         Raises:
             CompresscError: CC503 where torch.export fails.
+            OSError: where the disk is full.
         """
         program = export_graph(graph, example)
         _strip_remarks(program)
-        buffer = io.BytesIO()
-        try:
-            with quiet():
-                torch.export.save(program, buffer)
-        except Exception as error:  # the serializer asserts, and raises types of its own
-            raise unwritable("torch.export.save", error) from error
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / self.suffix
-        path.write_bytes(buffer.getvalue())
+        try:
+            with _Patient(path) as file, quiet():
+                torch.export.save(program, file)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        except Exception as error:  # the serializer asserts, and raises types of its own
+            path.unlink(missing_ok=True)
+            raise unwritable("torch.export.save", error) from error
         return path
 
     def load(self, path: Path, threads: int = 1) -> Runner:
@@ -67,6 +70,38 @@ class Pt2(Backend):
                 return tuple(pytree.tree_leaves(module(*inputs)))
 
         return run
+
+
+class _Patient(io.FileIO):
+    """A new file that tells of a full disk when it is closed, and takes all bytes until then.
+
+    torch's archive writer ends the process where a write fails: its destructor raises.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w")
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """All of it, or nothing once the disk has refused."""
+        rest = memoryview(data).cast("B")
+        try:
+            while rest and self.error is None:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+        return len(data)
+
+    def close(self) -> None:
+        """Close the file.
+
+        Raises:
+            OSError: of the first write that failed.
+        """
+        super().close()
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
 
 
 def _strip_remarks(program: torch.export.ExportedProgram) -> None:
