@@ -35,7 +35,7 @@ class Compiled:
     Attributes:
         graph: the compressed graph.
         teacher: the graph it came from.
-        passes: what each pass did, in order.
+        passes: what each pass did, in order; the graph of the last alone has its weights.
         report: every measurement; `save` adds the files to it.
         target: what it was made for.
         task: what was learned and judged; None without data.
@@ -191,7 +191,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         parse_passes,
         plan,
     )
-    from compressc.report import record_run
+    from compressc.report import Recorder
     from compressc.session import open_session
     from compressc.target import Target
 
@@ -237,11 +237,12 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         task=settled,
         target=target,
     )
-    results = pipeline.run(loaded.graph)
     judge = None
     if dataset is not None and settled is not None:
         judge = Judge(settled, lower(loaded.graph), dataset.test)
-    report = record_run(loaded, dataset, judge, results, seed, command=_command(passes))
+    recorder = Recorder(loaded, dataset, judge)
+    results = pipeline.run(loaded.graph, recorder.add)
+    report = recorder.record(seed, _command(passes))
     last = results[-1].graph
     return Compiled(
         last, loaded.graph, results, report, target, dataset, settled, judge, _started=started

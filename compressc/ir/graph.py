@@ -281,13 +281,20 @@ class Graph:
 
     # ---- copies --------------------------------------------------------------------------------
 
-    @collector_paused()
     def copy(self) -> Graph:
         """A deep copy; tied tensors stay tied, edits start at zero."""
+        return self._copy({})
+
+    def without_weights(self) -> Graph:
+        """A copy whose weights are on the meta device: all that can be said of it but numbers."""
+        return self._copy({id(tensor): _weightless(tensor) for _, tensor in self._named_tensors()})
+
+    @collector_paused()
+    def _copy(self, memo: dict[int, Any]) -> Graph:
+        """A copy that takes what stands in the memo in the place of the tensor of that `id`."""
         twin = Graph(self.name)
         twin.outputs, twin.widths = self.outputs, dict(self.widths)
         twin.limits = dict(self.limits)
-        memo: dict[int, Any] = {}
         for op in self:
             twin.append(
                 replace(
@@ -302,6 +309,12 @@ class Graph:
     def __str__(self) -> str:
         """The text form; see `compressc.ir.printer`."""
         return print_graph(self)
+
+
+def _weightless(tensor: torch.Tensor) -> torch.Tensor:
+    twin = tensor.detach().to("meta")
+    is_parameter = isinstance(tensor, nn.Parameter)
+    return nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
 
 
 def open_dimensions(graph: Graph) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,7 @@ class PassResult:
 
     Attributes:
         step: the pass, and what it was inserted for.
-        graph: the graph after it.
+        graph: the graph after it; without weights once the next pass is done.
         seconds: how long it ran (when it ran first, where `cached`).
         cached: whether the result came from the cache.
         edits: editing method -> how often it was called.
@@ -83,8 +83,17 @@ class Pipeline:
     task: SettledTask | None = None
     target: Target = field(default_factory=Target)
 
-    def run(self, teacher: Graph) -> list[PassResult]:
+    def run(
+        self, teacher: Graph, done: Callable[[PassResult], None] = lambda result: None
+    ) -> list[PassResult]:
         """Run all passes on a copy of the teacher.
+
+        Args:
+            teacher: left as it is.
+            done: given each result as soon as it is there, with its weights.
+
+        Returns:
+            A result for each pass; the last has its weights, the others are only told of.
 
         Raises:
             CompresscError: before any work, for a list that cannot work; CC500 or CC501 naming the
@@ -102,6 +111,9 @@ class Pipeline:
             self.tell(Event("pass", {**of, "passes": len(steps)}))
             result = self._step(step, graph, teacher, origin)
             self.tell(Event("pass_done", {**of, **_facts(result)}))
+            done(result)
+            if results:  # a model for each pass would fill the memory
+                results[-1].graph = results[-1].graph.without_weights()
             results.append(result)
             graph = result.graph
         return results

@@ -10,7 +10,7 @@ from compressc.report.record import (
     TaskRecord,
     TeacherRecord,
 )
-from compressc.report.run_record import record_run
+from compressc.report.run_record import Recorder
 from compressc.report.schema import SCHEMA_VERSION
 from compressc.report.staging import make_writable, require_apart, staged
 from compressc.report.terminal import render
@@ -24,10 +24,10 @@ __all__ = [
     "Note",
     "PassRecord",
     "Record",
+    "Recorder",
     "TaskRecord",
     "TeacherRecord",
     "make_writable",
-    "record_run",
     "render",
     "require_apart",
     "staged",

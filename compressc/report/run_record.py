@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -23,42 +22,55 @@ if TYPE_CHECKING:
 _OPEN = 128
 
 
-def record_run(  # noqa: PLR0913  (what a run is made of)
-    loaded: Loaded,
-    data: Dataset | None,
-    judge: Judge | None,
-    results: Sequence[PassResult],
-    seed: int,
-    command: str,
-) -> Record:
-    """The record of a run, without files; judged on the test part, which no pass has seen."""
-    started = time.perf_counter()
-    sizes = _sizes(loaded.graph, None if data is None else data.test)
-    cost = total_cost(loaded.graph, **sizes)
-    teacher = TeacherRecord(
-        source=loaded.source,
-        ops=len(loaded.graph),
-        parameters=cost.parameters,
-        macs=cost.macs,
-        scores={} if judge is None else _by_labels(judge.of_teacher),
-        recalls=[] if judge is None else judge.of_teacher.recalls,
-        sha256=graph_hash(loaded.graph),
-        notes=[Note(op="", text=text) for text in loaded.notes],
-    )
-    passes = [_record_pass(result, judge, sizes) for result in results]
-    return Record(
-        compressc_version=version("compressc"),
-        command=command,
-        seed=seed,
-        versions=library_versions(),
-        machine=describe_machine(),
-        teacher=teacher,
-        sizes={name: size for name, size in sizes.items() if size != 1},
-        task=None if judge is None else _record_task(judge),
-        data=None if data is None else _record_data(data),
-        passes=passes,
-        wall_seconds=time.perf_counter() - started,
-    )
+class Recorder:
+    """Makes the record of a run while it goes on: a graph is measured when its pass is done.
+
+    So nobody has to hold a graph for each pass. Scores are of the test part, which no pass sees.
+
+    Args:
+        loaded: the teacher.
+        data: parts of the data; None for none.
+        judge: scores models on the test part; None where nothing can be judged.
+    """
+
+    def __init__(self, loaded: Loaded, data: Dataset | None, judge: Judge | None) -> None:
+        self.loaded, self.data = loaded, data
+        self._judge = judge
+        self._sizes = _sizes(loaded.graph, None if data is None else data.test)
+        self._passes: list[PassRecord] = []
+        self._started = time.perf_counter()
+
+    def add(self, result: PassResult) -> None:
+        """Measure what a pass made."""
+        self._passes.append(_record_pass(result, self._judge, self._sizes))
+
+    def record(self, seed: int, command: str) -> Record:
+        """The record of all that was added, without files."""
+        judge, data, loaded = self._judge, self.data, self.loaded
+        cost = total_cost(loaded.graph, **self._sizes)
+        teacher = TeacherRecord(
+            source=loaded.source,
+            ops=len(loaded.graph),
+            parameters=cost.parameters,
+            macs=cost.macs,
+            scores={} if judge is None else _by_labels(judge.of_teacher),
+            recalls=[] if judge is None else judge.of_teacher.recalls,
+            sha256=graph_hash(loaded.graph),
+            notes=[Note(op="", text=text) for text in loaded.notes],
+        )
+        return Record(
+            compressc_version=version("compressc"),
+            command=command,
+            seed=seed,
+            versions=library_versions(),
+            machine=describe_machine(),
+            teacher=teacher,
+            sizes={name: size for name, size in self._sizes.items() if size != 1},
+            task=None if judge is None else _record_task(judge),
+            data=None if data is None else _record_data(data),
+            passes=list(self._passes),
+            wall_seconds=time.perf_counter() - self._started,
+        )
 
 
 def _by_labels(teacher: Scoring) -> dict[str, float]:

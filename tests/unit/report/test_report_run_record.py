@@ -12,7 +12,7 @@ from compressc.ir import lower
 from compressc.measure import Judge
 from compressc.pipeline import PassResult
 from compressc.pipeline.ordering import Step
-from compressc.report.run_record import record_run
+from compressc.report.run_record import Recorder
 from compressc.tasks import settle
 from compressc.testing import export_graph
 
@@ -56,7 +56,10 @@ def record(data, *results, judged=None):
     task = None if data is None else settle(graph, data, judged)
     loaded = SimpleNamespace(graph=graph, source="net.pt", notes=["read so"])
     judge = None if task is None else Judge(task, lower(graph), data.test)
-    return record_run(loaded, data, judge, results, seed=3, command="the command")
+    recorder = Recorder(loaded, data, judge)
+    for each in results:
+        recorder.add(each)
+    return recorder.record(seed=3, command="the command")
 
 
 def open_graph(weight):
