@@ -116,6 +116,7 @@ class Pipeline:
                 results[-1].graph = results[-1].graph.without_weights()
             results.append(result)
             graph = result.graph
+            give_back()  # graphs, and modules that ran, are cycles that hold weights
         return results
 
     def _step(self, step: Step, before: Graph, teacher: Graph, origin: str) -> PassResult:
