@@ -21,6 +21,7 @@ from compressc.plugins import Group, distribution, load, nearest
 
 #: The largest weight in a sum.
 MOST_WEIGHT = 1e9
+_WHOLE = re.compile(r"\d+")
 _CALL = re.compile(r"\s*([A-Za-z_][\w.-]*)\s*(?:\((.*)\))?\s*$", re.DOTALL)
 
 
@@ -211,11 +212,18 @@ def _number(text: str) -> float | None:
 def parse_options(text: str, name: str) -> dict[str, Any]:
     """Read the options of what is called `name`: `option=value, ...`.
 
+    Whole numbers that follow a value belong to it: `keep=0,2,5` has the value (0, 2, 5).
+
     Raises:
         CompresscError: CC103 for bad syntax, or an option that is given twice.
     """
     given: dict[str, Any] = {}
+    key = ""
     for item in split_top_level(text):
+        if key and _WHOLE.fullmatch(item):
+            before = given[key] if isinstance(given[key], tuple) else (given[key],)
+            given[key] = (*before, int(item))
+            continue
         key, value = _option(item, name)
         if key in given:
             raise CompresscError("CC103", f"option '{key}' is given once", got=text, where=name)

@@ -2,6 +2,7 @@
 
 from compressc.analysis.axes import Axis, kept_indices
 from compressc.analysis.blocks import Block, find_blocks
+from compressc.analysis.chains import Chain, find_chains
 from compressc.analysis.cost import (
     Cost,
     CostFormula,
@@ -21,6 +22,7 @@ from compressc.analysis.widths import symbolize_widths
 __all__ = [
     "Axis",
     "Block",
+    "Chain",
     "Change",
     "Cost",
     "CostFormula",
@@ -37,6 +39,7 @@ __all__ = [
     "couple",
     "difference",
     "find_blocks",
+    "find_chains",
     "formula_text",
     "kept_indices",
     "match_kin",

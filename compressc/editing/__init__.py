@@ -1,6 +1,8 @@
 """Edits of a graph that several techniques need; what to edit, and how much, is theirs."""
 
 from compressc.editing.cut_widths import cut_widths
+from compressc.editing.drop_blocks import drop_blocks
 from compressc.editing.expand import Stage, expand
+from compressc.editing.replace_body import replace_body
 
-__all__ = ["Stage", "cut_widths", "expand"]
+__all__ = ["Stage", "cut_widths", "drop_blocks", "expand", "replace_body"]

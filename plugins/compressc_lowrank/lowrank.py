@@ -39,8 +39,8 @@ class LowRank(Pass):
 
     energy: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Share of the squared singular values to keep; not used where `rank` is given."""
-    rank: Annotated[int | None, Field(ge=1)] = None
-    """The same rank for every layer."""
+    rank: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The same rank for every layer; below 1, the share of its weights that the factors have."""
     limit: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Factorize only below this share of the break-even rank: near it, two layers run slower."""
 
@@ -79,6 +79,9 @@ class LowRank(Pass):
         return Verdict.does(f"factorizes to rank {rank} of {min(matrix_of(op).shape)}", "weight")
 
     def _rank(self, op: Op) -> int:
+        if isinstance(self.rank, float):
+            matrix = matrix_of(op)
+            return max(1, int(self.rank * matrix.numel() / sum(matrix.shape)))
         return self.rank or rank_for_energy(singular_values(matrix_of(op)), self.energy)
 
     def _too_wide(self, op: Op, rank: int) -> str:

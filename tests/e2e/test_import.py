@@ -23,6 +23,7 @@ HEAVY = [
     "compressc_quant",
     "compressc_lowrank",
     "compressc_simplify",
+    "compressc_student",
 ]
 
 

@@ -66,12 +66,28 @@ def rounded_layer(w: Weights, x: np.ndarray) -> np.ndarray:
     return x @ (np.round(w["a.weight"] / step) * step).T + w["a.bias"]
 
 
+def every_other_block(w: Weights, x: np.ndarray) -> np.ndarray:
+    return _residual(w, x, (0, 2))
+
+
+def every_block(w: Weights, x: np.ndarray) -> np.ndarray:
+    return _residual(w, x, (0, 1, 2, 3))
+
+
+def _residual(w: Weights, x: np.ndarray, blocks: tuple[int, ...]) -> np.ndarray:
+    for i in blocks:
+        x = x + np.maximum(x @ w[f"a{i}.weight"].T + w[f"a{i}.bias"], 0)
+    return x @ w["head.weight"].T + w["head.bias"]
+
+
 #: Pass and file -> what comes out.
 COMPUTED = {
     "simplify/fold": normalized_convolution,
     "simplify/shared": normalized_and_not,
     "prune/neurons": strongest_neurons,
     "prune/output": layer_and_relu,
+    "student/halved": every_other_block,
+    "student/whole": every_block,
     "lowrank/wide": two_directions,
     "lowrank/narrow": layer,
     "distill/recovers": chain,
@@ -82,4 +98,5 @@ COMPUTED = {
 #: Where a pass must leave the graph as it is.
 UNTOUCHED = {
     *("simplify/shared", "prune/output", "lowrank/narrow", "distill/nothing", "quant/nothing"),
+    "student/whole",
 }

@@ -19,7 +19,7 @@ def error_of(name: str) -> CompresscError:
 
 
 def test_our_own_passes_come_through_entry_points():
-    assert {"simplify", "prune", "lowrank", "distill", "quant"} <= set(find(PASSES))
+    assert {"simplify", "student", "prune", "lowrank", "distill", "quant"} <= set(find(PASSES))
     assert load_pass("prune").name == "prune"
     assert distribution(PASSES, "prune").startswith("compressc ")
 

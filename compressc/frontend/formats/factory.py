@@ -19,36 +19,38 @@ _WANTED = "a factory is a function without arguments that returns an nn.Module"
 _HINT = "write pkg.mod:function or file.py:function"
 
 
-def run_factory(reference: str) -> nn.Module:
+def run_factory(reference: str, option: str = "--factory") -> nn.Module:
     """Build a module by the user's function.
 
     Args:
         reference: `pkg.mod:function` or `file.py:function`; it takes no arguments. It is the user's
             own code, named by the user, and runs.
+        option: what the user gave it with.
 
     Raises:
         CompresscError: CC100 where the function cannot be had, or returns no module.
     """
-    function = _import(reference)
-    with reading("CC100", _WANTED, _where(reference), "call it by itself to see the traceback"):
+    where = f"{option} {reference}"
+    function = _import(reference, where)
+    with reading("CC100", _WANTED, where, "call it by itself to see the traceback"):
         module = function()
     if not isinstance(module, nn.Module):
-        raise _bad_factory(reference, f"it returned a {type(module).__name__}")
+        raise _bad_factory(where, f"it returned a {type(module).__name__}")
     check_initialised(module)
     return module
 
 
-def _import(reference: str) -> Callable[[], Any]:
+def _import(reference: str, where: str) -> Callable[[], Any]:
     place, _, name = reference.rpartition(":")
     if not place or not name.isidentifier():
-        raise _bad_factory(reference, "no function after a colon")
-    with reading("CC100", _WANTED, _where(reference), _HINT):
+        raise _bad_factory(where, "no function after a colon")
+    with reading("CC100", _WANTED, where, _HINT):
         module = (
             _import_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         )
     function = getattr(module, name, None)
     if not callable(function):
-        raise _bad_factory(reference, f"no function '{name}' in {place}")
+        raise _bad_factory(where, f"no function '{name}' in {place}")
     return cast(Callable[[], Any], function)
 
 
@@ -62,9 +64,5 @@ def _import_file(path: Path) -> Any:
     return module
 
 
-def _bad_factory(reference: str, got: str) -> CompresscError:
-    return CompresscError("CC100", _WANTED, got=got, where=_where(reference), hint=_HINT)
-
-
-def _where(reference: str) -> str:
-    return f"--factory {reference}"
+def _bad_factory(where: str, got: str) -> CompresscError:
+    return CompresscError("CC100", _WANTED, got=got, where=where, hint=_HINT)

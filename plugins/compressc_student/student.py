@@ -1,0 +1,198 @@
+"""The `student` pass: fewer blocks, thinner layers, lower ranks, or a model of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from compressc.analysis import Chain, find_blocks, find_chains
+from compressc.analysis.coverage import Verdict
+from compressc.editing import drop_blocks
+from compressc.fingerprint import Fingerprint
+from compressc.ir import Graph
+from compressc.pipeline import Context, Pass, load_pass
+from compressc.training import reestimate_behind
+from compressc_student.choosing import (
+    Pick,
+    choose_chains,
+    count_kept,
+    given_members,
+    numbers,
+    pick_members,
+)
+from compressc_student.cost import beside
+from compressc_student.factory import adopt
+from compressc_student.likeness import likeness
+from compressc_student.verdicts import dropped, merged, tensors_of
+
+#: Share of the blocks that stays where nothing else is asked for.
+HALF = 0.5
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
+class Student(Pass):
+    """Make a smaller student out of the teacher, for `distill` to train.
+
+    `depth` drops repeated blocks one behind the other (the layers of a transformer, the units of a
+    stage) and starts from the weights of those that stay; the end of a block in front of a gap
+    stands for the end of the gap, so that features still pair. `width` and `rank` do what `prune`
+    and `lowrank` do. `factory` takes a model of your own. Sources: Sanh et al. 2019 (DistilBERT),
+    Men et al. 2024 (ShortGPT: which layers change little).
+
+    Legal where blocks repeat one behind the other. Cost: accuracy, until `distill` recovers it.
+    """
+
+    name: ClassVar[str] = "student"
+    effect: ClassVar[Literal["exact", "lossy"]] = "lossy"
+    reads_target: ClassVar[frozenset[str]] = frozenset()
+    before: ClassVar[Mapping[str, str]] = {
+        "prune": "blocks that are cut each in their own way no longer repeat",
+        "lowrank": "factors hide the channels that a smaller width is chosen by",
+        "distill": "distillation trains the student",
+        "quant": "a student starts from float weights",
+    }
+
+    depth: Share | None = None
+    """Share of the blocks of each chain that stays; 0.5 where no option says what to do."""
+    keep: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+    """Which blocks stay, counted from 0: `keep=0,2,5`; in place of `depth`."""
+    pick: Pick = "spread"
+    """Which blocks `depth` keeps: in even steps from the first on (`spread`: every other one of
+    0.5), the `first`, the `last`, or all but those whose output is most like their input
+    (`similar`, on calibration data)."""
+    blocks: str = ""
+    """Only repeated blocks with this in their name: `decoder` of a model that has an encoder, too.
+    """
+    width: Share | None = None
+    """Share of each width that stays: `prune(ratio=1-width)`."""
+    rank: Share | None = None
+    """Share of each layer's weights that its two factors have: `lowrank(rank=...)`."""
+    factory: str = ""
+    """A model of your own in place of the teacher's parts: `pkg.mod:function` or
+    `file.py:function`, a function without arguments that returns an nn.Module. It takes and gives
+    what the teacher does, and starts from the weights that the function gives it."""
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _several(cls, given: Any) -> Any:
+        """One number is a list of one."""
+        return (given,) if isinstance(given, int) and not isinstance(given, bool) else given
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Options that contradict each other are an error before any work starts."""
+        given = self.model_fields_set
+        for name in ("factory", "keep"):
+            rivals = given & {"depth", "pick"} | (
+                given & {"keep", "blocks", "width", "rank"} if name == "factory" else set()
+            )
+            if getattr(self, name) and rivals:
+                raise ValueError(f"{name} and {', '.join(sorted(rivals))}: give one of them")
+        if self.keep == ():
+            raise ValueError("keep: a student has a block at least")
+        return self
+
+    @property
+    def requirements(self) -> frozenset[str]:
+        """How much a block changes is seen on data."""
+        similar = self.pick == "similar" and not self.factory
+        return frozenset({"data"}) if similar else self.needs
+
+    def uses(self) -> tuple[Any, ...]:
+        """The passes that make layers thinner."""
+        return tuple(type(pass_) for pass_ in self._thinning())
+
+    def code(self) -> Fingerprint:
+        """Of a factory only the user knows what it depends on."""
+        found = super().code()
+        return replace(found, unknown="a factory's code is not ours") if self.factory else found
+
+    def run(self, graph: Graph, ctx: Context) -> None:
+        """Drop blocks, then cut widths, then factorize; or adopt the user's model.
+
+        Raises:
+            CompresscError: CC105 where nothing repeats, or cannot go, CC102 for a block that is not
+                there, CC207 where a factory's model is of another form than the teacher.
+        """
+        if self.factory:
+            adopt(graph, self.factory, ctx)
+            ctx.note(graph.name, f"built by {self.factory}: no value of it stands for a teacher's")
+        else:
+            self._drop(graph, ctx)
+            for pass_ in self._thinning():
+                pass_.run(graph, ctx)
+        cost = beside(graph, ctx.teacher, ctx)
+        ctx.note(graph.name, str(cost))
+        ctx.record("student", {"parameters": cost.parameters, "macs": cost.macs, "at": cost.sizes})
+
+    def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
+        """By the blocks that would go, and by what the other passes say of those that stay."""
+        if self.factory:
+            return {
+                op.name: Verdict.idle("an input of the model")
+                if op.kind == "input"
+                else Verdict.does("gives way to the factory's model", *tensors_of(op))
+                for op in graph
+            }
+        left = graph.copy()
+        self._drop(left, ctx)
+        found = [dropped(graph, left)]
+        for pass_ in self._thinning():
+            found.append(dict(pass_.coverage(left, ctx)))
+            pass_.run(left, ctx)
+        return merged(graph, found)
+
+    # ---- depth ---------------------------------------------------------------------------------
+
+    def _drop(self, graph: Graph, ctx: Context) -> None:
+        """Take out the blocks that do not stay, with a note for each chain."""
+        if self.keep is None and self._depth is None:
+            return
+        joined: list[str] = []
+        chains = choose_chains(find_chains(graph), find_blocks(graph), self.blocks)
+        for chain, stay in [(chain, self._kept(graph, chain, ctx)) for chain in chains]:
+            gone = [number for number in range(len(chain)) if number not in stay]
+            if not gone:
+                ctx.note(chain.members[0][0], f"all {len(chain)} blocks of {chain.name} stay")
+                continue
+            joined += drop_blocks(graph, chain, gone)
+            text = f"{chain.name}: {numbers(stay)} stay, {numbers(gone)} go"
+            ctx.note(chain.members[stay[0]][0], text)
+            for number, reason in chain.held.items():
+                ctx.note(chain.members[number][0], f"block {number} cannot go: {reason}")
+        if joined:
+            reestimate_behind(graph, [name for name in joined if name in graph], ctx)
+
+    @property
+    def _depth(self) -> float | None:
+        others = self.keep or self.width or self.rank
+        return HALF if self.depth is None and not others else self.depth
+
+    def _kept(self, graph: Graph, chain: Chain, ctx: Context) -> list[int]:
+        """The members that stay."""
+        if self.keep is not None:
+            return given_members(chain, self.keep)
+        assert self._depth is not None
+        count = count_kept(chain, self._depth)
+        if self.pick != "similar" or count == len(chain):
+            return pick_members(chain, count, "spread" if self.pick == "similar" else self.pick)
+        samples = ctx.require_data("student(pick=similar)").calibration
+        found = likeness(graph, chain, samples, ctx.device)
+        ctx.record(f"likeness of {chain.name}", found)
+        texts = ", ".join(f"{value:.3f}" for value in found)
+        ctx.note(chain.members[0][0], f"cosines of what blocks take and give: {texts}")
+        return pick_members(chain, count, self.pick, found)
+
+    # ---- width and rank ------------------------------------------------------------------------
+
+    def _thinning(self) -> list[Pass]:
+        """The passes that make layers thinner: those that are installed under these names."""
+        found = []
+        if self.width is not None and self.width < 1:
+            found.append(load_pass("prune").model_validate({"ratio": 1 - self.width}))
+        if self.rank is not None and self.rank < 1:
+            found.append(load_pass("lowrank").model_validate({"rank": self.rank, "limit": 1.0}))
+        return found
