@@ -8,7 +8,7 @@ import sympy
 
 from compressc.analysis.chains import Chain
 from compressc.errors import CompresscError
-from compressc.ir import Graph, Op
+from compressc.ir import PRODUCTS, Graph, Op
 from compressc.ir.ops import Arg, map_arg
 
 
@@ -16,8 +16,9 @@ def drop_blocks(graph: Graph, chain: Chain, dropped: Collection[int]) -> list[st
     """Take members out of a chain.
 
     The end of the member in front of a gap stands for the teacher's value at the end of the gap:
-    it is what the next member was trained to read. Where nothing of the chain is in front, what
-    comes in is no work of a block, and stands for what it always stood for.
+    it is what the next member was trained to read. So does what the end follows from without a
+    product: a sum in front of the norm that ends the block. Where nothing of the chain is in front,
+    what comes in is no work of a block, and stands for what it always stood for.
 
     Args:
         graph: edited in place; a chain of this very graph.
@@ -35,22 +36,38 @@ def drop_blocks(graph: Graph, chain: Chain, dropped: Collection[int]) -> list[st
         if reason:
             where = f"member {number} of {chain.name}"
             raise CompresscError("CC400", "this block cannot be dropped", got=reason, where=where)
-    before, kept = chain.entry, False
-    joined: dict[str, None] = {}
+    before, joined = chain.entry, dict[str, None]()
+    tail = _tail(graph, chain)
+    front: tuple[str, ...] = ()
     for number, member in enumerate(chain.members):
         ends = tuple(member[position] for position in chain.passed)
         if number not in dropped:
-            before, kept = ends, True
+            before, front = ends, member
             continue
+        for position in tail if front else ():
+            _stand_for(graph, front[position], graph[member[position]])
         for end, value in zip(ends, before, strict=True):
             graph.redirect(end, value)
             joined[value] = None
-            if kept:
-                _stand_for(graph, value, graph[end])
     gone = [name for number in sorted(dropped) for name in chain.members[number]]
     _erase(graph, gone)
     erase_unread(graph)
     return [name for name in joined if name in graph]
+
+
+def _tail(graph: Graph, chain: Chain) -> list[int]:
+    """Positions of what members pass on, and of what that follows from by itself, no product."""
+    places = {name: position for position, name in enumerate(chain.members[0])}
+    found: dict[int, None] = {}
+    for position in chain.passed:
+        name = chain.members[0][position]
+        while name in places:
+            found[places[name]] = None
+            op = graph[name]
+            if len(op.inputs) != 1 or op.role in PRODUCTS:
+                break
+            name = op.inputs[0]
+    return list(found)
 
 
 def _stand_for(graph: Graph, name: str, teacher: Op) -> None:

@@ -161,6 +161,27 @@ def test_the_end_in_front_of_a_gap_stands_for_the_end_of_the_gap():
     assert graph["blocks.0.up"].lineage == ("blocks.0.up",)
 
 
+def test_the_sum_in_front_of_a_norm_goes_with_the_end():
+    """Post-norm, as in BERT: the norm ends the block, and the sum is what it makes its value of."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.norm = nn.Linear(6, 6), nn.LayerNorm(6)
+
+        def forward(self, x):
+            return self.norm(x + torch.relu(self.fc(x)))
+
+    graph = export_graph(nn.Sequential(*(Block() for _ in range(4))).eval(), torch.randn(2, 6))
+    (chain,) = find_chains(graph)
+    assert [graph[end].kind for end in _ends(graph)] == ["layer_norm"] * 4
+    drop_blocks(graph, chain, [1, 2])
+    (sum_,) = graph["0.norm"].inputs
+    assert graph["0.norm"].lineage == ("0.norm", "1.norm", "2.norm")
+    assert len(graph[sum_].lineage) == 3
+    assert graph["0.fc"].lineage == ("0.fc",)
+
+
 def test_what_comes_into_the_chain_stands_for_itself():
     graph = _stack()
     (chain,) = find_chains(graph)
