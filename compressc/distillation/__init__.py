@@ -1,5 +1,12 @@
 """Learning from a teacher: what any pass needs that trains a graph to answer as another does."""
 
+from compressc.distillation.features import (
+    FeatureObjective,
+    Form,
+    Point,
+    channel_dim,
+    weights_of,
+)
 from compressc.distillation.holdout import hold_out
 from compressc.distillation.lesson import Teaching
 from compressc.distillation.loss import OTHERS, Loss
@@ -32,12 +39,15 @@ __all__ = [
     "Answers",
     "Attention",
     "ByLabels",
+    "FeatureObjective",
+    "Form",
     "GivenAnswers",
     "How",
     "Keeping",
     "Loss",
     "Objective",
     "Pair",
+    "Point",
     "Reader",
     "Reading",
     "Readings",
@@ -45,6 +55,7 @@ __all__ = [
     "Teacher",
     "Teaching",
     "Unreduced",
+    "channel_dim",
     "choose_points",
     "find_pairs",
     "given_basis",
@@ -56,5 +67,6 @@ __all__ = [
     "parse_objective",
     "reader_of",
     "reduce",
+    "weights_of",
     "widened",
 ]

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from compressc.data.source import in_order
 from compressc.distillation.loss import Loss
-from compressc.distillation.seen import Seen, look
-from compressc.distillation.teacher import GivenAnswers, Reader, Teacher
+from compressc.distillation.seen import MIDDLE, Seen, look
+from compressc.distillation.teacher import Answers, GivenAnswers, Reader, Teacher
 from compressc.pipeline import Batch, Samples
 from compressc.tasks import Metric, Scoring, SettledTask
 from compressc.training import Drawn, Lesson, SampleBatches, Score, batch_norms, drawn
@@ -88,9 +88,12 @@ class Teaching:
             return self._seen(self.student.module, batch)
 
     def _seen(self, module: nn.Module, batch: Drawn) -> Seen:
-        part, theirs = batch.samples, self.teacher.answers(batch)
-        ours = self.student(module, part.inputs)
-        return look(self.task, ours, theirs, self._targets(part), self.loss.reads, batch.progress)
+        theirs, ours = self.teacher.answers(batch), self.student(module, batch.samples.inputs)
+        return self._look(ours, theirs, batch.samples, batch.progress)
+
+    def _look(self, ours: Answers, theirs: Answers, part: Batch, progress: float = MIDDLE) -> Seen:
+        targets, valid = self._targets(part), self.task.valid(part.inputs)
+        return look(self.task, ours, theirs, targets, self.loss.reads, progress, valid)
 
     @torch.no_grad()
     def examine(self, module: nn.Module) -> tuple[float, float]:
@@ -102,8 +105,7 @@ class Teaching:
         for batch in self._in_order(len(self.samples)):
             part, theirs = batch.samples, self.teacher.answers(batch)
             ours = self.student(module, part.inputs)
-            seen = look(self.task, ours, theirs, self._targets(part), loss.reads)
-            total += float(loss.total(seen)) * len(part)
+            total += float(loss.total(self._look(ours, theirs, part))) * len(part)
             self._score(scoring, ours.learned, part, theirs.learned)
         return -total / len(self.samples), scoring.values().get(self.metric.name, 0.0)
 

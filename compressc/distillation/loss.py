@@ -90,6 +90,18 @@ class Loss:
             objective.check(among)
         return replace(self, own=own)
 
+    def skipped(self, seen: Seen) -> list[tuple[int, str]]:
+        """Feature points that a term leaves out, each with a line for the report.
+
+        Args:
+            seen: of one sample.
+        """
+        return [
+            (index, f"no point of {name}: {why}")
+            for name, term in self.named.items()
+            for index, why in term.of.skipped(seen).items()
+        ]
+
     def values(self, seen: Seen) -> dict[str, Tensor]:
         """Scalars by name; the loss is their sum by `weights`."""
         found: dict[str, Tensor] = {}

@@ -8,7 +8,7 @@ and nowhere else, so that a weight means the same whatever the size of a batch, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -104,6 +104,14 @@ class Objective(Configured, ABC):
         Raises:
             CompresscError: CC301; see `misfit`.
         """
+
+    def skipped(self, seen: Seen) -> Mapping[int, str]:
+        """Feature points that it leaves out, by their place, and why; for the report.
+
+        Args:
+            seen: of one sample.
+        """
+        return {}
 
     def module(self, seen: Seen) -> nn.Module | None:
         """What it learns or remembers itself (projectors, a queue); later found as `Seen.own`.

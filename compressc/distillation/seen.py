@@ -86,6 +86,7 @@ class Seen:
         by_labels: the loss of the task; None where the batch has no labels.
         progress: share of the run that is over, 0 to 1, for warm-ups and decays.
         own: the module that the objective made for itself.
+        valid: which positions of a sequence are no padding, bool `[b, s]`; None where nothing is.
     """
 
     student: Readings
@@ -94,6 +95,7 @@ class Seen:
     by_labels: ByLabels | None = None
     progress: float = MIDDLE
     own: nn.Module | None = field(default=None, compare=False)
+    valid: Tensor | None = None
 
     @property
     def classes(self) -> int:
@@ -113,6 +115,7 @@ def look(  # noqa: PLR0913  (two models, what they are for, and when)
     targets: Any,
     reads: Collection[Reading] = (),
     progress: float = MIDDLE,
+    valid: Tensor | None = None,
 ) -> Seen:
     """What there is to see of a batch.
 
@@ -122,6 +125,7 @@ def look(  # noqa: PLR0913  (two models, what they are for, and when)
         targets: of `SettledTask.targets`.
         reads: what objectives read; what nobody reads is not made.
         progress: of the run.
+        valid: of `SettledTask.valid`.
     """
     (ours, theirs), known = task.split([student.learned[0], teacher.learned[0]], targets)
     sides = [
@@ -135,7 +139,7 @@ def look(  # noqa: PLR0913  (two models, what they are for, and when)
     ]
     labels = known if task.judged.learned == "class_scores" else None
     by_labels = _by_labels(task, student, sides, known, targets)
-    return Seen(sides[0], sides[1], labels, by_labels, progress)
+    return Seen(sides[0], sides[1], labels, by_labels, progress, valid=valid)
 
 
 def _by_labels(

@@ -15,6 +15,7 @@ from compressc.data.checks import NO_LABEL
 from compressc.errors import CompresscError
 from compressc.ir import Graph
 from compressc.tasks.known import of_kind
+from compressc.tasks.language_model import MASK
 from compressc.tasks.metric import AGREEMENT
 from compressc.tasks.response import Kind, Response
 from compressc.tasks.rows import RowTask
@@ -124,6 +125,15 @@ class SettledTask:
         if isinstance(self.task, RowTask):
             return self.task.labels(self, dict(zip(self.inputs, inputs, strict=False)), labels)
         return labels
+
+    def valid(self, inputs: Sequence[Tensor]) -> Tensor | None:
+        """Which positions are no padding, bool `[b, s]`; None where no input says so.
+
+        Args:
+            inputs: of the model, `[b, ...]` each.
+        """
+        mask = dict(zip(self.inputs, inputs, strict=False)).get(MASK)
+        return mask != 0 if mask is not None and mask.ndim == 2 else None
 
     def split(self, values: Sequence[Tensor], labels: Any) -> tuple[list[Tensor], Tensor | None]:
         """Learned values `[b, ...]` as rows `[n, v]`, and what the labels say of each row.

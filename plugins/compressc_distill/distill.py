@@ -322,7 +322,10 @@ class Distill(Pass):
             opened.callback(answers.close)
             found.append(Teaching(part, ctx.device, answers, student, task, loss))
         self._say(graph, ctx, loss, {p.student: p for p in pairs})
-        own = loss.fit(found[1].first_seen(), seed)
+        first = found[1].first_seen()
+        own = loss.fit(first, seed)
+        for index, text in loss.skipped(first):
+            ctx.note(pairs[index].student, text)
         return replace(found[0], loss=own), replace(found[1], loss=own)
 
     def _loss(self, graph: Graph, ctx: Context, pairs: Sequence[Pair]) -> Loss:
