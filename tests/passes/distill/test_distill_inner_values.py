@@ -1,0 +1,74 @@
+"""Runs whose loss is of inner values: each term falls, on maps and on sequences."""
+
+import pytest
+import torch
+from compressc_distill import Distill
+from torch import nn
+
+from compressc.analysis import symbolize_widths
+from compressc.data import Dataset, Split
+from compressc.errors import CompresscError
+from compressc.pipeline import Context
+from compressc.testing import export_graph
+from tests.models import ZOO
+
+
+def conv_and_hidden_layer():
+    """Feature points that are a map and a vector."""
+    net = nn.Sequential(
+        nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 8), nn.ReLU(), nn.Linear(8, 3)
+    )
+    return net.eval(), (torch.randn(4, 1, 6, 6),)
+
+
+NETS = ZOO | {"conv_and_hidden_layer": conv_and_hidden_layer}
+
+
+def case(name, samples=64):
+    """A teacher, a student of the same shape whose weights are off, and data without labels."""
+    module, example = NETS[name]()
+    teacher = export_graph(module, *example)
+    symbolize_widths(teacher)
+    student, generator = teacher.copy(), torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in (t for t in student.tensors().values() if t.requires_grad):
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(0.3 * parameter.std(correction=0).clamp_min(0.05) * noise)
+    split = Split((torch.randn(samples, *example[0].shape[1:], generator=generator),))
+    return teacher, student, Dataset("random", split, split.take(32), split.take(8))
+
+
+def train(name, loss, **options):
+    """Terms of the first and the last epoch, and the notes."""
+    teacher, student, data = case(name)
+    ctx = Context(teacher, data)
+    settings = {"epochs": 4, "lr": 0.003, "batch_size": 16, "precision": "float32"} | options
+    Distill(loss=loss, **settings).run(student, ctx)
+    history = ctx.records["training"]["history"]
+    return history[0]["terms"], history[-1]["terms"], ctx.notes
+
+
+@pytest.mark.parametrize(
+    ("net", "objective"),
+    [
+        *(("digits_cnn", name) for name in ("wkd_f", "wkd_f(grid=2)", "pkd", "cwd", "at", "nst")),
+        ("digits_cnn", "vkd"),
+        ("vit", "hidden"),
+        ("vit", "vkd"),
+    ],
+)
+def test_a_run_lessens_the_term(net, objective):
+    first, last, _ = train(net, objective)
+    (name,) = first
+    assert 0 < last[name] < 0.9 * first[name]
+
+
+def test_points_that_do_not_suit_a_term_are_noted():
+    _, _, notes = train("conv_and_hidden_layer", "kd + pkd", epochs=1)
+    texts = [text for _, text in notes if text.startswith("no point of pkd")]
+    assert texts == ["no point of pkd: [b, 8] where maps [b, c, h, w] are needed"]
+
+
+def test_a_term_that_no_point_suits_ends_the_run():
+    with pytest.raises(CompresscError, match=r"CC301.*'pkd' needs maps"):
+        train("vit", "kd + pkd", epochs=1)
