@@ -8,24 +8,19 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from compressc.analysis import Chain, find_blocks, find_chains
+from compressc.analysis import find_chains
 from compressc.analysis.coverage import Verdict
-from compressc.editing import drop_blocks
+from compressc.distillation import parse_loss
 from compressc.fingerprint import Fingerprint
 from compressc.ir import Graph
 from compressc.pipeline import Context, Pass, load_pass
-from compressc.training import reestimate_behind
-from compressc_student.choosing import (
-    Pick,
-    choose_chains,
-    count_kept,
-    given_members,
-    numbers,
-    pick_members,
-)
+from compressc.spec import Configured
+from compressc_student.choosing import Pick
 from compressc_student.cost import beside
+from compressc_student.depth import Depth
 from compressc_student.factory import adopt
-from compressc_student.likeness import likeness
+from compressc_student.proxy import LOSS
+from compressc_student.search import search
 from compressc_student.verdicts import dropped, merged, tensors_of
 
 #: Share of the blocks that stays where nothing else is asked for.
@@ -39,8 +34,9 @@ class Student(Pass):
     `depth` drops repeated blocks one behind the other (the layers of a transformer, the units of a
     stage) and starts from the weights of those that stay; the end of a block in front of a gap
     stands for the end of the gap, so that features still pair. `width` and `rank` do what `prune`
-    and `lowrank` do. `factory` takes a model of your own. Sources: Sanh et al. 2019 (DistilBERT),
-    Men et al. 2024 (ShortGPT: which layers change little).
+    and `lowrank` do; `params` and `macs` choose depth and width by short trainings. `factory` takes
+    a model of your own. Sources: Sanh et al. 2019 (DistilBERT), Men et al. 2024 (ShortGPT: which
+    layers change little).
 
     Legal where blocks repeat one behind the other. Cost: accuracy, until `distill` recovers it.
     """
@@ -70,6 +66,13 @@ class Student(Pass):
     """Share of each width that stays: `prune(ratio=1-width)`."""
     rank: Share | None = None
     """Share of each layer's weights that its two factors have: `lowrank(rank=...)`."""
+    params: Share | None = None
+    """Share of the teacher's parameters that the student may have: depth and width are chosen by
+    short trainings, and what was tried is told."""
+    macs: Share | None = None
+    """The same for multiply-accumulates; both limits hold where both are given."""
+    steps: Annotated[int, Field(ge=1, le=2000)] = 200
+    """Of each of these trainings, four at most."""
     factory: str = ""
     """A model of your own in place of the teacher's parts: `pkg.mod:function` or
     `file.py:function`, a function without arguments that returns an nn.Module. It takes and gives
@@ -85,25 +88,32 @@ class Student(Pass):
     def _consistent(self) -> Self:
         """Options that contradict each other are an error before any work starts."""
         given = self.model_fields_set
-        for name in ("factory", "keep"):
-            rivals = given & {"depth", "pick"} | (
-                given & {"keep", "blocks", "width", "rank"} if name == "factory" else set()
-            )
-            if getattr(self, name) and rivals:
-                raise ValueError(f"{name} and {', '.join(sorted(rivals))}: give one of them")
+        shape = {"depth", "keep", "width", "rank"}
+        rivals = {
+            "keep": {"depth", "pick"},
+            "params": shape,
+            "macs": shape,
+            "factory": shape | {"pick", "blocks", "params", "macs"},
+        }
+        for name, others in rivals.items():
+            if getattr(self, name) and given & others:
+                raise ValueError(f"{name} and {', '.join(sorted(given & others))}: not both")
         if self.keep == ():
             raise ValueError("keep: a student has a block at least")
         return self
 
     @property
     def requirements(self) -> frozenset[str]:
-        """How much a block changes is seen on data."""
-        similar = self.pick == "similar" and not self.factory
-        return frozenset({"data"}) if similar else self.needs
+        """Data show how much a block changes, and which student does best."""
+        looks = self.pick == "similar" or bool(self._limits)
+        return frozenset({"data"}) if looks else self.needs
 
     def uses(self) -> tuple[Any, ...]:
-        """The passes that make layers thinner."""
-        return tuple(type(pass_) for pass_ in self._thinning())
+        """The passes that make layers thinner, and what students are compared by."""
+        used: list[type[Configured]] = [type(pass_) for pass_ in self._thinning()]
+        if self._limits:
+            used += [load_pass("prune"), *(type(term.of) for term in parse_loss(LOSS))]
+        return tuple(used)
 
     def code(self) -> Fingerprint:
         """Of a factory only the user knows what it depends on."""
@@ -120,10 +130,13 @@ class Student(Pass):
         if self.factory:
             adopt(graph, self.factory, ctx)
             ctx.note(graph.name, f"built by {self.factory}: no value of it stands for a teacher's")
+        elif self._limits:
+            lengths = (len(chain) for chain in find_chains(graph) if self.blocks in chain.name)
+            blocks = max(lengths, default=1)
+            best = search(graph, ctx, self._limits, blocks, self.steps, self._shrink)
+            self._shrink(graph, ctx, best.depth, best.width)
         else:
-            self._drop(graph, ctx)
-            for pass_ in self._thinning():
-                pass_.run(graph, ctx)
+            self._make(graph, ctx)
         cost = beside(graph, ctx.teacher, ctx)
         ctx.note(graph.name, str(cost))
         ctx.record("student", {"parameters": cost.parameters, "macs": cost.macs, "at": cost.sizes})
@@ -137,6 +150,9 @@ class Student(Pass):
                 else Verdict.does("gives way to the factory's model", *tensors_of(op))
                 for op in graph
             }
+        if self._limits:
+            text = "does not say: depth and width are chosen by trainings"
+            return {op.name: Verdict.unknown(text) for op in graph}
         left = graph.copy()
         self._drop(left, ctx)
         found = [dropped(graph, left)]
@@ -145,46 +161,33 @@ class Student(Pass):
             pass_.run(left, ctx)
         return merged(graph, found)
 
+    def _make(self, graph: Graph, ctx: Context) -> None:
+        self._drop(graph, ctx)
+        for pass_ in self._thinning():
+            pass_.run(graph, ctx)
+
+    @property
+    def _limits(self) -> dict[str, float]:
+        """Shares of the teacher's cost that the student may have."""
+        given = {"parameters": self.params, "macs": self.macs}
+        return {name: share for name, share in given.items() if share is not None}
+
+    def _shrink(self, graph: Graph, ctx: Context, depth: float, width: float) -> None:
+        """Make the student of that depth and width, as `student(depth=..., width=...)` does."""
+        options = {"pick": self.pick, "blocks": self.blocks, "width": width}
+        if depth < 1:
+            options["depth"] = depth
+        Student.model_validate(options)._make(graph, ctx)
+
     # ---- depth ---------------------------------------------------------------------------------
 
     def _drop(self, graph: Graph, ctx: Context) -> None:
-        """Take out the blocks that do not stay, with a note for each chain."""
-        if self.keep is None and self._depth is None:
-            return
-        joined: list[str] = []
-        chains = choose_chains(find_chains(graph), find_blocks(graph), self.blocks)
-        for chain, stay in [(chain, self._kept(graph, chain, ctx)) for chain in chains]:
-            gone = [number for number in range(len(chain)) if number not in stay]
-            if not gone:
-                ctx.note(chain.members[0][0], f"all {len(chain)} blocks of {chain.name} stay")
-                continue
-            joined += drop_blocks(graph, chain, gone)
-            text = f"{chain.name}: {numbers(stay)} stay, {numbers(gone)} go"
-            ctx.note(chain.members[stay[0]][0], text)
-            for number, reason in chain.held.items():
-                ctx.note(chain.members[number][0], f"block {number} cannot go: {reason}")
-        if joined:
-            reestimate_behind(graph, [name for name in joined if name in graph], ctx)
-
-    @property
-    def _depth(self) -> float | None:
-        others = self.keep or self.width or self.rank
-        return HALF if self.depth is None and not others else self.depth
-
-    def _kept(self, graph: Graph, chain: Chain, ctx: Context) -> list[int]:
-        """The members that stay."""
-        if self.keep is not None:
-            return given_members(chain, self.keep)
-        assert self._depth is not None
-        count = count_kept(chain, self._depth)
-        if self.pick != "similar" or count == len(chain):
-            return pick_members(chain, count, "spread" if self.pick == "similar" else self.pick)
-        samples = ctx.require_data("student(pick=similar)").calibration
-        found = likeness(graph, chain, samples, ctx.device)
-        ctx.record(f"likeness of {chain.name}", found)
-        texts = ", ".join(f"{value:.3f}" for value in found)
-        ctx.note(chain.members[0][0], f"cosines of what blocks take and give: {texts}")
-        return pick_members(chain, count, self.pick, found)
+        """Take out the blocks that do not stay, where there is a choice of blocks."""
+        share = self.depth
+        if share is None and not (self.keep or self.width or self.rank):
+            share = HALF
+        if share is not None or self.keep is not None:
+            Depth(share, self.keep, self.pick, self.blocks).cut(graph, ctx)
 
     # ---- width and rank ------------------------------------------------------------------------
 

@@ -84,8 +84,8 @@ def test_which_blocks_stay(text, kept):
     assert parse_pass(parse_pass(text).text) == parse_pass(text)
     said = [t for texts in checked.notes.values() for t in texts if t.startswith("blocks.{0..5}")]
     assert len(said) == 1
-    assert f"{stay[-1]} stay, " in said[0]
-    assert said[0].endswith(f"{gone[-1]} go")
+    assert f"{stay[-1]}, dropped " in said[0]
+    assert said[0].endswith(gone[-1])
     cost = total_cost(checked.graph, b=1)
     (beside,) = checked.notes["stack"]
     assert f"-> {cost.parameters:,} parameters" in beside

@@ -1,0 +1,86 @@
+"""A proxy: how near a student comes to its teacher in a few steps of training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from compressc.distillation import (
+    Loss,
+    Teacher,
+    Teaching,
+    choose_points,
+    find_pairs,
+    hold_out,
+    parse_loss,
+    reader_of,
+)
+from compressc.ir import Graph
+from compressc.pipeline import Context, Samples
+from compressc.tasks import task_of
+from compressc.training import Hooks, Moment, Recipe, train
+
+#: Samples that are trained on and held out at most, in a batch, and feature points.
+SAMPLES, HELD_OUT, BATCH, POINTS = 1024, 256, 32, 4
+#: What is minimized; the second term, on samples held out, is the distance.
+LOSS = "hint + scaled_mse"
+
+
+def distance(student: Graph, ctx: Context, steps: int, what: str) -> float:
+    """Mean squared error of a student's answers over the variance of the teacher's, after training.
+
+    1 for a constant answer. What is held against the teacher in training is its inner values, too.
+
+    Args:
+        student: trained in place.
+        ctx: gives teacher, task and data; told of the progress.
+        steps: of training; the best state between its epochs counts.
+        what: names the student in the progress.
+    """
+    task = task_of(ctx)
+    pairs = find_pairs(student, ctx.teacher)
+    points = choose_points(student, task.value_in(student), pairs, POINTS)
+    read = [(ctx.teacher_to_move(), [pairs[name].teacher for name in points]), (student, points)]
+    teacher, reader = (reader_of(g, task, names, ctx.device) for g, names in read)
+    terms = tuple(t for t in parse_loss(LOSS) if points or "features" not in t.of.reads)
+    matched = [pairs[name] for name in points]
+    taught, exam = (
+        Teaching(samples, ctx.device, answers, reader, task, Loss(terms))
+        for samples, plain in zip(_parts(ctx), (False, True), strict=True)
+        for answers in [Teacher(teacher, matched, samples, ctx.device, plain=plain)]
+    )
+    loss = exam.loss.fit(exam.first_seen(), ctx.seed)
+    taught, exam = replace(taught, loss=loss), replace(exam, loss=loss)
+    recipe = Recipe(epochs=1, learning_rate=None, seed=ctx.seed, dropout=False, steps=steps)
+    lesson = taught.lesson(taught.batches(BATCH), exam.examine)
+    told = _Told(ctx, f"trying {what}")
+    result = train(reader.module, lesson, recipe, hooks=[told])
+    return -result.best[0]
+
+
+class _Told(Hooks):
+    """Progress of a proxy."""
+
+    def __init__(self, ctx: Context, what: str) -> None:
+        self.ctx, self.what = ctx, what
+
+    def stepped(self, moment: Moment) -> None:
+        """See `Hooks`."""
+        self.ctx.progress(self.what, moment.step, moment.steps)
+
+
+def _parts(ctx: Context) -> tuple[Samples, Samples]:
+    """Some samples to train on, and others to compare by."""
+    data = ctx.require_data("student")
+    if data.validation is not None:
+        train_, held = data.train, data.validation
+    else:
+        train_, held = hold_out(data.train, 0.1, ctx.seed)
+    return _some(train_, SAMPLES), _some(held, HELD_OUT)
+
+
+def _some(samples: Samples, most: int) -> Samples:
+    """So many, evenly spread: a file may be sorted by class."""
+    count = min(len(samples), most)
+    return samples.subset(torch.arange(count) * len(samples) // count)
