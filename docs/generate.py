@@ -118,7 +118,17 @@ def errors_page() -> str:
 def cli_page() -> str:
     """The help text of every command."""
     parts = [HEADER + "# Command line\n"]
-    for command in ("compile", "inspect", "diff", "opt", "passes", "explain", "cache", "doctor"):
+    for command in (
+        "compile",
+        "inspect",
+        "diff",
+        "opt",
+        "passes",
+        "objectives",
+        "explain",
+        "cache",
+        "doctor",
+    ):
         parts.append(f"## compressc {command}\n\n```\n{_help(command)}\n```\n")
     return "\n".join(parts)
 

@@ -13,6 +13,7 @@ from compressc.cli.diff import diff
 from compressc.cli.doctor import doctor
 from compressc.cli.explain import explain
 from compressc.cli.inspect import inspect
+from compressc.cli.objectives import objectives
 from compressc.cli.opt import opt
 from compressc.cli.passes import passes
 from compressc.cli.teacher import teacher
@@ -53,6 +54,7 @@ app.command("diff")(diff)
 app.command("opt")(opt)
 app.command("teacher")(teacher)
 app.command("passes")(passes)
+app.command("objectives")(objectives)
 app.command("explain")(explain)
 app.command("cache")(cache)
 app.command("doctor")(doctor)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar, Literal
 
 import torch
@@ -79,6 +80,8 @@ class Objective(Configured, ABC):
         formula: in plain text, s and t the student and the teacher.
         paper: where it is from, and where this differs.
         default_weight: that its authors give it beside cross entropy, where they do.
+        shift_free: a number added to all logits of a row changes nothing.
+        exempt: properties of `compressc.testing.check_objective` that do not hold, and why.
     """
 
     entry_points: ClassVar[Group] = OBJECTIVES
@@ -87,6 +90,17 @@ class Objective(Configured, ABC):
     formula: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     default_weight: ClassVar[float] = 1.0
+    shift_free: ClassVar[bool] = False
+    exempt: ClassVar[Mapping[str, str]] = MappingProxyType({})
+
+    @classmethod
+    def remarks(cls) -> list[str]:
+        """Formula and source, what it reads, and the weight that its authors give it."""
+        found = [f"formula: {cls.formula}"] if cls.formula else []
+        found += [f"source: {cls.paper}"] if cls.paper else []
+        found.append(f"reads {', '.join(sorted(cls.reads))}")
+        usual = f"weight in its source: {cls.default_weight:g}"
+        return [*found, usual] if cls.default_weight != 1 else found
 
     @abstractmethod
     def __call__(self, seen: Seen) -> Unreduced:

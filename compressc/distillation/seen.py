@@ -127,23 +127,23 @@ def look(  # noqa: PLR0913  (two models, what they are for, and when)
         progress: of the run.
         valid: of `SettledTask.valid`.
     """
-    (ours, theirs), known = task.split([student.learned[0], teacher.learned[0]], targets)
-    sides = [
+    rows, known = task.split([student.learned[0], teacher.learned[0]], targets)
+    ours, theirs = (
         Readings(
-            rows,
+            own,
             answers.learned[1:],
             answers.features,
             vectors=answers.learned[0].flatten(1) if "vectors" in reads else None,
         )
-        for rows, answers in ((ours, student), (theirs, teacher))
-    ]
+        for own, answers in zip(rows, (student, teacher), strict=True)
+    )
     labels = known if task.judged.learned == "class_scores" else None
-    by_labels = _by_labels(task, student, sides, known, targets)
-    return Seen(sides[0], sides[1], labels, by_labels, progress, valid=valid)
+    by_labels = _by_labels(task, student, rows, known, targets)
+    return Seen(ours, theirs, labels, by_labels, progress, valid=valid)
 
 
 def _by_labels(
-    task: SettledTask, student: Answers, sides: list[Readings], known: Tensor | None, targets: Any
+    task: SettledTask, student: Answers, rows: list[Tensor], known: Tensor | None, targets: Any
 ) -> ByLabels | None:
     """The loss by labels, of the scale of the objectives for values."""
     if targets is None:
@@ -152,7 +152,7 @@ def _by_labels(
         return ByLabels(lambda: task.loss(student.learned, targets))
     if known is None:
         return None
-    ours, theirs = (side.rows for side in sides)
+    ours, theirs = rows
     if task.judged.learned == "values":
         return ByLabels(lambda: task.supervised_loss(ours, known) / variance(theirs))
     return ByLabels(lambda: task.supervised_loss(ours, known), task.cross_entropy)

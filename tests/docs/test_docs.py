@@ -132,6 +132,22 @@ def test_task_of_the_howto_runs(teacher: Path, tmp_path: Path) -> None:
         assert torch.isclose(loss, plain) == equal
 
 
+def test_objective_of_the_howto_is_one(tmp_path: Path) -> None:
+    """The page's own class: half a square near 0, a straight line far from it."""
+    import torch
+
+    from compressc.distillation import Readings, Seen
+    from compressc.testing import check_objective
+
+    (code,) = snippets(ROOT / "docs/howto-distill.md")
+    (tmp_path / "mine.py").write_text(code)
+    huber = runpy.run_path(str(tmp_path / "mine.py"))["Huber"](delta=2.0)
+    check_objective(huber)
+    rows = Readings(torch.tensor([[1.0, 5.0]]))
+    value = huber.mean(Seen(rows, Readings(torch.zeros(1, 2))))
+    assert value.item() == (0.5 + 2 * (5 - 1)) / 2
+
+
 def test_the_table_of_tasks_has_every_task() -> None:
     page = (ROOT / "docs/howto-tasks.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)

@@ -16,6 +16,15 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().out
 
 
+def test_objectives(capsys: pytest.CaptureFixture[str]) -> None:
+    out = " ".join(run(capsys, "objectives").split())
+    assert "softmax" in out
+    assert "arXiv" in out
+    explained = " ".join(run(capsys, "explain", "dkd").split())
+    assert "formula: T^2 * (KL of (y, not y) + beta * KL of the classes without y)" in explained
+    assert "source: Zhao et al. 2022, arXiv 2203.08679, eq. 7 reads labels, rows" in explained
+
+
 def test_passes(capsys: pytest.CaptureFixture[str]) -> None:
     out = run(capsys, "passes")
     assert all(name in out for name in ("distill", "lowrank", "prune", "quant", "simplify"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 from torch import Tensor
@@ -18,9 +20,13 @@ class CrossEntropy(Objective):
     """
 
     name: ClassVar[str] = "ce"
-    reads: ClassVar[frozenset[Reading]] = frozenset({"rows", "others", "labels"})
+    reads: ClassVar[frozenset[Reading]] = frozenset({"rows", "labels"})
     needs_labels: ClassVar[bool] = True
     formula: ClassVar[str] = "mean_i -log softmax(s_i)[y_i]"
+    shift_free: ClassVar[bool] = True
+    exempt: ClassVar[Mapping[str, str]] = MappingProxyType(
+        dict.fromkeys(("minimum", "descent"), "the labels say what is right, not the teacher")
+    )
 
     def __call__(self, seen: Seen) -> Unreduced:
         """A mean already: what is labelled is the task's to know."""

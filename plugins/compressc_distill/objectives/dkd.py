@@ -23,6 +23,7 @@ class Dkd(Objective):
     reads: ClassVar[frozenset[Reading]] = frozenset({"rows", "labels"})
     formula: ClassVar[str] = "T^2 * (KL of (y, not y) + beta * KL of the classes without y)"
     paper: ClassVar[str] = "Zhao et al. 2022, arXiv 2203.08679, eq. 7"
+    shift_free: ClassVar[bool] = True
 
     T: Annotated[float, Field(gt=0, le=1000)] = 4.0
     """Temperature: a higher one makes more of the unlikely classes."""

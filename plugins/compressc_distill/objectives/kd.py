@@ -22,6 +22,7 @@ class Kd(Objective):
     name: ClassVar[str] = "kd"
     formula: ClassVar[str] = "T^2 * KL(softmax(t/T) || softmax(s/T))"
     paper: ClassVar[str] = "Hinton, Vinyals and Dean 2015, arXiv 1503.02531, section 2"
+    shift_free: ClassVar[bool] = True
 
     T: Annotated[float, Field(gt=0, le=1000)] = 4.0
     """Temperature: a higher one makes more of the unlikely classes."""
