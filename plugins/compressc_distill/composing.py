@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from compressc.distillation import Objective, parse_loss, parse_objective
 from compressc.spec import Weighted, make
@@ -29,7 +30,7 @@ class Composition:
     loss: str
     alpha: float
     objective: str
-    temperature: float
+    temperature: float | Literal["auto"]
     features: float
 
     def terms(self, task: SettledTask) -> tuple[Weighted[Objective], ...]:
@@ -63,7 +64,8 @@ class Composition:
 
     def _tempered(self, plain: Objective) -> Objective:
         """At the temperature of the options, where it has one and was given none."""
-        if "T" not in type(plain).model_fields or "T" in plain.model_fields_set:
+        has_one = "T" in type(plain).model_fields and "T" not in plain.model_fields_set
+        if not has_one or self.temperature == "auto":
             return plain
         given = {name: getattr(plain, name) for name in plain.model_fields_set}
         return make(type(plain), {**given, "T": self.temperature})

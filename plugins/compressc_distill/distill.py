@@ -108,8 +108,9 @@ class Distill(Pass):
     is judged and kept. 0 for none."""
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Weight of the labels against the teacher's answers; 0 without labels."""
-    temperature: Annotated[float, Field(gt=0, le=1000)] = 4.0
-    """T of the distillation loss: a higher one makes more of the unlikely classes."""
+    temperature: Annotated[float, Field(gt=0, le=1000)] | Literal["auto"] = "auto"
+    """T of the distillation loss: a higher one makes more of the unlikely classes. `auto` is 4, and
+    1 from 500 classes on."""
     objective: str = "auto"
     """The distillation loss of the judged output: `kd`, `dkd(beta=2)` or any other of `compressc
     objectives`; `auto` goes by the output."""

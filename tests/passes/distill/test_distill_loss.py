@@ -46,12 +46,17 @@ def test_the_objective_goes_by_what_is_put_out(end, wanted):
 @pytest.mark.parametrize(
     ("options", "labels", "want"),
     [
-        ({}, True, "0.3*ce + 0.7*kd(T=4.0) + hint"),
-        ({}, False, "kd(T=4.0) + hint"),
+        ({}, True, "0.3*ce + 0.7*kd + hint"),
+        ({}, False, "kd + hint"),
         ({"alpha": 1.0, "features": 0.5}, True, "ce + 0.5*hint"),
         ({"alpha": 0.0, "features": 0.0, "temperature": 2.0}, True, "kd(T=2.0)"),
         ({"objective": "mse_logits", "features": 0.0}, False, "mse_logits"),
-        ({"objective": "dkd(beta=2)", "features": 0.0}, False, "dkd(T=4.0, beta=2.0)"),
+        ({"objective": "dkd(beta=2)", "features": 0.0}, False, "dkd(beta=2.0)"),
+        (
+            {"objective": "dkd(beta=2)", "features": 0.0, "temperature": 3.0},
+            False,
+            "dkd(T=3.0, beta=2.0)",
+        ),
         ({"objective": "dkd(T=1)", "features": 0.0}, False, "dkd(T=1.0)"),
         ({"loss": "ce + 2*kd"}, True, "ce + 2*kd"),
     ],

@@ -50,3 +50,20 @@ def test_two_classes_are_refused():
     with pytest.raises(CompresscError, match="CC301"):
         Dkd().check(seen(torch.zeros(1, 2), torch.zeros(1, 2)))
     Dkd().check(seen(torch.zeros(1, 3), torch.zeros(1, 3)))
+
+
+def test_it_rises_over_the_warm_up():
+    student, teacher = random_rows(0), random_rows(1)
+    whole = Dkd().mean(seen(student, teacher, LABELS)).item()
+    for progress, share in ((0.0, 0.0), (0.05, 0.5), (0.1, 1.0), (0.9, 1.0)):
+        rows = seen(student, teacher, LABELS, progress=progress)
+        assert Dkd(warmup=0.1).mean(rows).item() == pytest.approx(share * whole)
+
+
+def test_a_teacher_that_is_sure_in_half_precision_has_a_finite_loss():
+    # the log of a softmax that is merged first is infinite here
+    teacher = torch.tensor([[80.0, -80.0, -80.0]]).bfloat16()
+    student = -teacher.clone().requires_grad_()
+    loss = Dkd(T=1).mean(seen(student, teacher, torch.tensor([0])))
+    loss.backward()
+    assert loss.item() == pytest.approx(160, rel=1e-2)  # log odds of 80 against -80

@@ -10,6 +10,7 @@ from rows import hold, loss_and_gradient, random_rows, seen, softmax
 
 from compressc.distillation import reduce
 from compressc.errors import CompresscError
+from compressc.testing import check_objective
 
 UNIFORM = torch.zeros(1, 2)
 THREE_TO_ONE = torch.tensor([[math.log(3.0), 0.0]])  # softmax (3/4, 1/4)
@@ -73,3 +74,40 @@ def test_labels_and_teacher_in_one_pass():
     labels[2] = -100
     assert Kd(T=2).fused(CrossEntropy(), 0.7, seen(student, teacher, labels)) is None
     assert Kd(T=2).fused(CrossEntropy(), 0.7, seen(student, teacher)) is None
+
+
+def standardized(row):
+    mean = sum(row) / len(row)
+    deviation = math.sqrt(sum((x - mean) ** 2 for x in row) / len(row))
+    return [(x - mean) / deviation for x in row]
+
+
+def test_standardized_logits_by_their_definition():
+    def loss(student, teacher, labels):
+        rows = ([standardized(row) for row in side.tolist()] for side in (student, teacher))
+        sides = (torch.tensor(side, dtype=torch.float64) for side in rows)
+        return by_definition(2.0)(*sides, labels)
+
+    objective = Kd(T=2, standardize=True)
+    hold(objective, loss, random_rows(0), random_rows(1))
+    check_objective(objective)
+    # the scale of the student's logits says nothing then
+    rows = [seen(scale * random_rows(0), random_rows(1)) for scale in (1, 7)]
+    assert objective.mean(rows[0]).item() == pytest.approx(objective.mean(rows[1]).item(), rel=1e-5)
+
+
+def test_a_temperature_for_each_row_by_its_definition():
+    def loss(student, teacher, labels):
+        total = 0.0
+        for s, t in zip(student, teacher, strict=True):
+            temperature = max(1.0, float(t.max() - t.mean()))
+            total += by_definition(temperature)(s[None], t[None], None)
+        return total / len(student)
+
+    hold(Kd(T="adaptive"), loss, random_rows(0), random_rows(1))
+    check_objective(Kd(T="adaptive"))
+
+
+@pytest.mark.parametrize("options", [{"T": "adaptive"}, {"standardize": True}])
+def test_what_is_no_plain_kd_does_not_go_through_the_kernel_of_both(options):
+    assert not Kd(**options).fuses(CrossEntropy())
