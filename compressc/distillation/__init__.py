@@ -1,5 +1,6 @@
 """Learning from a teacher: what any pass needs that trains a graph to answer as another does."""
 
+from compressc.distillation.attention import Attention, AttentionPair, pair_attention
 from compressc.distillation.features import (
     FeatureObjective,
     Form,
@@ -19,7 +20,7 @@ from compressc.distillation.objective import (
     widened,
 )
 from compressc.distillation.points import Pair, choose_points, find_pairs
-from compressc.distillation.seen import INNER, Attention, ByLabels, Reading, Readings, Seen, look
+from compressc.distillation.seen import INNER, ByLabels, Reading, Readings, Seen, look
 from compressc.distillation.teacher import (
     Answers,
     GivenAnswers,
@@ -38,6 +39,7 @@ __all__ = [
     "OTHERS",
     "Answers",
     "Attention",
+    "AttentionPair",
     "ByLabels",
     "FeatureObjective",
     "Form",
@@ -63,6 +65,7 @@ __all__ = [
     "learned",
     "look",
     "open_given",
+    "pair_attention",
     "parse_loss",
     "parse_objective",
     "reader_of",

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from compressc.distillation.attention import Attention
 from compressc.distillation.teacher import Answers
 from compressc.tasks import SettledTask
 from compressc.training import variance
@@ -22,24 +23,6 @@ Reading = Literal["rows", "others", "features", "attention", "vectors", "labels"
 INNER: frozenset[Reading] = frozenset({"features", "attention"})
 #: Progress of what is not a step of a run: behind warm-ups, before decays.
 MIDDLE = 0.5
-
-
-@dataclass(frozen=True)
-class Attention:
-    """What one attention layer works with.
-
-    Attributes:
-        query, key, value: `[b, heads, s, d]`; key and value may have fewer heads.
-        scale: factor on the products of query and key.
-        mask: added to them, or bool, true where attention may go; `[b or 1, heads or 1, s, s]`, or
-            None.
-    """
-
-    query: Tensor
-    key: Tensor
-    value: Tensor
-    scale: float
-    mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +116,7 @@ def look(  # noqa: PLR0913  (two models, what they are for, and when)
             own,
             answers.learned[1:],
             answers.features,
+            answers.attention,
             vectors=answers.learned[0].flatten(1) if "vectors" in reads else None,
         )
         for own, answers in zip(rows, (student, teacher), strict=True)

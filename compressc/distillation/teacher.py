@@ -6,12 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from compressc.analysis.attention import AttentionLayer
 from compressc.data.source import in_order
 from compressc.distillation.answers import (
     AnswerStore,
@@ -22,6 +24,7 @@ from compressc.distillation.answers import (
     read_about,
     read_only,
 )
+from compressc.distillation.attention import Attention, kept_heads, read_attention
 from compressc.distillation.points import Pair
 from compressc.ir import Graph, graph_hash, lower
 from compressc.pipeline import Samples, View
@@ -38,19 +41,29 @@ How = Literal["auto", "memory", "disk", "beside"]
 
 @dataclass(frozen=True)
 class Answers:
-    """What is learned `[b, ...]`, the judged one first, and a value for each feature point."""
+    """What was read off a model for a batch of `b` samples.
+
+    Attributes:
+        learned: what is learned `[b, ...]`, the judged one first.
+        features: a value for each feature point, `[b, ...]`.
+        attention: of each attention layer that is matched.
+    """
 
     learned: tuple[Tensor, ...]
     features: tuple[Tensor, ...] = ()
+    attention: tuple[Attention, ...] = ()
 
     def parts(self) -> tuple[Tensor, ...]:
         """All tensors, in order."""
-        return (*self.learned, *self.features)
+        inner = (part for attention in self.attention for part in attention.parts())
+        return (*self.learned, *self.features, *inner)
 
     def like(self, parts: Sequence[Tensor]) -> Answers:
         """Other tensors in the same order."""
-        count = len(self.learned)
-        return Answers(tuple(parts[:count]), tuple(parts[count:]))
+        left = iter(parts)
+        learned, features = (tuple(islice(left, len(x))) for x in (self.learned, self.features))
+        attention = tuple(x.like(tuple(islice(left, len(x.parts())))) for x in self.attention)
+        return Answers(learned, features, attention)
 
 
 class Reader:
@@ -60,18 +73,35 @@ class Reader:
         graph: the graph; its own layers run, and are moved to the device.
         learned: names of the values that are learned.
         points: names of the values to take for features.
+        attention: layers to read.
     """
 
     def __init__(
-        self, graph: Graph, learned: Sequence[str], points: Sequence[str], device: torch.device
+        self,
+        graph: Graph,
+        learned: Sequence[str],
+        points: Sequence[str],
+        device: torch.device,
+        attention: Sequence[AttentionLayer] = (),
     ) -> None:
-        self.count = len(learned)
-        self.module = lower(graph, also=[*learned, *points]).to(device)
+        self.learned, self.points, self.attention = tuple(learned), tuple(points), tuple(attention)
+        self._kept = [kept_heads(graph, layer) for layer in attention]
+        inner = (name for layer in attention for name in layer.values)
+        self._names = tuple(dict.fromkeys((*learned, *points, *inner)))
+        self.module = lower(graph, also=self._names).to(device)
 
     def __call__(self, module: nn.Module, inputs: Sequence[Tensor]) -> Answers:
         """Run `module`, which is `self.module` or a wrapper of it, on a batch."""
-        values: list[Any] = module(*inputs)[1]
-        return Answers(tuple(values[: self.count]), tuple(values[self.count :]))
+        values: dict[str, Any] = dict(zip(self._names, module(*inputs)[1], strict=True))
+        layers = zip(self.attention, self._kept, strict=True)
+        return Answers(
+            tuple(values[name] for name in self.learned),
+            tuple(values[name] for name in self.points),
+            tuple(
+                replace(read_attention(layer, values, len(inputs[0])), kept=kept)
+                for layer, kept in layers
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -139,7 +169,7 @@ class Teacher:
         with torch.no_grad():
             answers = self.reader(self.reader.module, inputs)
             pairs = zip(self.pairs, answers.features, strict=True)
-            return Answers(answers.learned, tuple(pair.select(value) for pair, value in pairs))
+            return replace(answers, features=tuple(p.select(value) for p, value in pairs))
 
     def answers(self, batch: Drawn) -> Answers:
         """Answers to the samples of a batch."""
@@ -304,7 +334,11 @@ def learned(task: SettledTask) -> list[Response]:
 
 
 def reader_of(
-    graph: Graph, task: SettledTask, points: Sequence[str], device: torch.device
+    graph: Graph,
+    task: SettledTask,
+    points: Sequence[str],
+    device: torch.device,
+    attention: Sequence[AttentionLayer] = (),
 ) -> Reader:
-    """Reads what is learned of a task, and values for features."""
-    return Reader(graph, [r.value_in(graph) for r in learned(task)], points, device)
+    """Reads what is learned of a task, values for features, and attention layers."""
+    return Reader(graph, [r.value_in(graph) for r in learned(task)], points, device, attention)

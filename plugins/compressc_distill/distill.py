@@ -22,11 +22,9 @@ from compressc.distillation import (
     How,
     Keeping,
     Loss,
-    Pair,
+    Reading,
     Teacher,
     Teaching,
-    choose_points,
-    find_pairs,
     hold_out,
     learned,
     open_given,
@@ -52,6 +50,7 @@ from compressc.training import (
     train,
 )
 from compressc_distill.composing import PARTS, Composition
+from compressc_distill.matching import Matched, match
 from compressc_distill.reach import verdicts
 from compressc_distill.telling import Told, summary
 
@@ -301,17 +300,22 @@ class Distill(Pass):
         opened: ExitStack,
     ) -> tuple[Teaching, Teaching]:
         """What is taught, and what is examined; the answers are kept until `opened` ends."""
-        task, pairs = task_of(ctx), self._pairs(graph, ctx)
-        responses, loss = learned(task), self._loss(graph, ctx, pairs)
+        task, matched = task_of(ctx), self._told(graph, ctx)
+        responses, loss = learned(task), self._loss(graph, ctx, matched)
+        pairs, layers = matched.points, matched.attention
         teacher, student = (
-            reader_of(g, task, points, ctx.device)
-            for g, points in (
-                (ctx.teacher_to_move(), [p.teacher for p in pairs]),
-                (graph, [p.student for p in pairs]),
+            reader_of(g, task, points, ctx.device, attention)
+            for g, points, attention in (
+                (
+                    ctx.teacher_to_move(),
+                    [p.teacher for p in pairs],
+                    [layer.teacher for layer in layers],
+                ),
+                (graph, [p.student for p in pairs], [layer.student for layer in layers]),
             )
         )
         found = []
-        keeping = self._keeping(ctx, responses, pairs, seed)
+        keeping = self._keeping(ctx, responses, matched, seed)
         given = self._given(ctx, seed)
         for part, plain in zip(splits, (False, True), strict=True):
             answers: Teacher | GivenAnswers
@@ -322,14 +326,14 @@ class Distill(Pass):
                 answers = Teacher(teacher, pairs, part, ctx.device, keeping, plain=plain)
             opened.callback(answers.close)
             found.append(Teaching(part, ctx.device, answers, student, task, loss))
-        self._say(graph, ctx, loss, {p.student: p for p in pairs})
+        self._say(graph, ctx, loss, matched)
         first = found[1].first_seen()
         own = loss.fit(first, seed)
         for index, text in loss.skipped(first):
             ctx.note(pairs[index].student, text)
         return replace(found[0], loss=own), replace(found[1], loss=own)
 
-    def _loss(self, graph: Graph, ctx: Context, pairs: Sequence[Pair]) -> Loss:
+    def _loss(self, graph: Graph, ctx: Context, matched: Matched) -> Loss:
         """What is minimized; terms that lack what they read are left out, with a note.
 
         Raises:
@@ -338,9 +342,9 @@ class Distill(Pass):
         task, options = task_of(ctx), self._composition
         terms, lost = [], {}
         for term in options.terms(task):
-            reads_inner = bool(term.of.reads & INNER)
-            if reads_inner and not pairs:
-                lost[term.of.name] = "inner values"
+            missing = matched.missing(term.of.reads)
+            if missing:
+                lost[term.of.name] = missing
             elif term.of.needs_labels and not task.labels:
                 lost[term.of.name] = "labels"
             else:
@@ -370,7 +374,7 @@ class Distill(Pass):
         return store
 
     def _keeping(
-        self, ctx: Context, responses: Sequence[Response], pairs: Sequence[Pair], seed: int
+        self, ctx: Context, responses: Sequence[Response], matched: Matched, seed: int
     ) -> Keeping:
         """How the teacher's answers are kept, and what they depend on."""
 
@@ -381,7 +385,7 @@ class Distill(Pass):
             return {
                 "teacher": graph_hash(ctx.teacher),
                 "values": [r.value_in(ctx.teacher) for r in responses],
-                "points": [pair.teacher for pair in pairs],
+                **matched.basis(),
                 "seed": seed,
                 "conditions": conditions(ctx.device),
             }
@@ -399,36 +403,36 @@ class Distill(Pass):
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         """By what a gradient gets to. Whether an epoch beats the start is not foretold."""
-        return verdicts(graph, _values(graph, task_of(ctx)), self._points(graph, ctx))
+        return self._verdicts(graph, ctx, self._matched(graph, ctx))
 
-    def _points(self, graph: Graph, ctx: Context) -> dict[str, Pair]:
-        """The feature points: student value -> pair."""
-        if not self._reads_inner(task_of(ctx)) or self.answers_from:
-            return {}
-        found = find_pairs(graph, ctx.teacher)
-        output = task_of(ctx).value_in(graph)
-        points = choose_points(graph, output, found, self.feature_points)
-        return {name: found[name] for name in points}
+    def _verdicts(self, graph: Graph, ctx: Context, matched: Matched) -> dict[str, Verdict]:
+        values = [*_values(graph, task_of(ctx)), *matched.queried]
+        return verdicts(graph, values, {pair.student: pair for pair in matched.points})
 
-    def _pairs(self, graph: Graph, ctx: Context) -> list[Pair]:
-        """The feature points, each with a note."""
-        points = self._points(graph, ctx)
-        for name, pair in points.items():
-            ctx.note(name, str(pair))
-        wanted = self._reads_inner(task_of(ctx))
-        if wanted and self.answers_from:
+    def _matched(self, graph: Graph, ctx: Context) -> Matched:
+        """The inner values that terms read."""
+        if self.answers_from:
+            return Matched()
+        return match(graph, ctx, self._reads(task_of(ctx)), self.feature_points)
+
+    def _told(self, graph: Graph, ctx: Context) -> Matched:
+        """The same, with notes."""
+        matched = self._matched(graph, ctx)
+        matched.tell(ctx)
+        reads, output = self._reads(task_of(ctx)), task_of(ctx).value_in(graph)
+        if reads & INNER and self.answers_from:
             text = "features are off: answers that were written ahead are of outputs alone"
-            ctx.note(task_of(ctx).value_in(graph), text)
-        elif wanted and not points:
+            ctx.note(output, text)
+        elif "features" in reads and not matched.points:
             text = "no inner value still stands for one of the teacher: features are off"
-            ctx.note(task_of(ctx).value_in(graph), text)
-        return list(points.values())
+            ctx.note(output, text)
+        return matched
 
-    def _reads_inner(self, task: SettledTask) -> bool:
-        """Whether a term reads values inside the models."""
-        return any(term.of.reads & INNER for term in self._composition.terms(task))
+    def _reads(self, task: SettledTask) -> frozenset[Reading]:
+        """What the terms read."""
+        return frozenset().union(*(term.of.reads for term in self._composition.terms(task)))
 
-    def _say(self, graph: Graph, ctx: Context, loss: Loss, points: Mapping[str, Pair]) -> None:
+    def _say(self, graph: Graph, ctx: Context, loss: Loss, matched: Matched) -> None:
         """Notes on what is learned, and on what is left out."""
         task = task_of(ctx)
         judged = task.judged
@@ -440,7 +444,7 @@ class Distill(Pass):
         if self.alpha and not task.labels:
             why = "; ".join(task.warnings) or "no labels"
             ctx.note(task.value_in(graph), f"{why}: distilled by the teacher's answers alone")
-        for name, verdict in verdicts(graph, _values(graph, task), points).items():
+        for name, verdict in self._verdicts(graph, ctx, matched).items():
             if verdict.outcome == "cannot":
                 ctx.note(name, f"skipped: {verdict.text}")
 

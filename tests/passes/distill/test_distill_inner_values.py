@@ -8,9 +8,10 @@ from torch import nn
 from compressc.analysis import symbolize_widths
 from compressc.data import Dataset, Split
 from compressc.errors import CompresscError
-from compressc.pipeline import Context
+from compressc.pipeline import Context, parse_pass
 from compressc.testing import export_graph
 from tests.models import ZOO
+from tests.passes.transformer_nets import random_data, transformer
 
 
 def conv_and_hidden_layer():
@@ -55,12 +56,38 @@ def train(name, loss, **options):
         ("digits_cnn", "vkd"),
         ("vit", "hidden"),
         ("vit", "vkd"),
+        ("vit", "attention"),
+        ("vit", "minilm"),
     ],
 )
 def test_a_run_lessens_the_term(net, objective):
     first, last, _ = train(net, objective)
     (name,) = first
     assert 0 < last[name] < 0.9 * first[name]
+
+
+@pytest.mark.parametrize("objective", ["attention", "minilm"])
+def test_heads_that_pruning_left_learn_from_those_they_came_from(objective):
+    teacher = transformer("bert")
+    data, student = random_data(teacher, samples=48), teacher.copy()
+    _, mask = data.train.inputs
+    mask[::2, 4:] = 0
+    ctx = Context(teacher, data)
+    parse_pass("prune(ratio=0.5)").run(student, ctx)
+    ctx.notes.clear()
+    Distill(loss=f"kd + 10*{objective}", epochs=3, lr=0.003, answers="memory").run(student, ctx)
+    matched = [text for _, text in ctx.notes if text.startswith("attention matched")]
+    assert len(matched) == 2
+    assert all(text.endswith(", 2 of its heads") for text in matched)
+    first, *_, last = (epoch["terms"] for epoch in ctx.records["training"]["history"])
+    assert 0 < last[objective] < first[objective]
+
+
+def test_without_attention_the_term_is_left_out_and_noted():
+    first, _, notes = train("digits_cnn", "kd + attention", epochs=1)
+    assert set(first) == {"kd"}
+    texts = [text for _, text in notes]
+    assert "attention is left out: there are no attention layers" in texts
 
 
 def test_points_that_do_not_suit_a_term_are_noted():
