@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import ExitStack
 from pathlib import Path
+
+from torch import nn
 
 from compressc.analysis import symbolize_widths
 from compressc.beside import importable
@@ -38,17 +41,23 @@ def adopt(graph: Graph, reference: str, ctx: Context) -> None:
 
 def _traced(graph: Graph, reference: str, ctx: Context) -> Graph:
     """The user's model as a graph, traced with the teacher's inputs."""
-    specs = [f"{op.name}: {op.type}" for op in graph.inputs]
     example = None if ctx.data is None else ctx.data.calibration.take(_TRACED).inputs
     place = reference.rpartition(":")[0]
     places = [Path.cwd(), *([Path(place).parent] if place.endswith(".py") else [])]
     with ExitStack() as stack:
         for folder in places:
             stack.enter_context(importable(folder))
-        module = run_factory(reference, "option 'factory' of pass 'student'")
-        made = load_model(module.eval(), example=example, input_spec=specs).graph
+        module = run_factory(reference, "option 'factory' of pass 'student'").eval()
+        made = load_model(module, example=example, input_spec=_specs(graph, module)).graph
     symbolize_widths(made)
     return made
+
+
+def _specs(graph: Graph, module: nn.Module) -> list[str]:
+    """The teacher's inputs in words: by name where the module has all names, else in order."""
+    known = inspect.signature(module.forward).parameters
+    named = all(op.name in known for op in graph.inputs)
+    return [f"{op.name}: {op.type}" if named else str(op.type) for op in graph.inputs]
 
 
 def _check_fit(made: Graph, graph: Graph, reference: str) -> None:
@@ -72,7 +81,7 @@ def _misfit(wanted: str, got: str, reference: str) -> CompresscError:
 
 
 def _inputs(graph: Graph) -> str:
-    return ", ".join(f"%{op.name}: {op.type}" for op in graph.inputs)
+    return ", ".join(str(op.type) for op in graph.inputs)
 
 
 def _outputs(graph: Graph) -> str:

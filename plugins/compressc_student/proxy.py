@@ -19,7 +19,7 @@ from compressc.distillation import (
 from compressc.ir import Graph
 from compressc.pipeline import Context, Samples
 from compressc.tasks import task_of
-from compressc.training import Hooks, Moment, Recipe, train
+from compressc.training import Hooks, Moment, Recipe, precision_for, train
 
 #: Samples that are trained on and held out at most, in a batch, and feature points.
 SAMPLES, HELD_OUT, BATCH, POINTS = 1024, 256, 32, 4
@@ -52,7 +52,14 @@ def distance(student: Graph, ctx: Context, steps: int, what: str) -> float:
     )
     loss = exam.loss.fit(exam.first_seen(), ctx.seed)
     taught, exam = replace(taught, loss=loss), replace(exam, loss=loss)
-    recipe = Recipe(epochs=1, learning_rate=None, seed=ctx.seed, dropout=False, steps=steps)
+    recipe = Recipe(
+        epochs=1,
+        learning_rate=None,
+        seed=ctx.seed,
+        dropout=False,
+        steps=steps,
+        precision=precision_for(reader.module, taught.probe())[0],
+    )
     lesson = taught.lesson(taught.batches(BATCH), exam.examine)
     told = _Told(ctx, f"trying {what}")
     result = train(reader.module, lesson, recipe, hooks=[told])

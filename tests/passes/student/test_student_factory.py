@@ -61,6 +61,15 @@ def test_it_computes_what_the_module_does(write, data):
     torch.testing.assert_close(run_graph(made, (x,))[0], want)
 
 
+def test_inputs_of_other_names_go_by_their_order(write):
+    """And an op of the student may be called as an input of the teacher."""
+    other = GOOD.replace("def forward(self, x)", "def forward(self, picture)")
+    other = other.replace("relu(self.a(x))", "relu(self.x(picture))").replace("self.a,", "self.x,")
+    made = student(write(other), stack())
+    assert [op.name for op in made.inputs] == ["x"]
+    assert [op.kind for op in made] == ["input", "linear", "relu", "linear"]
+
+
 def test_its_weights_follow_the_seed(write):
     reference = write(GOOD)
     pass_ = parse_pass(f'student(factory="{reference}")')
@@ -105,7 +114,7 @@ def test_another_output_is_refused(write):
         ("def build():\n    return 3\n", "CC100"),
         ("def other():\n    return 3\n", "CC100"),
         ("def build():\n    raise ValueError('no')\n", "CC100"),
-        (GOOD.replace("def forward(self, x)", "def forward(self, picture)"), "CC204"),
+        (GOOD.replace("def forward(self, x)", "def forward(self, x, y)"), "CC204"),
         (GOOD.replace("nn.Linear(6, WIDTH)", "nn.Linear(7, WIDTH)"), "CC204"),
     ],
 )
