@@ -20,6 +20,7 @@ from compressc.backend.onnx_cleaning import (
     name_values,
     split_quantized_gemms,
 )
+from compressc.backend.onnx_weights import Beside
 from compressc.errors import CompresscError
 from compressc.ir import Graph
 from compressc.quiet import quiet
@@ -50,15 +51,13 @@ class Onnx(Backend):
         Raises:
             CompresscError: CC503 where torch's exporter fails, or above 2 GB.
         """
-        import onnx
-
-        model = export_onnx(graph, example)
-        split_quantized_gemms(model.graph)
-        if model.ByteSize() > _LARGEST_FILE:
+        exported = export_onnx(graph, example)
+        split_quantized_gemms(exported.model.graph)
+        if exported.bytes > _LARGEST_FILE:
             raise CompresscError("CC503", "an .onnx file holds at most 2 GB", got=graph.name)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / self.suffix
-        onnx.save(model, path)
+        exported.save(path)
         return path
 
     def load(self, path: Path, threads: int = 1) -> Runner:
@@ -104,8 +103,8 @@ class Onnx(Backend):
             raise refused(self.runtime, path, error) from error
 
 
-def export_onnx(graph: Graph, example: tuple[torch.Tensor, ...]) -> Any:
-    """The graph as a cleaned `onnx.ModelProto`.
+def export_onnx(graph: Graph, example: tuple[torch.Tensor, ...]) -> Beside:
+    """The graph as a cleaned ONNX model, its large weights beside it.
 
     Raises:
         CompresscError: CC503 where torch's exporter fails.
@@ -122,14 +121,15 @@ def export_onnx(graph: Graph, example: tuple[torch.Tensor, ...]) -> Any:
         except Exception as error:  # the exporter raises what its translations raise
             raise unwritable("the ONNX exporter", error) from error
     assert exported is not None
-    model = exported.model_proto
+    beside = Beside.of(exported)
+    model = beside.model
     name_values(model.graph, [op.name for op in graph.inputs], _output_names(graph))
     name_nodes(model, graph)
     clean(model)
     types = [graph.type_of(op.name) for op in graph.inputs]
     name_dimensions(model.graph.input, types)
     name_dimensions(model.graph.output, [graph.type_of(name) for name in graph.output_names])
-    return model
+    return beside
 
 
 def _output_names(graph: Graph) -> list[str]:

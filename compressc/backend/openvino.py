@@ -48,22 +48,23 @@ class OpenVino(Backend):
             OSError: where the disk is full.
         """
         with quiet():
-            import onnx
             import openvino
 
-        model = export_onnx(graph, example)
-        _name_axes(model.graph)
+        exported = export_onnx(graph, example)
+        size = exported.bytes
+        _name_axes(exported.model.graph)
         path = folder / self.suffix
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch, quiet():
             source = Path(scratch) / "model.onnx"
-            onnx.save(model, source)
+            exported.save_apart(source)  # OpenVINO maps such weights
+            del exported
             try:
                 converted = openvino.convert_model(source)
                 # f16 would be a second, unasked compression of what the passes left in float
                 openvino.save_model(converted, path, compress_to_fp16=False)
             except Exception as error:  # openvino raises RuntimeError and its own types
-                _require_room(path.parent, model.ByteSize())
+                _require_room(path.parent, size)
                 raise unwritable("OpenVINO", error) from error
         _strip_indentation(path)
         return path
