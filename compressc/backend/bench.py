@@ -87,6 +87,7 @@ class Teacher(AbstractContextManager["Teacher"]):
     def _emit(self, backend: Backend) -> TeacherFile:
         folder = Path(self._scratch.name) / backend.name
         path = backend.emit(self.graph, folder, self.samples.take(_EXAMPLE).inputs)
+        give_back()
         return TeacherFile(_bytes(backend, path), path)
 
 
@@ -127,7 +128,7 @@ def bench(
             failures.append(_failure(f"backend {backend.name}", error))
         for failure in failures[told:]:
             tell(Event("failure", failure.model_dump(mode="json")))
-        give_back()  # exporters leave cycles that hold the weights
+        give_back()
     if failures and not files:
         raise CompresscError("CC503", "at least one file must come out", got=failures[0].message)
     return files, failures
@@ -143,8 +144,8 @@ def _measure(  # noqa: PLR0913  (one format, and where its failures go)
 ) -> FileRecord:
     samples = teacher.samples
     path, proof = emit_proved(backend, graph, folder, samples, teacher.task)
-    run = backend.load(path, threads=target.threads)
     rival = teacher.file(backend)
+    run = backend.load(path, threads=target.threads)
     latency: list[LatencyRecord] = []
     if isinstance(rival, Failure):
         failures.append(rival)

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from compressc.backend.backend import Backend, Runner
 from compressc.backend.integers import full_range_layers, is_quantized
+from compressc.collecting import give_back
 from compressc.errors import CompresscError
 from compressc.ir import Graph, lower
 from compressc.measure import Fidelity, fidelity
@@ -59,6 +60,7 @@ def emit_proved(
         CompresscError: CC503 where it cannot be written, CC504 where it does not compute the graph.
     """
     path = backend.emit(graph, folder, split.take(_EXAMPLE).inputs)
+    give_back()  # exporters leave cycles that hold the weights, and the runtime takes its own
     try:
         return path, prove(backend, graph, path, split, task)
     except CompresscError:
