@@ -39,6 +39,8 @@ def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
     folder: str | Path,
     *,
     dtype: str = "float32",
+    top: int = 0,
+    temperature: float = 1.0,
     views: int = 0,
     seed: int = 0,
     device: str = "cpu",
@@ -53,17 +55,20 @@ def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
         session: the teacher and its data; see `open_session`.
         folder: made where it is missing.
         dtype: of the answers: `float32`, `float16` or `bfloat16`.
+        top: of class scores so many of the largest, and what all others have together; 0 for all.
+        temperature: T of the loss that those are for.
         views: of each sample, where the data are augmented.
         seed: of the views; a run that reads them has the same.
         device: where the teacher runs.
         tell: told how far it is.
 
     Raises:
-        CompresscError: CC105 without data; CC600 where the folder cannot be written.
+        CompresscError: CC105 without data; CC301 where there are no more classes than `top`; CC600
+            where the folder cannot be written.
     """
     import torch
 
-    from compressc.distillation import Keeping, Teacher, given_basis, learned, reader_of
+    from compressc.distillation import Keeping, Shortened, Teacher, given_basis, learned, reader_of
 
     samples, task = _asked_about(session, views)
     graph = session.loaded.graph
@@ -71,6 +76,7 @@ def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
     keeping = Keeping(
         how="disk",
         dtype=getattr(torch, dtype),
+        short=Shortened(top, temperature) if top else None,
         views=views,
         folder=lambda key: Path(folder),
         most=1 << 62,
@@ -79,7 +85,8 @@ def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
         progress=lambda done, total: tell(_progress(done, total)),
     )
     where = torch.device(device)
-    teacher = Teacher(reader_of(graph, task, [], where), [], samples, where, keeping)
+    reader = reader_of(graph, task, [], where)
+    teacher = Teacher(reader, [], samples, where, keeping, judged=task.judged)
     if teacher.kept is None:
         raise CompresscError(
             "CC600", "the folder of answers can be written", got=said[-1], where=str(folder)
@@ -87,7 +94,10 @@ def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
     store, before = teacher.kept, teacher.kept.layout.rows - teacher.kept.missing
     teacher.fill_all(seed)
     layout = store.layout
-    values = tuple(f"{r.name} {f}" for r, f in zip(learned(task), layout.forms, strict=True))
+    names = [response.name for response in learned(task)]
+    if layout.largest is not None:
+        names[:1] = [f"{names[0]} ({part})" for part in ("largest", "classes", "others")]
+    values = tuple(f"{name} {form}" for name, form in zip(names, layout.forms, strict=True))
     replaced = teacher.replaced
     teacher.close()
     return Asked(layout.rows, before, replaced, layout.bytes, values)

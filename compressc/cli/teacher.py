@@ -39,6 +39,16 @@ def teacher(  # noqa: PLR0913  (each is an option of the command line)
     answers_dtype: Annotated[
         Literal["float32", "float16", "bfloat16"], typer.Option(help="Of the answers.")
     ] = "float32",
+    top: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Of class scores so many of the largest, and all others together; 0 for all.",
+        ),
+    ] = 0,
+    temperature: Annotated[
+        float, typer.Option(min=1e-3, max=1000.0, help="T of the loss that --top is for.")
+    ] = 1.0,
     views: Annotated[
         int, typer.Option(min=0, help="Views of each sample, where data are augmented.")
     ] = 0,
@@ -69,7 +79,15 @@ def teacher(  # noqa: PLR0913  (each is an option of the command line)
     )
     with progress_bar() as tell:
         asked = ask_teacher(
-            session, output, dtype=answers_dtype, views=views, seed=seed, device=device, tell=tell
+            session,
+            output,
+            dtype=answers_dtype,
+            top=top,
+            temperature=temperature,
+            views=views,
+            seed=seed,
+            device=device,
+            tell=tell,
         )
     if asked.replaced:
         typer.echo("answers of another teacher or other samples were replaced")

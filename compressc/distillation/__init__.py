@@ -9,6 +9,7 @@ from compressc.distillation.features import (
     weights_of,
 )
 from compressc.distillation.holdout import hold_out
+from compressc.distillation.largest import Largest, Shortened
 from compressc.distillation.lesson import Teaching
 from compressc.distillation.loss import OTHERS, Loss
 from compressc.distillation.objective import (
@@ -46,6 +47,7 @@ __all__ = [
     "GivenAnswers",
     "How",
     "Keeping",
+    "Largest",
     "Loss",
     "Objective",
     "Pair",
@@ -54,6 +56,7 @@ __all__ = [
     "Reading",
     "Readings",
     "Seen",
+    "Shortened",
     "Teacher",
     "Teaching",
     "Unreduced",

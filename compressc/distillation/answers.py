@@ -3,7 +3,9 @@
 A folder of answers holds
 
 - `answers.json`: `version`, `key` (what they are answers of), `samples`, `views`, and for each
-  value `dtype` and `shape` of one row;
+  value `dtype` and `shape` of one row; and `largest`, where the judged class scores are kept short:
+  `count` k, `temperature` T and `classes`. The first three values are then log-probabilities at T
+  of the k largest, their classes, and the log of the probability of all other classes together;
 - `value-0.bin`, `value-1.bin`, ...: the rows of each value one after another, in that dtype,
   little-endian. Row `view * samples + position` is the answer to that view of that sample;
 - `done.bin`: a byte for each row, 1 where it is there.
@@ -18,7 +20,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -62,12 +64,14 @@ class Layout:
         key: of all that the answers depend on; others are no use.
         samples, views: a row for each view of each sample.
         forms: of the values of a row.
+        largest: how the judged class scores are kept short, where they are.
     """
 
     key: str
     samples: int
     views: int
     forms: tuple[Form, ...]
+    largest: Mapping[str, float] | None = None
 
     @property
     def rows(self) -> int:
@@ -86,7 +90,8 @@ class Layout:
             for form in self.forms
         ]
         head = {"version": VERSION, "key": self.key}
-        return {**head, "samples": self.samples, "views": self.views, "values": forms}
+        found = {**head, "samples": self.samples, "views": self.views, "values": forms}
+        return found if self.largest is None else {**found, "largest": dict(self.largest)}
 
 
 class AnswerStore:

@@ -106,14 +106,14 @@ class Teaching:
             part, theirs = batch.samples, self.teacher.answers(batch)
             ours = self.student(module, part.inputs)
             total += float(loss.total(self._look(ours, theirs, part))) * len(part)
-            self._score(scoring, ours.learned, part, theirs.learned)
+            self._score(scoring, ours.learned, part, theirs.dense())
         return -total / len(self.samples), scoring.values().get(self.metric.name, 0.0)
 
     @cached_property
     def constant(self) -> float:
         """The score of the best answer that is the same for all samples; NaN where it has none."""
         batch = next(self._in_order(min(len(self.samples), VALIDATE)))
-        part, theirs = batch.samples, self.teacher.answers(batch).learned
+        part, theirs = batch.samples, self.teacher.answers(batch).dense()
         scoring = Scoring(self._plain)
         self._score(scoring, theirs, part, theirs)
         return scoring.constants().get(self.metric.name, math.nan)

@@ -141,6 +141,14 @@ class Objective(Configured, ABC):
         """The loss of a batch as a scalar: `reduce` of the call, or a faster way to it."""
         return reduce(self(seen))
 
+    def takes_largest(self, classes: int) -> bool:
+        """Whether it can do with `Readings.largest` of a teacher of so many classes."""
+        return False
+
+    def kept_at(self, classes: int) -> float | None:
+        """The temperature that those are to be kept at; None where it has no use for them."""
+        return None
+
     def fuses(self, other: Objective) -> bool:
         """Whether `fused` may give something together with that one."""
         return False

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compressc.distillation.attention import Attention
 from compressc.distillation.teacher import Answers
+from compressc.kernels import TopK
 from compressc.tasks import SettledTask
 from compressc.training import variance
 
@@ -34,6 +35,8 @@ class Readings:
         others: the answers of the other outputs as they are, `[b, ...]` each.
         features: the value at each feature point, `[b, ...]`.
         attention: of each attention layer that is matched.
+        largest: of the teacher's judged class scores, as rows, where they are kept short; `rows`
+            holds none then. For objectives that say so, see `Objective.takes_largest`.
         vectors: one for each sample, `[b, d]`; where an objective reads them.
     """
 
@@ -42,6 +45,7 @@ class Readings:
     features: tuple[Tensor, ...] = ()
     attention: tuple[Attention, ...] = ()
     vectors: Tensor | None = None
+    largest: TopK | None = None
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,8 @@ class Seen:
 
     def among(self, student: Tensor, teacher: Tensor) -> Seen:
         """With the rows `[n, v]` of an output that is not judged: no labels are known of them."""
-        ours, theirs = replace(self.student, rows=student), replace(self.teacher, rows=teacher)
+        ours = replace(self.student, rows=student)
+        theirs = replace(self.teacher, rows=teacher, largest=None)
         return replace(self, student=ours, teacher=theirs, labels=None, by_labels=None)
 
 
@@ -110,17 +115,22 @@ def look(  # noqa: PLR0913  (two models, what they are for, and when)
         progress: of the run.
         valid: of `SettledTask.valid`.
     """
-    rows, known = task.split([student.learned[0], teacher.learned[0]], targets)
+    short, first = teacher.largest, student.learned[0]
+    parts = (teacher.learned[0],) if short is None else short.parts()
+    (own, *others), known = task.split([first, *parts], targets)
+    rows = [own, others[0] if short is None else own[:0].detach()]
     ours, theirs = (
         Readings(
-            own,
+            its,
             answers.learned[1:],
             answers.features,
             answers.attention,
             vectors=answers.learned[0].flatten(1) if "vectors" in reads else None,
         )
-        for own, answers in zip(rows, (student, teacher), strict=True)
+        for its, answers in zip(rows, (student, teacher), strict=True)
     )
+    if short is not None:
+        theirs = replace(theirs, largest=short.rows(others))
     labels = known if task.judged.learned == "class_scores" else None
     by_labels = _by_labels(task, student, rows, known, targets)
     return Seen(ours, theirs, labels, by_labels, progress, valid=valid)

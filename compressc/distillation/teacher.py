@@ -25,6 +25,7 @@ from compressc.distillation.answers import (
     read_only,
 )
 from compressc.distillation.attention import Attention, kept_heads, read_attention
+from compressc.distillation.largest import Largest, Shortened
 from compressc.distillation.points import Pair
 from compressc.ir import Graph, graph_hash, lower
 from compressc.pipeline import Samples, View
@@ -44,26 +45,42 @@ class Answers:
     """What was read off a model for a batch of `b` samples.
 
     Attributes:
-        learned: what is learned `[b, ...]`, the judged one first.
+        learned: what is learned `[b, ...]`, the judged one first; where there are `largest`, that
+            holds no numbers, see `dense`.
         features: a value for each feature point, `[b, ...]`.
         attention: of each attention layer that is matched.
+        largest: of the judged class scores, where they are kept short.
     """
 
     learned: tuple[Tensor, ...]
     features: tuple[Tensor, ...] = ()
     attention: tuple[Attention, ...] = ()
+    largest: Largest | None = None
 
     def parts(self) -> tuple[Tensor, ...]:
         """All tensors, in order."""
         inner = (part for attention in self.attention for part in attention.parts())
-        return (*self.learned, *self.features, *inner)
+        if self.largest is None:
+            return (*self.learned, *self.features, *inner)
+        return (*self.largest.parts(), *self.learned[1:], *self.features, *inner)
 
     def like(self, parts: Sequence[Tensor]) -> Answers:
         """Other tensors in the same order."""
-        left = iter(parts)
-        learned, features = (tuple(islice(left, len(x))) for x in (self.learned, self.features))
+        left, largest = iter(parts), self.largest
+        judged: tuple[Tensor, ...] = ()
+        if largest is not None:
+            largest = largest.like(tuple(islice(left, 3)))
+            judged = (largest.nothing,)
+        whole = self.learned[len(judged) :]
+        learned, features = (tuple(islice(left, len(x))) for x in (whole, self.features))
         attention = tuple(x.like(tuple(islice(left, len(x.parts())))) for x in self.attention)
-        return Answers(learned, features, attention)
+        return Answers((*judged, *learned), features, attention, largest)
+
+    def dense(self) -> tuple[Tensor, ...]:
+        """What is learned, to be judged; of what was kept short the best ones, and a level."""
+        if self.largest is None:
+            return self.learned
+        return (self.largest.dense(), *self.learned[1:])
 
 
 class Reader:
@@ -112,6 +129,7 @@ class Keeping:
         how: `memory`, `disk`, `beside` (they are not: the teacher runs beside the student), or
             `auto`: in memory up to `CACHE_BYTES`, on disk up to `most`, else beside.
         dtype: of what is kept; answers are rounded to it.
+        short: the judged class scores are kept short so; None for all of them.
         views: kept of each sample, where augmentation makes them differ; 0 keeps none of those.
         folder: gives the folder for answers of a key; None where there is none.
         most: bytes that answers may take on disk.
@@ -123,6 +141,7 @@ class Keeping:
 
     how: How = "auto"
     dtype: torch.dtype = torch.float32
+    short: Shortened | None = None
     views: int = 0
     folder: Callable[[str], Path | None] = lambda key: None
     most: int = 0
@@ -144,6 +163,10 @@ class Teacher:
         device: that it runs on.
         keeping: how answers are kept.
         plain: it will be asked about samples as they are, whatever augmentation makes of them.
+        judged: the output that is kept short, where it is.
+
+    Raises:
+        CompresscError: CC301 where it cannot be kept short.
     """
 
     def __init__(  # noqa: PLR0913  (what to ask, about what, and what becomes of it)
@@ -155,7 +178,9 @@ class Teacher:
         keeping: Keeping | None = None,
         *,
         plain: bool = False,
+        judged: Response | None = None,
     ) -> None:
+        self.judged = judged
         self.reader, self.pairs, self.samples, self.device = reader, pairs, samples, device
         self.keeping = keeping or Keeping()
         self._views = samples.has_views and not plain
@@ -169,7 +194,12 @@ class Teacher:
         with torch.no_grad():
             answers = self.reader(self.reader.module, inputs)
             pairs = zip(self.pairs, answers.features, strict=True)
-            return replace(answers, features=tuple(p.select(value) for p, value in pairs))
+            answers = replace(answers, features=tuple(p.select(value) for p, value in pairs))
+            if self.keeping.short is None or self.judged is None:
+                return answers
+            first, *others = answers.learned
+            short = self.keeping.short.of(first, self.judged)
+            return replace(answers, learned=(short.nothing, *others), largest=short)
 
     def answers(self, batch: Drawn) -> Answers:
         """Answers to the samples of a batch."""
@@ -212,6 +242,12 @@ class Teacher:
         self.kept.flush()
         self._filled.add(number)
 
+    def _about_largest(self) -> dict[str, float] | None:
+        short, largest = self.keeping.short, self._probe.largest
+        if short is None or largest is None:
+            return None
+        return {**short.as_json(), "classes": largest.classes}
+
     def _rows(self, number: int, positions: Tensor) -> Tensor:
         return number * len(self.samples) + positions
 
@@ -223,7 +259,7 @@ class Teacher:
             Form(keeping.dtype if x.is_floating_point() else x.dtype, tuple(x.shape[1:]))
             for x in self._probe.parts()
         )
-        layout = Layout("", len(self.samples), views, forms)
+        layout = Layout("", len(self.samples), views, forms, self._about_largest())
         if keeping.how == "memory" or (keeping.how == "auto" and layout.bytes <= CACHE_BYTES):
             return in_memory(layout)
         return self._on_disk(layout, views)
@@ -235,7 +271,8 @@ class Teacher:
             room = f"{keeping.most / 1e9:.1f} GB may be kept"
             keeping.say(f"the teacher runs beside: its answers take {size}, and {room}")
             return None
-        key = answers_key(keeping.basis(), self.samples, views, keeping.dtype, self.pairs)
+        basis = {**keeping.basis(), **({} if layout.largest is None else layout.largest)}
+        key = answers_key(basis, self.samples, views, keeping.dtype, self.pairs)
         layout = replace(layout, key=key)
         folder = keeping.folder(layout.key)
         if folder is None:
@@ -264,17 +301,27 @@ class GivenAnswers:
         store: of the answers.
         positions: of these samples among those, int64 `[n]`.
         device: where they are wanted.
+        judged: the output that is kept short, where it is.
     """
 
-    def __init__(self, store: AnswerStore, positions: Tensor, device: torch.device) -> None:
-        self.store, self.positions, self.device = store, positions, device
+    def __init__(
+        self, store: AnswerStore, positions: Tensor, device: torch.device, judged: Response
+    ) -> None:
+        self.store, self.positions, self.device, self.judged = store, positions, device, judged
 
     def answers(self, batch: Drawn) -> Answers:
         """Answers to the samples of a batch."""
         number = 0 if batch.view is None or self.store.layout.views == 1 else batch.view.number
         rows = number * self.store.layout.samples + self.positions[batch.positions]
-        parts = (part.to(self.device) for part in self.store.read(rows))
-        return Answers(tuple(x.float() if x.is_floating_point() else x for x in parts))
+        read = (part.to(self.device) for part in self.store.read(rows))
+        parts = tuple(x.float() if x.is_floating_point() else x for x in read)
+        about, dim = self.store.layout.largest, self.judged.value_dim
+        if about is None or dim is None:
+            return Answers(parts)
+        values, indices, tail, *others = parts
+        temperature, classes = about["temperature"], int(about["classes"])
+        short = Largest(values, indices, tail, dim, classes, temperature)
+        return Answers((short.nothing, *others), largest=short)
 
     def close(self) -> None:
         """There is nothing to end."""
@@ -295,12 +342,18 @@ def open_given(
             for value in about["values"]
         )
         views = int(about["views"])
+        largest = _about_largest(about["largest"]) if "largest" in about else None
     except (LookupError, TypeError, ValueError, AttributeError):
-        forms, views = (), 0
+        forms, views, largest = (), 0, None
     dtype = next((form.dtype for form in forms if form.dtype.is_floating_point), torch.float32)
     basis = given_basis(graph, task, seed if samples.has_views else None)
-    key = answers_key(basis, samples, views, dtype, [])
-    return read_only(folder, Layout(key, len(samples), views, forms))
+    key = answers_key({**basis, **(largest or {})}, samples, views, dtype, [])
+    return read_only(folder, Layout(key, len(samples), views, forms, largest))
+
+
+def _about_largest(found: Mapping[str, Any]) -> dict[str, float]:
+    count, classes = int(found["count"]), int(found["classes"])
+    return {"count": count, "temperature": float(found["temperature"]), "classes": classes}
 
 
 def given_basis(graph: Graph, task: SettledTask, seed: int | None) -> dict[str, Any]:

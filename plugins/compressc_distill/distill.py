@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -15,27 +14,25 @@ from torch import Tensor, nn
 
 from compressc import processes
 from compressc.analysis.coverage import Verdict
-from compressc.data.source import Subset
 from compressc.distillation import (
     INNER,
     GivenAnswers,
     How,
     Keeping,
     Loss,
+    Reader,
     Reading,
     Teacher,
     Teaching,
     hold_out,
     learned,
-    open_given,
     parse_loss,
     parse_objective,
     reader_of,
 )
-from compressc.distillation.answers import AnswerStore
 from compressc.errors import CompresscError
 from compressc.ir import Graph, graph_hash
-from compressc.pipeline import Context, Pass, Samples, TransferSet
+from compressc.pipeline import Batch, Context, Pass, Samples, TransferSet
 from compressc.pipeline.conditions import conditions
 from compressc.spec import sum_text
 from compressc.tasks import Response, SettledTask, task_of
@@ -49,6 +46,7 @@ from compressc.training import (
     reestimate_on_trial,
     train,
 )
+from compressc_distill.answering import open_answers, positions_in, shortened
 from compressc_distill.composing import PARTS, Composition
 from compressc_distill.matching import Matched, match
 from compressc_distill.reach import verdicts
@@ -140,6 +138,9 @@ class Distill(Pass):
     too), or not at all, so that the teacher runs `beside`; `auto` by their size."""
     answers_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Of the answers that are kept; smaller ones are rounded."""
+    answers_top: Annotated[int, Field(ge=0)] = 0
+    """Of class scores so many of the largest are kept, and what all others have together, for large
+    vocabularies; 0 for all. For `kd`, at its temperature."""
     answers_from: str = ""
     """Folder of answers that `compressc teacher` wrote: the teacher is not asked, and features are
     off."""
@@ -315,17 +316,24 @@ class Distill(Pass):
             )
         )
         found = []
-        keeping = self._keeping(ctx, responses, matched, seed)
-        given = self._given(ctx, seed)
+        given = open_answers(ctx, self.answers_from, self.views, seed)
+        classes = _width(teacher, task, splits[1].take(1).to(ctx.device))
+        short = shortened(loss, classes, self.answers_top, given, self.answers_from)
+        keeping = replace(self._keeping(ctx, responses, matched, seed), short=short)
         for part, plain in zip(splits, (False, True), strict=True):
             answers: Teacher | GivenAnswers
-            positions = None if given is None else _positions(part, ctx, plain)
+            positions = None if given is None else positions_in(part, ctx, plain)
             if given is not None and positions is not None:
-                answers = GivenAnswers(given, positions, ctx.device)
+                answers = GivenAnswers(given, positions, ctx.device, task.judged)
             else:
-                answers = Teacher(teacher, pairs, part, ctx.device, keeping, plain=plain)
+                answers = Teacher(
+                    teacher, pairs, part, ctx.device, keeping, plain=plain, judged=task.judged
+                )
             opened.callback(answers.close)
             found.append(Teaching(part, ctx.device, answers, student, task, loss))
+        if short is not None:
+            text = f"the {short.count} largest answers of the teacher, and one for all others"
+            ctx.note(task.output, f"{text}, at temperature {short.temperature:g}")
         self._say(graph, ctx, loss, matched)
         first = found[1].first_seen()
         own = loss.fit(first, seed)
@@ -357,21 +365,6 @@ class Distill(Pass):
                 ctx.note(task.value_in(graph), f"{name} is left out: there are no {what}")
         others = tuple((r, options.of_output(r)) for r in learned(task)[1:])
         return Loss(tuple(terms), others)
-
-    def _given(self, ctx: Context, seed: int) -> AnswerStore | None:
-        """The answers that were written ahead, where there are any."""
-        if not self.answers_from:
-            return None
-        train = ctx.require_data(self.name).train
-        store = open_given(Path(self.answers_from), ctx.teacher, task_of(ctx), train, seed)
-        if train.has_views and store.layout.views != self.views:
-            raise CompresscError(
-                "CC303",
-                f"the answers are of {self.views} views of each sample, as distill(views=...) says",
-                got=str(store.layout.views),
-                where=self.answers_from,
-            )
-        return store
 
     def _keeping(
         self, ctx: Context, responses: Sequence[Response], matched: Matched, seed: int
@@ -449,22 +442,11 @@ class Distill(Pass):
                 ctx.note(name, f"skipped: {verdict.text}")
 
 
-def _positions(part: Samples, ctx: Context, plain: bool) -> Tensor | None:
-    """Where the samples of a part are in the training part, in the views that were asked about."""
-    train = ctx.require_data("distill").train
-    if plain and train.has_views:
-        return None
-    if part is train:
-        return torch.arange(len(train))
-    if not isinstance(part, Subset):
-        return None
-    if part.whole is train:
-        return part.positions
-    if not isinstance(train, Subset) or part.whole is not train.whole:
-        return None
-    place = torch.full((len(train.whole),), -1)  # a part of a part is one of the whole
-    place[train.positions] = torch.arange(len(train))
-    return place[part.positions]
+def _width(reader: Reader, task: SettledTask, sample: Batch) -> int:
+    """Numbers in a row of the judged answers."""
+    with torch.no_grad():
+        value = reader(reader.module, sample.inputs).learned[0]
+    return task.judged.rows(value).shape[-1]
 
 
 def batch_size(samples: int, epochs: int) -> int:

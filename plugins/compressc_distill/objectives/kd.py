@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from compressc.distillation import Objective, Seen, Unreduced, reduce, widened
-from compressc.kernels import softmax_kl, softmax_kl_ce
+from compressc.kernels import TopK, softmax_kl, softmax_kl_ce
 from compressc.tasks import NO_LABEL
 from compressc_distill.objectives.ce import CrossEntropy
 from compressc_distill.objectives.temperature import number_of
@@ -21,6 +21,8 @@ class Kd(Objective):
     """T^2 * KL(softmax(teacher/T) || softmax(student/T)).
 
     T^2 keeps the gradient of one size whatever T is. With `ce` beside it, one kernel computes both.
+    Of a teacher whose answers are kept short it is the divergence of k + 1 events: the classes that
+    are known, and any other.
     """
 
     name: ClassVar[str] = "kd"
@@ -48,6 +50,7 @@ class Kd(Objective):
         ours, theirs = self._rows(seen)
         if self.T != "adaptive":
             return Unreduced("rows", [softmax_kl(ours, theirs, number_of(self.T, seen.classes))])
+        assert isinstance(theirs, Tensor)  # see `takes_largest`
         theirs = widened(theirs)
         t = (theirs.amax(-1, keepdim=True) - theirs.mean(-1, keepdim=True)).clamp_min(1)
         values = softmax_kl(widened(ours) / t, theirs / t)
@@ -68,13 +71,23 @@ class Kd(Objective):
         by, labels = seen.by_labels, seen.labels
         if by is None or labels is None or not by.cross_entropy or self.T == "adaptive":
             return None
-        if bool((labels == NO_LABEL).any()):
+        if seen.teacher.largest is not None or bool((labels == NO_LABEL).any()):
             return None
         rows, t = (seen.student.rows, seen.teacher.rows), number_of(self.T, seen.classes)
         return softmax_kl_ce(*rows, labels, t, kl_share=share, reduction="mean")
 
-    def _rows(self, seen: Seen) -> tuple[Tensor, Tensor]:
-        """Logits of student and teacher."""
+    def takes_largest(self, classes: int) -> bool:
+        """Where the logits are taken as they are, at one temperature for all rows."""
+        return not self.standardize and self.T != "adaptive"
+
+    def kept_at(self, classes: int) -> float | None:
+        """Its own temperature."""
+        return None if self.T == "adaptive" else number_of(self.T, classes)
+
+    def _rows(self, seen: Seen) -> tuple[Tensor, Tensor | TopK]:
+        """Logits of student and teacher; the largest ones, where those are kept."""
+        if seen.teacher.largest is not None:
+            return seen.student.rows, seen.teacher.largest
         rows = seen.student.rows, seen.teacher.rows
         return (_standardized(rows[0]), _standardized(rows[1])) if self.standardize else rows
 
