@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar
 
 import torch
@@ -24,7 +25,9 @@ class AttentionScores(Objective):
     formula: ClassVar[str] = "mean (q k' / sqrt(d) of s - of t)^2, over heads and pairs of places"
     paper: ClassVar[str] = "Jiao et al. 2020 (TinyBERT), arXiv 1909.10351, eq. 7"
 
-    exempt: ClassVar[Mapping[str, str]] = {"gradient": "the values have no part in the scores"}
+    exempt: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"gradient": "the values have no part in the scores"}
+    )
 
     def check(self, seen: Seen) -> None:
         """Each layer of the student needs the heads of the teacher's, or to know which it kept."""

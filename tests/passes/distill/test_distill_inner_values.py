@@ -58,6 +58,7 @@ def train(name, loss, **options):
         ("vit", "vkd"),
         ("vit", "attention"),
         ("vit", "minilm"),
+        *(("vit", name) for name in ("rkd", "sp", "pkt", "cc", "queue(size=40)")),
     ],
 )
 def test_a_run_lessens_the_term(net, objective):
