@@ -86,7 +86,7 @@ def _one_by_one(response: Response, output: Tensor, labels: Tensor) -> Response:
     """One label for each number: ids, bits or numbers."""
     if not output.is_floating_point():
         return response
-    if bool(((labels == 0) | (labels == 1) | (labels == NO_LABEL)).all()):
+    if _are_bits(labels):
         bits: Kind = "independent_scores"
         chances = bool(((output >= 0) & (output <= 1)).all())
         threshold = response.threshold if response.ending else 0.5 if chances else 0.0
@@ -94,6 +94,10 @@ def _one_by_one(response: Response, output: Tensor, labels: Tensor) -> Response:
     if response.ending and bool(((labels >= 0) & (labels <= 1)).all()):
         return replace(response, kind="values")  # chances, learned before the sigmoid
     return replace(response, kind="values", learned="values", ending="", value_dim=response.dim)
+
+
+def _are_bits(labels: Tensor) -> bool:
+    return bool(((labels == 0) | (labels == 1) | (labels == NO_LABEL)).all())
 
 
 def are_targets(response: Response, output: Tensor, labels: Tensor) -> bool:
@@ -109,6 +113,8 @@ def are_targets(response: Response, output: Tensor, labels: Tensor) -> bool:
         if labels.is_floating_point():
             return False
         wanted = wanted[:dim] + wanted[dim + 1 :]
+    if response.kind == "independent_scores" and not _are_bits(labels):
+        return False
     return same_shape(labels.shape, wanted)
 
 

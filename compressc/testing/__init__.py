@@ -1,14 +1,17 @@
-"""The kit for plugin authors: hold a pass or an objective against all that will be asked of it."""
+"""The kits for plugin authors: hold a pass, an objective or a task against what a run asks."""
 
 from compressc.testing.agreement import check_coverage
 from compressc.testing.checking import Checked, check_pass, export_graph
 from compressc.testing.objectives import check_objective, draw_readings
+from compressc.testing.tasks import CheckedTask, check_task
 
 __all__ = [
     "Checked",
+    "CheckedTask",
     "check_coverage",
     "check_objective",
     "check_pass",
+    "check_task",
     "draw_readings",
     "export_graph",
 ]

@@ -198,6 +198,7 @@ CLASSES, PIXELS = torch.arange(64) % 6, torch.zeros(64, 4, 5, dtype=torch.int64)
         ("segmentation", nn.Conv2d(3, 6, 1), IMAGES, torch.randn(64, 6, 4, 5)),
         ("multilabel", nn.Linear(8, 6), X, CLASSES),
         ("multilabel", nn.Linear(8, 6), X, torch.randn(64, 5)),
+        ("multilabel", nn.Linear(8, 6), X, (X[:, :6] > 0) * 3.0),
         ("regression", nn.Linear(8, 6), X, torch.randn(64, 5)),
         ("regression", nn.Linear(8, 6), X, CLASSES),
         ("language_model", nn.Linear(8, 6), X, CLASSES),
