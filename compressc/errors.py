@@ -42,6 +42,7 @@ CODES: dict[str, str] = {
     "CC503": "no back end could write a file",
     "CC504": "an emitted file does not compute what the graph computes",
     "CC505": "a quality gate was missed",
+    "CC506": "a term of a loss has no effect on what is trained",
     # CC6xx: the machine
     "CC600": "the output folder cannot be written",
     "CC601": "a pass failed inside a library",

@@ -21,7 +21,7 @@ from compressc.distillation.objective import (
     widened,
 )
 from compressc.distillation.points import Pair, choose_points, find_pairs
-from compressc.distillation.seen import INNER, ByLabels, Reading, Readings, Seen, look
+from compressc.distillation.seen import INNER, ByLabels, Reading, Readings, Seen, look, mapped
 from compressc.distillation.teacher import (
     Answers,
     GivenAnswers,
@@ -67,6 +67,7 @@ __all__ = [
     "hold_out",
     "learned",
     "look",
+    "mapped",
     "open_given",
     "pair_attention",
     "parse_loss",

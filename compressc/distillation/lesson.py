@@ -79,15 +79,16 @@ class Teaching:
 
     def terms(self, module: nn.Module, batch: Drawn) -> dict[str, Tensor]:
         """The terms of the loss, scalars, for the samples of a batch."""
-        return self.loss.values(self._seen(module, batch))
+        return self.loss.values(self.seen_of(module, batch))
 
     def first_seen(self) -> Seen:
         """What is seen of one sample, without gradients."""
         batch = next(self._in_order(1))
         with torch.no_grad():
-            return self._seen(self.student.module, batch)
+            return self.seen_of(self.student.module, batch)
 
-    def _seen(self, module: nn.Module, batch: Drawn) -> Seen:
+    def seen_of(self, module: nn.Module, batch: Drawn) -> Seen:
+        """What is seen of a batch; `module` is the student's or a wrapper of it."""
         theirs, ours = self.teacher.answers(batch), self.student(module, batch.samples.inputs)
         return self._look(ours, theirs, batch.samples, batch.progress)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import permutations
@@ -31,11 +31,13 @@ class Loss:
         others: the outputs that are not judged, in the order of the answers, each with its
             objective.
         own: modules of objectives, by the names of their terms.
+        others_weight: of the mean over the other outputs.
     """
 
     terms: tuple[Weighted[Objective], ...]
     others: tuple[tuple[Response, Objective], ...] = ()
     own: Mapping[str, nn.Module] = field(default_factory=dict)
+    others_weight: float = 1.0
 
     @cached_property
     def named(self) -> dict[str, Weighted[Objective]]:
@@ -61,7 +63,7 @@ class Loss:
         if self._pair is not None:
             found[self._pair.name] = self._pair.weight
             found |= dict.fromkeys(self._pair.members, 0.0)
-        return found | ({OTHERS: 1.0} if self.others else {})
+        return found | ({OTHERS: self.others_weight} if self.others else {})
 
     @property
     def silent(self) -> frozenset[str]:
@@ -108,14 +110,36 @@ class Loss:
         if self._pair is not None:
             joint = found[self._pair.name] = self._pair.value(seen)
             found |= self._pair.apart(seen, joint.detach())
-        return found | self._single(seen)
+        return found | self._single(seen, self._paired)
 
     def total(self, seen: Seen) -> Tensor:
         """The loss, a scalar."""
-        found = self._single(seen)
+        found = self._single(seen, self._paired)
         if self._pair is not None:
             found[self._pair.name] = self._pair.value(seen)
         return torch.stack([self.weights[name] * x.float() for name, x in found.items()]).sum()
+
+    @property
+    def names(self) -> list[str]:
+        """Of the terms, each by itself."""
+        return [*self.named, *([OTHERS] if self.others else [])]
+
+    def weight_of(self, name: str) -> float:
+        """Of a term by itself."""
+        return self.others_weight if name == OTHERS else self.named[name].weight
+
+    def separate(self, seen: Seen) -> dict[str, Tensor]:
+        """Every term by itself, a scalar with its own gradient."""
+        return self._single(seen, [])
+
+    def rescaled(self, factors: Mapping[str, float]) -> Loss:
+        """With the weights of the terms of these names times a factor each."""
+        terms = tuple(
+            Weighted(term.weight * factors.get(name, 1.0), term.of)
+            for name, term in self.named.items()
+        )
+        others = self.others_weight * factors.get(OTHERS, 1.0)
+        return replace(self, terms=terms, others_weight=others)
 
     @cached_property
     def _pair(self) -> _Pair | None:
@@ -125,9 +149,8 @@ class Loss:
                 return _Pair((name, other_name), term, other)
         return None
 
-    def _single(self, seen: Seen) -> dict[str, Tensor]:
-        """The terms that are computed by themselves."""
-        paired = self._pair.members if self._pair is not None else ()
+    def _single(self, seen: Seen, paired: Collection[str]) -> dict[str, Tensor]:
+        """The terms but for those that are computed together."""
         found = {
             name: _mean(term.of, replace(seen, own=self.own.get(name)))
             for name, term in self.named.items()
@@ -136,6 +159,10 @@ class Loss:
         if self.others:
             found[OTHERS] = self._others(seen)
         return found
+
+    @property
+    def _paired(self) -> Collection[str]:
+        return self._pair.members if self._pair is not None else ()
 
     def _others(self, seen: Seen) -> Tensor:
         """The mean over the outputs that are not judged."""

@@ -150,3 +150,27 @@ def _by_labels(
     if task.judged.learned == "values":
         return ByLabels(lambda: task.supervised_loss(ours, known) / variance(theirs))
     return ByLabels(lambda: task.supervised_loss(ours, known), task.cross_entropy)
+
+
+def mapped(change: Callable[[str, Tensor], Tensor], readings: Readings) -> Readings:
+    """Readings with `change(name, tensor)` in place of each tensor.
+
+    Names are `rows`, `others.0`, `features.0`, `attention.0.query`, `vectors`.
+    """
+    vectors = readings.vectors
+    return replace(
+        readings,
+        rows=change("rows", readings.rows),
+        others=tuple(change(f"others.{i}", x) for i, x in enumerate(readings.others)),
+        features=tuple(change(f"features.{i}", x) for i, x in enumerate(readings.features)),
+        attention=tuple(_mapped(change, i, layer) for i, layer in enumerate(readings.attention)),
+        vectors=None if vectors is None else change("vectors", vectors),
+    )
+
+
+def _mapped(change: Callable[[str, Tensor], Tensor], place: int, layer: Attention) -> Attention:
+    query, key, value = (
+        change(f"attention.{place}.{name}", getattr(layer, name))
+        for name in ("query", "key", "value")
+    )
+    return replace(layer, query=query, key=key, value=value)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressc.distillation import Attention, ByLabels, Objective, Readings, Seen, reduce
+from compressc.distillation import Attention, ByLabels, Objective, Readings, Seen, mapped, reduce
 
 #: Of a generator: what is read off a model, in float64, for samples that are enough for all.
 Draw = Callable[[torch.Generator], Readings]
@@ -162,26 +162,6 @@ def tensors_of(readings: Readings) -> Iterator[tuple[str, Tensor]]:
     found: dict[str, Tensor] = {}
     mapped(found.setdefault, readings)
     yield from found.items()
-
-
-def mapped(change: Callable[[str, Tensor], Tensor], readings: Readings) -> Readings:
-    """Readings with `change(name, tensor)` in place of each tensor."""
-    vectors = readings.vectors
-    return Readings(
-        change("rows", readings.rows),
-        tuple(change(f"others.{i}", x) for i, x in enumerate(readings.others)),
-        tuple(change(f"features.{i}", x) for i, x in enumerate(readings.features)),
-        tuple(_mapped(change, i, layer) for i, layer in enumerate(readings.attention)),
-        None if vectors is None else change("vectors", vectors),
-    )
-
-
-def _mapped(change: Callable[[str, Tensor], Tensor], place: int, layer: Attention) -> Attention:
-    query, key, value = (
-        change(f"attention.{place}.{name}", getattr(layer, name))
-        for name in ("query", "key", "value")
-    )
-    return replace(layer, query=query, key=key, value=value)
 
 
 def _minimum(case: _Case) -> str:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -51,6 +52,7 @@ from compressc_distill.composing import PARTS, Composition
 from compressc_distill.matching import Matched, match
 from compressc_distill.reach import verdicts
 from compressc_distill.telling import Told, summary
+from compressc_distill.weighing import weighed
 
 #: A recovery takes hundreds of steps, however small the data are.
 STEPS = 400
@@ -113,6 +115,9 @@ class Distill(Pass):
     objectives`; `auto` goes by the output."""
     features: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the feature loss; 0 for none."""
+    weights: Literal["given", "auto"] = "given"
+    """What weights multiply: the terms themselves, or with `auto` terms that are brought to equal
+    gradients first, as they are on the first batches; they stay so for the whole run."""
     feature_points: Annotated[int, Field(ge=1)] = 4
     """At how many ends of blocks features are matched."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -202,7 +207,8 @@ class Distill(Pass):
 
         Raises:
             CompresscError: CC105 without data, CC107 for an unknown objective, CC301 where data and
-                model do not fit, CC502 where not even the start scores a finite number.
+                model do not fit, CC502 where not even the start scores a finite number, CC506 where
+                a term of the loss has no effect.
         """
         data, task = ctx.require_data(self.name), task_of(ctx)
         output = task.value_in(graph)
@@ -230,6 +236,8 @@ class Distill(Pass):
         batches = teaching.batches(size, self.views)
         recipe = self._recipe(seed, ctx, module, teaching.probe())
         recipe = replace(recipe, batch_statistics=self._samples_suit(teaching, exam, ctx))
+        loss = weighed(teaching, batches, seed, self.weights == "auto", partial(ctx.note, output))
+        teaching, exam = replace(teaching, loss=loss), replace(exam, loss=loss)
         lesson = teaching.lesson(batches, exam.examine)
         samples = batches.batch_size * self.accumulate
         told = Told(ctx, exam.metric.title, samples)

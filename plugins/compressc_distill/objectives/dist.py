@@ -25,7 +25,7 @@ class Dist(Objective):
     formula: ClassVar[str] = (
         "T^2 * (beta * (1 - mean_i corr_j(p_ij, q_ij)) + gamma * (1 - mean_j corr_i(p_ij, q_ij)))"
     )
-    paper: ClassVar[str] = "Huang et al. 2022, arXiv 2205.10536, eq. 8 to 10"
+    paper: ClassVar[str] = "Huang et al. 2022, arXiv 2205.10536"
     default_weight: ClassVar[float] = 2.0
     shift_free: ClassVar[bool] = True
 

@@ -25,7 +25,7 @@ class Jsd(Objective):
         "T^2 * (beta * KL(q || m) + (1 - beta) * KL(p || m)), m = beta * q + (1 - beta) * p, "
         "q, p = softmax(t/T), softmax(s/T)"
     )
-    paper: ClassVar[str] = "Agarwal et al. 2024 (GKD), arXiv 2306.13649, eq. 1"
+    paper: ClassVar[str] = "Agarwal et al. 2024 (GKD), arXiv 2306.13649"
     shift_free: ClassVar[bool] = True
 
     T: Temperature = "auto"

@@ -24,7 +24,7 @@ class Nkd(Objective):
         "-q_y log p_y - gamma * T^2 * sum_j q'_j log p'_j; q, p = softmax(t), softmax(s); "
         "q', p' of t/T, s/T without class y"
     )
-    paper: ClassVar[str] = "Yang et al. 2023, arXiv 2303.13005, eq. 8"
+    paper: ClassVar[str] = "Yang et al. 2023, arXiv 2303.13005"
     shift_free: ClassVar[bool] = True
     exempt: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"minimum": "cross entropies keep the teacher's entropy, and the target is drawn to 1"}

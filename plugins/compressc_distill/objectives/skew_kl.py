@@ -23,7 +23,7 @@ class SkewKl(Objective):
         "T^2 * KL(q || skew * q + (1 - skew) * p), q, p = softmax(t/T), softmax(s/T); "
         "reverse: p and q change places"
     )
-    paper: ClassVar[str] = "Ko et al. 2024 (DistiLLM), arXiv 2402.03898, eq. 3 and 4"
+    paper: ClassVar[str] = "Ko et al. 2024 (DistiLLM), arXiv 2402.03898"
     shift_free: ClassVar[bool] = True
 
     T: Temperature = "auto"

@@ -22,7 +22,7 @@ class Ttm(Objective):
 
     name: ClassVar[str] = "ttm"
     formula: ClassVar[str] = "KL(q || softmax(s)), q = softmax(gamma * t)"
-    paper: ClassVar[str] = "Zheng and Yang 2024, arXiv 2402.11148, eq. 9"
+    paper: ClassVar[str] = "Zheng and Yang 2024, arXiv 2402.11148"
     default_weight: ClassVar[float] = 45.0
     shift_free: ClassVar[bool] = True
     exempt: ClassVar[Mapping[str, str]] = MappingProxyType(

@@ -19,7 +19,7 @@ class Wttm(Ttm):
 
     name: ClassVar[str] = "wttm"
     formula: ClassVar[str] = "sum_j softmax(t)_j^gamma * KL(softmax(gamma * t) || softmax(s))"
-    paper: ClassVar[str] = "Zheng and Yang 2024, arXiv 2402.11148, eq. 13"
+    paper: ClassVar[str] = "Zheng and Yang 2024, arXiv 2402.11148"
 
     def __call__(self, seen: Seen) -> Unreduced:
         """For each row."""

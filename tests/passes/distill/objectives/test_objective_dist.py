@@ -16,7 +16,7 @@ def correlation(a, b):
 
 
 def by_definition(t, beta, gamma):
-    """Eq. 8 to 10 of the paper."""
+    """Row by row, and column by column."""
 
     def loss(student, teacher, labels):
         sides = (student.tolist(), teacher.tolist())
