@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 from compressc.distillation import Teaching
 from compressc.events import Event
 from compressc.pipeline import Context
-from compressc.training import Hooks, Moment, TrainingResult
+from compressc.training import Epoch, Hooks, Moment, TrainingResult
 
 
 class Told(Hooks):
@@ -75,7 +75,7 @@ def summary(result: TrainingResult, exam: Teaching) -> list[str]:
         text = (
             f"no epoch of {epochs} was better than the start ({before}): weights left as they were"
         )
-    lines = [text]
+    lines = [text, *_terms(result.history)]
     if result.setbacks:
         places = ", ".join(map(str, result.setbacks))
         lines.append(f"went back to the best state and halved the rate after epoch {places}")
@@ -84,3 +84,18 @@ def summary(result: TrainingResult, exam: Teaching) -> list[str]:
     if exam.metric.no_better(result.best[1], exam.constant):
         lines.append(f"not recovered: a constant answer has {name} {exam.constant:.4f}, too")
     return lines
+
+
+def _terms(history: Sequence[Epoch]) -> Iterator[str]:
+    """How each term of the loss fell."""
+    if not history or not history[-1].terms:
+        return
+    first, last = history[0], history[-1]
+    parts = [f"{name} {first.terms[name]:.4g}" for name in last.terms]
+    if last is not first:
+        parts = [
+            f"{part} -> {last.terms[name]:.4g}"
+            for part, name in zip(parts, last.terms, strict=True)
+        ]
+    where = f"epochs {first.number} and {last.number}" if last is not first else "epoch 1"
+    yield f"terms of the loss before their weights, means of {where}: {', '.join(parts)}"

@@ -214,6 +214,10 @@ def test_the_history_is_on_record(teacher, student, data):
     record = ctx.records["training"]
     assert [epoch["number"] for epoch in record["history"]] == [1, 2]
     assert set(record["history"][0]["terms"]) == {"ce", "kd", "hint"}
+    (text,) = notes_of(ctx, "terms of the loss")
+    first, last = (record["history"][i]["terms"] for i in (0, 1))
+    told = ", ".join(f"{name} {first[name]:.4g} -> {last[name]:.4g}" for name in last)
+    assert text.endswith(f"means of epochs 1 and 2: {told}")
     assert record["metric"] == "accuracy"
     assert record["best"] == max(
         e["score"] for e in [*record["history"], {"score": record["start"]}]
