@@ -8,16 +8,19 @@ are data; random numbers may be none that the model takes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
+from torch import nn
 
 from compressc.analysis import Axis, Coupling, Slot, Width, kept_indices
 from compressc.analysis.axes import leaves
 from compressc.collecting import give_back
 from compressc.editing import cut_widths
 from compressc.errors import CompresscError, first_line
-from compressc.ir import PRODUCTS, Graph, largest_error, random_inputs, run_graph
+from compressc.ir import PRODUCTS, Graph, Op, largest_error, random_inputs, run_graph
 from compressc.ir.deriving import NOT_APPLICABLE
+from compressc.ir.layer_building import layer_tensors
 from compressc.pipeline import Context
 
 #: Samples that both graphs run on.
@@ -86,26 +89,27 @@ class Proof:
         """
         plain = {width: rest for width, rest in kept.items() if not width.axis.normalized}
         try:
-            got = run_graph(self._cut(kept), self.inputs)
+            got = self._run_cut(kept)
             if len(plain) < len(kept):
-                got = run_graph(self._cut(plain), self.inputs)
+                got = self._run_cut(plain)
         except NOT_APPLICABLE as error:
             return f"the graph cannot be cut there ({_reason(error)})"
-        errors = [
-            largest_error(got, run_graph(self._zeroed(plain, makers), self.inputs))
-            for makers in (True, False)
-        ]
+        errors = [largest_error(got, self._run_zeroed(plain, makers)) for makers in (True, False)]
         if any(error <= TOLERANCE for error in errors):
             return ""
         return f"sliced is not zeroed: outputs differ by {min(errors):.1%}"
 
-    def _cut(self, kept: Kept) -> Graph:
+    def _run_cut(self, kept: Kept) -> list[torch.Tensor]:
         graph = self.graph.copy()
-        cut_widths(graph, self.found, {width.axis: rest for width, rest in kept.items()})
-        return graph
+        try:
+            cut_widths(graph, self.found, {width.axis: rest for width, rest in kept.items()})
+            return run_graph(graph, self.inputs)
+        finally:  # it lies in cycles, and would hold its weights until the collector looks
+            for op in graph:
+                for table in () if op.layer is None else (op.layer._parameters, op.layer._buffers):
+                    table.clear()
 
-    @torch.no_grad()
-    def _zeroed(self, kept: Kept, makers: bool) -> Graph:
+    def _run_zeroed(self, kept: Kept, makers: bool) -> list[torch.Tensor]:
         """The full graph with zeros for what goes: in every tensor, or only where it is read.
 
         Where a value divides by itself zeros give NaN; where nothing multiplies what is made they
@@ -114,16 +118,59 @@ class Proof:
         full = self.graph.copy()
         leaf = {width.axis: rest for width, rest in kept.items()}
         made = {(name, id(axis)) for name, axis in self.found.produced}
+        gone: dict[int, list[tuple[int, torch.Tensor]]] = {}
         for slot in self.found.slots:
             cut = any(part in leaf for part in leaves(slot.axis))
             if not cut or slot.tensor.startswith("running"):
                 continue
             if makers or (_multiplies(full, slot) and (slot.op, id(slot.axis)) not in made):
                 tensor = getattr(full[slot.op].layer, slot.tensor)
-                gone = torch.ones(tensor.shape[slot.dim], dtype=torch.bool)
-                gone[kept_indices(slot.axis, leaf)] = False
-                tensor.index_fill_(slot.dim, gone.nonzero().flatten(), 0)
-        return full
+                lost = torch.ones(tensor.shape[slot.dim], dtype=torch.bool)
+                lost[kept_indices(slot.axis, leaf)] = False
+                places = lost.nonzero().flatten()
+                gone.setdefault(id(tensor), []).append((slot.dim, places))
+        for op in full:
+            _zero(op, gone)
+        return run_graph(full, self.inputs)
+
+
+def _zero(op: Op, gone: Mapping[int, list[tuple[int, torch.Tensor]]]) -> None:
+    """Zeros in the tensors of an op: `id` -> (dimension, indices).
+
+    While the layer runs, for one that runs: a model of zeros would be another model in memory.
+    """
+    layer = op.layer
+    held = [] if layer is None else layer_tensors(layer)
+    changed = {name: (tensor, gone[id(tensor)]) for name, tensor in held if id(tensor) in gone}
+    if layer is None or not changed:
+        return
+
+    def begin(*call: object) -> None:
+        for name, (tensor, places) in changed.items():
+            _put(layer, name, _filled(tensor, places))
+
+    def end(*call: object) -> None:
+        for name, (tensor, _) in changed.items():
+            _put(layer, name, tensor)
+
+    if op.role == "tensor":  # its value is read, not called
+        begin()
+    else:
+        layer.register_forward_pre_hook(begin)
+        layer.register_forward_hook(end)
+
+
+def _filled(tensor: torch.Tensor, places: list[tuple[int, torch.Tensor]]) -> torch.Tensor:
+    """A copy with zeros at indices of dimensions."""
+    out = tensor.detach().clone()
+    for dim, indices in places:
+        out.index_fill_(dim, indices, 0)
+    return nn.Parameter(out, requires_grad=False) if isinstance(tensor, nn.Parameter) else out
+
+
+def _put(layer: nn.Module, name: str, tensor: torch.Tensor) -> None:
+    table: dict[str, Any] = layer._parameters if name in layer._parameters else layer._buffers
+    table[name] = tensor
 
 
 def _multiplies(graph: Graph, slot: Slot) -> bool:
