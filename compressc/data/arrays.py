@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from dataclasses import dataclass
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -15,9 +17,59 @@ from compressc.errors import CompresscError
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+#: Bytes of the header of a `.npy` file.
+_MOST_HEADER = 10_000
+
+
 def bad(wanted: str, got: str, where: str, hint: str) -> CompresscError:
     """A CC300 error."""
     return CompresscError("CC300", wanted, got=got, where=where, hint=hint)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a `.npy` file declares.
+
+    Attributes:
+        shape, dtype: of the array.
+        columns_first: whether the first dimension varies fastest in the file.
+        offset: where the numbers begin.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    columns_first: bool
+    offset: int
+
+
+def read_header(file: IO[bytes], size: int, where: str, hint: str) -> Header:
+    """The header of a `.npy` file.
+
+    Args:
+        file: at its beginning; afterwards where the numbers begin.
+        size: bytes of the whole file.
+        where, hint: for errors.
+
+    Raises:
+        CompresscError: CC300 for another format, other things than numbers, or another size than
+            what is declared.
+        ValueError: where it is no such file.
+    """
+    version = np.lib.format.read_magic(file)
+    read = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }.get(version)
+    if read is None:
+        raise bad("an array of format 1.0 or 2.0", str(version), where, hint)
+    shape, columns_first, dtype = read(file, max_header_size=_MOST_HEADER)
+    offset = file.tell()
+    check_numeric(dtype, where)
+    declared = offset + math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or declared != size:
+        got = f"{size:,} bytes, where {list(shape)} of {dtype} takes {declared:,}"
+        raise bad("an array has the size that it declares", got, where, hint)
+    return Header(shape, dtype, columns_first and len(shape) > 1, offset)
 
 
 def to_tensor(value: object, where: str) -> Tensor:

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from compressc.data.arrays import bad, check_numeric
+from compressc.data.arrays import bad, read_header
 from compressc.data.npz import Archive, Member
 from compressc.data.rows import ArrayColumn, Column, FileColumn
 from compressc.strangers import reading, regular_file
 
-#: Bytes of the header of a `.safetensors` file, as the format has it, and of a `.npy` file.
-_MOST_TENSORS, _MOST_ARRAY = 100_000_000, 10_000
+#: Bytes of the header of a `.safetensors` file, as the format has it.
+_MOST_TENSORS = 100_000_000
 #: Bytes of a file's header in a zip archive, and where the lengths of what follows it are.
 _LOCAL, _NAME, _EXTRA = 30, slice(26, 28), slice(28, 30)
 _DTYPES = {
@@ -49,23 +49,10 @@ def _npy(path: Path) -> Column:
     where, hint = str(path), "write it with numpy.save"
     size = regular_file(path, "CC300", "the data file exists")
     with reading("CC300", "the file is a .npy array", where, hint), path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        if read is None:
-            raise bad("an array of format 1.0 or 2.0", str(version), where, hint)
-        shape, columns_first, dtype = read(file, max_header_size=_MOST_ARRAY)
-        offset = file.tell()
-        check_numeric(dtype, where)
-        declared = offset + math.prod(shape) * dtype.itemsize
-        if min(shape, default=0) < 0 or declared != size:
-            got = f"{size:,} bytes, where {list(shape)} of {dtype} takes {declared:,}"
-            raise bad("an array has the size that it declares", got, where, hint)
-        if columns_first and len(shape) > 1:
+        header = read_header(file, size, where, hint)
+        if header.columns_first:
             return ArrayColumn(np.load(path, mmap_mode="r", allow_pickle=False))
-    return FileColumn(path, offset, shape, dtype)
+    return FileColumn(path, header.offset, header.shape, header.dtype)
 
 
 def safetensors_file(path: Path) -> dict[str, Column]:

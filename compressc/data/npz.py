@@ -18,13 +18,13 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from compressc.data.arrays import Array, bad, check_numeric, model_dtype
+from compressc.data.arrays import Array, bad, model_dtype, read_header
 from compressc.strangers import reading, regular_file
 
 #: Bytes of a block of rows.
 BLOCK = 1 << 20
-#: Members of an archive, and bytes of the header of one.
-_MOST_MEMBERS, _MOST_HEADER = 1000, 10_000
+#: Members of an archive.
+_MOST_MEMBERS = 1000
 _HINT = "write it with numpy.savez"
 
 
@@ -148,21 +148,8 @@ def _members(file: zipfile.ZipFile, path: Path) -> dict[str, Member]:
 
 def _member(file: zipfile.ZipFile, info: zipfile.ZipInfo, where: str) -> Member:
     with file.open(info) as stream:
-        version = np.lib.format.read_magic(stream)
-        read = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }.get(version)
-        if read is None:
-            raise bad("an array of format 1.0 or 2.0", str(version), where, _HINT)
-        shape, columns_first, dtype = read(stream, max_header_size=_MOST_HEADER)
-        offset = stream.tell()
-    check_numeric(dtype, where)
-    declared = offset + math.prod(shape) * dtype.itemsize
-    if min(shape, default=0) < 0 or declared != info.file_size:
-        got = f"{info.file_size:,} bytes, where {list(shape)} of {dtype} takes {declared:,}"
-        raise bad("an array has the size that it declares", got, where, _HINT)
-    return Member(info, shape, dtype, columns_first and len(shape) > 1, offset)
+        header = read_header(stream, info.file_size, where, _HINT)
+    return Member(info, header.shape, header.dtype, header.columns_first, header.offset)
 
 
 def _exactly(stream: IO[bytes], size: int) -> bytearray:
