@@ -56,9 +56,8 @@ def open_session(  # noqa: PLR0913  (each option is one the user may give)
         CompresscError: for everything a caller can mend; see `compressc.errors.CODES`.
     """
     from compressc.analysis import symbolize_widths
-    from compressc.collecting import give_back
     from compressc.data import augmented, open_dataset
-    from compressc.frontend import example_of, fit_data, load_model, require_open_batch, specs_of
+    from compressc.frontend import fit_data, require_open_batch
     from compressc.tasks import load_task, settle
 
     named = load_task(task) if isinstance(task, str) else task
@@ -66,10 +65,52 @@ def open_session(  # noqa: PLR0913  (each option is one the user may give)
         raise CompresscError("CC105", f"task '{named.name}' needs data", hint="give --data")
     dataset = None if data is None else augmented(open_dataset(data, workers), augment)
     check(dataset)
+    loaded = read_model(
+        model,
+        dataset,
+        inputs,
+        trust_pickle=trust_pickle,
+        factory=factory,
+        state_key=state_key,
+        ignore_extra=ignore_extra,
+        dtype=dtype,
+    )
+    require_open_batch(loaded)
+    if dataset is not None:
+        dataset = fit_data(loaded.graph, dataset)
+    symbolize_widths(loaded.graph)
+    settled = None if dataset is None else settle(loaded.graph, dataset, judged, named)
+    return Session(loaded, dataset, settled)
+
+
+def read_model(  # noqa: PLR0913  (each option is one the user may give)
+    model: Any,
+    data: Dataset | None,
+    inputs: Sequence[str] | None,
+    *,
+    trust_pickle: bool,
+    factory: str | None,
+    state_key: str | None,
+    ignore_extra: bool,
+    dtype: str,
+) -> Loaded:
+    """Read a model, on inputs in words or else on those that the data have.
+
+    Args:
+        model, inputs, trust_pickle, factory, state_key, ignore_extra, dtype: as for
+            `compressc.compile`.
+        data: gives the example; None for none.
+
+    Raises:
+        CompresscError: CC2xx for the model.
+    """
+    from compressc.collecting import give_back
+    from compressc.frontend import example_of, load_model, specs_of
+
     loaded = load_model(
         model,
-        example=None if dataset is None else example_of(dataset),
-        input_spec=inputs or (() if dataset is None else specs_of(dataset)),
+        example=None if data is None else example_of(data),
+        input_spec=inputs or (() if data is None else specs_of(data)),
         trust_pickle=trust_pickle,
         factory=factory,
         state_key=state_key,
@@ -77,9 +118,4 @@ def open_session(  # noqa: PLR0913  (each option is one the user may give)
         dtype=dtype,
     )
     give_back()  # what was read and traced lies in cycles that hold a second copy of the weights
-    require_open_batch(loaded)
-    if dataset is not None:
-        dataset = fit_data(loaded.graph, dataset)
-    symbolize_widths(loaded.graph)
-    settled = None if dataset is None else settle(loaded.graph, dataset, judged, named)
-    return Session(loaded, dataset, settled)
+    return loaded

@@ -80,13 +80,12 @@ def load_from_options(  # noqa: PLR0913  (each is an option of the command line)
         CompresscError: CC2xx for the model.
     """
     from compressc.analysis import symbolize_widths
-    from compressc.frontend import example_of, load_model, specs_of
+    from compressc.session import read_model
 
-    example = None if dataset is None else example_of(dataset)
-    loaded = load_model(
+    loaded = read_model(
         model,
-        example=example,
-        input_spec=inputs or (() if dataset is None else specs_of(dataset)),
+        dataset,
+        inputs,
         trust_pickle=trust_pickle,
         factory=factory,
         state_key=state_key,
