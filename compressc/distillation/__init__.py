@@ -1,6 +1,11 @@
 """Learning from a teacher: what any pass needs that trains a graph to answer as another does."""
 
-from compressc.distillation.attention import Attention, AttentionPair, pair_attention
+from compressc.distillation.attention import (
+    Attention,
+    AttentionPair,
+    attention_by_depth,
+    pair_attention,
+)
 from compressc.distillation.features import (
     FeatureObjective,
     Form,
@@ -20,7 +25,7 @@ from compressc.distillation.objective import (
     reduce,
     widened,
 )
-from compressc.distillation.points import Pair, choose_points, find_pairs
+from compressc.distillation.points import Pair, choose_points, find_pairs, pairs_by_depth
 from compressc.distillation.seen import INNER, ByLabels, Reading, Readings, Seen, look, mapped
 from compressc.distillation.teacher import (
     Answers,
@@ -60,6 +65,7 @@ __all__ = [
     "Teacher",
     "Teaching",
     "Unreduced",
+    "attention_by_depth",
     "channel_dim",
     "choose_points",
     "find_pairs",
@@ -70,6 +76,7 @@ __all__ = [
     "mapped",
     "open_given",
     "pair_attention",
+    "pairs_by_depth",
     "parse_loss",
     "parse_objective",
     "reader_of",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from compressc.analysis.attention import AttentionLayer, find_attention
+from compressc.distillation.points import evenly
 from compressc.ir import Graph
 
 #: What is added to a score that must not count is lower.
@@ -66,16 +67,19 @@ class AttentionPair:
     Attributes:
         student, teacher: the layers.
         kept: the teacher's heads that the student still has; None for all.
+        by_depth: it is as deep, but does not descend from it.
     """
 
     student: AttentionLayer
     teacher: AttentionLayer
     kept: tuple[int, ...] | None = None
+    by_depth: bool = False
 
     def __str__(self) -> str:
         """`attention matched with that of the teacher's %a, 2 of its heads`."""
         heads = "" if self.kept is None else f", {len(self.kept)} of its heads"
-        return f"attention matched with that of the teacher's %{self.teacher.name}{heads}"
+        how = " by depth" if self.by_depth else ""
+        return f"attention matched{how} with that of the teacher's %{self.teacher.name}{heads}"
 
 
 def pair_attention(student: Graph, teacher: Graph) -> list[AttentionPair]:
@@ -87,6 +91,17 @@ def pair_attention(student: Graph, teacher: Graph) -> list[AttentionPair]:
         if lineage and lineage[-1] in theirs:
             pairs.append(AttentionPair(layer, theirs[lineage[-1]], kept_heads(student, layer)))
     return pairs
+
+
+def attention_by_depth(student: Graph, teacher: Graph) -> list[AttentionPair]:
+    """Every layer of the net that has fewer, with as many evenly spaced ones of the other.
+
+    TinyBERT (arXiv 1909.10351) calls it the uniform mapping.
+    """
+    ours, theirs = find_attention(student), find_attention(teacher)
+    count = min(len(ours), len(theirs))
+    pairs = zip(evenly(ours, count), evenly(theirs, count), strict=True)
+    return [AttentionPair(mine, its, by_depth=True) for mine, its in pairs]
 
 
 def kept_heads(graph: Graph, layer: AttentionLayer) -> tuple[int, ...] | None:

@@ -1,15 +1,20 @@
-"""Which inner values of the student are held against which of the teacher: read off the lineage.
+"""Which inner values of the student are held against which of the teacher.
 
-A student op says which teacher op's value it stands for (the last of its lineage) and which teacher
-channels are left in it (`kept`). So pairs need no names and no projector that would have to be
-trained: the student's channel is compared with the very teacher channel it came from.
+Read off the lineage: a student op says which teacher op's value it stands for (the last of its
+lineage) and which teacher channels are left in it (`kept`). So pairs need no names and no projector
+that would have to be trained: the student's channel is compared with the very teacher channel it
+came from.
+
+A student that does not descend from the teacher has no lineage. Its pairs go by depth: ends of
+blocks evenly spaced in both, whose widths, and the sizes of maps, may differ.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TypeVar
 
 import networkx as nx
 import torch
@@ -19,6 +24,7 @@ from compressc.ir import Graph, Op, TensorType
 from compressc.ir.types import Size
 
 _SUM = "aten.add.Tensor"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -28,11 +34,13 @@ class Pair:
     Attributes:
         student, teacher: names of the values.
         kept: dimension -> teacher indices left in the student's value.
+        by_depth: it is as deep, but does not descend from it.
     """
 
     student: str
     teacher: str
     kept: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    by_depth: bool = False
 
     def select(self, feature: Tensor) -> Tensor:
         """The part of the teacher's value that the student still has."""
@@ -47,7 +55,8 @@ class Pair:
             f", the {len(index)} kept indices of dimension {dim}"
             for dim, index in self.kept.items()
         )
-        return f"matched with the teacher's %{self.teacher}{cut}"
+        how = " by depth" if self.by_depth else ""
+        return f"matched{how} with the teacher's %{self.teacher}{cut}"
 
 
 def find_pairs(student: Graph, teacher: Graph) -> dict[str, Pair]:
@@ -118,8 +127,55 @@ def choose_points(
     towers have their own ends.
     """
     ends = [name for name in _block_ends(graph, output) if name in candidates]
-    count = min(count, len(ends))
-    return [ends[(i + 1) * len(ends) // count - 1] for i in range(count)]
+    return evenly(ends, min(count, len(ends)))
+
+
+def pairs_by_depth(
+    student: Graph, teacher: Graph, outputs: tuple[str, str], count: int
+) -> list[Pair]:
+    """Ends of blocks, evenly spaced in both graphs, the last ones among them.
+
+    An end that cannot be held against the one at the same depth is held against the nearest that
+    it can: of the same rank, of the same size but for the last dimension, and for maps
+    `[b, c, h, w]` of any size. A value of the teacher is in one pair at most.
+
+    Args:
+        student, teacher: the graphs.
+        outputs: the values that are judged, one of each graph.
+        count: of pairs, at most.
+    """
+    ours, theirs = (
+        [name for name in _block_ends(graph, output) if _forms_pairs(_sizes(graph, graph[name]))]
+        for graph, output in zip((student, teacher), outputs, strict=True)
+    )
+    count = min(count, len(ours), len(theirs))
+    pairs: dict[str, Pair] = {}
+    for name, depth in zip(evenly(ours, count), evenly(range(len(theirs)), count), strict=True):
+        sizes = _sizes(student, student[name])
+        nearest = sorted(range(len(theirs)), key=lambda place: abs(place - depth))
+        for place in nearest:
+            other = theirs[place]
+            if other not in pairs and _as_deep(sizes, _sizes(teacher, teacher[other])):
+                pairs[other] = Pair(name, other, by_depth=True)
+                break
+    return list(pairs.values())
+
+
+def evenly(values: Sequence[T], count: int) -> list[T]:
+    """So many of them, evenly spaced, the last one always among them."""
+    return [values[(i + 1) * len(values) // count - 1] for i in range(count)]
+
+
+def _forms_pairs(sizes: tuple[Size, ...]) -> bool:
+    """Vectors, sequences and maps, each sample by itself."""
+    return 2 <= len(sizes) <= 4 and not isinstance(sizes[0], int)
+
+
+def _as_deep(ours: tuple[Size, ...], theirs: tuple[Size, ...]) -> bool:
+    """Whether they differ in what a projector and pooling make up for."""
+    if len(ours) != len(theirs):
+        return False
+    return len(ours) == 4 or ours[:-1] == theirs[:-1]
 
 
 def _block_ends(graph: Graph, output: str) -> list[str]:

@@ -120,6 +120,9 @@ class Distill(Pass):
     gradients first, as they are on the first batches; they stay so for the whole run."""
     feature_points: Annotated[int, Field(ge=1)] = 4
     """At how many ends of blocks features are matched."""
+    pairs: Literal["auto", "lineage", "depth"] = "auto"
+    """How inner values find the teacher's: by `lineage`, or by `depth` with learned projectors,
+    for a student of another family; `auto` by whether it descends from the teacher."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Weight decay on matrices and filters."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -414,7 +417,8 @@ class Distill(Pass):
         """The inner values that terms read."""
         if self.answers_from:
             return Matched()
-        return match(graph, ctx, self._reads(task_of(ctx)), self.feature_points)
+        reads = self._reads(task_of(ctx))
+        return match(graph, ctx, reads, self.feature_points, self.pairs)
 
     def _told(self, graph: Graph, ctx: Context) -> Matched:
         """The same, with notes."""

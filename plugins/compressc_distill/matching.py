@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Literal
 
 from compressc.distillation import (
     AttentionPair,
     Pair,
     Reading,
+    attention_by_depth,
     choose_points,
     find_pairs,
     pair_attention,
+    pairs_by_depth,
 )
 from compressc.ir import Graph
 from compressc.pipeline import Context
 from compressc.tasks import task_of
+
+#: By lineage; by depth, for a student of another family; or by whether it is of another one.
+How = Literal["auto", "lineage", "depth"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,9 @@ class Matched:
             ctx.note(layer.student.name, str(layer))
 
 
-def match(graph: Graph, ctx: Context, reads: Collection[Reading], points: int) -> Matched:
+def match(
+    graph: Graph, ctx: Context, reads: Collection[Reading], points: int, how: How = "auto"
+) -> Matched:
     """What objectives that read this have to go by.
 
     Args:
@@ -65,7 +73,10 @@ def match(graph: Graph, ctx: Context, reads: Collection[Reading], points: int) -
         ctx: of the pass.
         reads: what they read.
         points: at how many ends of blocks features are matched.
+        how: see `How`.
     """
+    if how == "depth" or (how == "auto" and not _descends(graph, ctx.teacher)):
+        return _by_depth(graph, ctx, reads, points)
     found: tuple[Pair, ...] = ()
     if "features" in reads:
         pairs = find_pairs(graph, ctx.teacher)
@@ -73,3 +84,19 @@ def match(graph: Graph, ctx: Context, reads: Collection[Reading], points: int) -
         found = tuple(pairs[name] for name in chosen)
     layers = pair_attention(graph, ctx.teacher) if "attention" in reads else []
     return Matched(found, tuple(layers))
+
+
+def _by_depth(graph: Graph, ctx: Context, reads: Collection[Reading], points: int) -> Matched:
+    teacher, task = ctx.teacher, task_of(ctx)
+    found, layers = [], []
+    if "features" in reads:
+        outputs = task.value_in(graph), task.value_in(teacher)
+        found = pairs_by_depth(graph, teacher, outputs, points)
+    if "attention" in reads:
+        layers = attention_by_depth(graph, teacher)
+    return Matched(tuple(found), tuple(layers))
+
+
+def _descends(graph: Graph, teacher: Graph) -> bool:
+    """Whether anything but an input came from the teacher."""
+    return any(origin in teacher for op in graph if op.kind != "input" for origin in op.lineage)

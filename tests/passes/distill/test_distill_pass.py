@@ -111,7 +111,7 @@ def test_without_any_pair_features_are_off_and_it_says_so(teacher, student, data
     for op in student:
         op.lineage = ()
     ctx = Context(teacher, data)
-    Distill(epochs=1, features=1.0).run(student, ctx)
+    Distill(epochs=1, features=1.0, pairs="lineage").run(student, ctx)
     assert notes_of(ctx, "no inner value")
 
 
