@@ -63,8 +63,8 @@ def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
         tell: told how far it is.
 
     Raises:
-        CompresscError: CC105 without data; CC301 where there are no more classes than `top`; CC600
-            where the folder cannot be written.
+        CompresscError: CC105 without data; CC301 where there are no more classes than `top`, or
+            samples are of several lengths; CC600 where the folder cannot be written.
     """
     import torch
 
@@ -87,12 +87,16 @@ def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
     where = torch.device(device)
     reader = reader_of(graph, task, [], where)
     teacher = Teacher(reader, [], samples, where, keeping, judged=task.judged)
+    if teacher.lengths_differ:
+        raise _several_lengths()
     if teacher.kept is None:
         raise CompresscError(
             "CC600", "the folder of answers can be written", got=said[-1], where=str(folder)
         )
     store, before = teacher.kept, teacher.kept.layout.rows - teacher.kept.missing
     teacher.fill_all(seed)
+    if teacher.kept is None:
+        raise _several_lengths()
     layout = store.layout
     names = [response.name for response in learned(task)]
     if layout.largest is not None:
@@ -101,6 +105,11 @@ def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
     replaced = teacher.replaced
     teacher.close()
     return Asked(layout.rows, before, replaced, layout.bytes, values)
+
+
+def _several_lengths() -> CompresscError:
+    wanted = "answers are written ahead of samples of one length"
+    return CompresscError("CC301", wanted, got="several", hint="pad all of them to the longest")
 
 
 def _progress(done: int, total: int) -> Event:

@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader
 
-from compressc.data.arrays import as_targets
-from compressc.data.checks import check_samples, check_values
+from compressc.data.arrays import as_targets, bad
+from compressc.data.checks import NO_LABEL, check_samples, check_values
 from compressc.data.generators import generators_kept, seed_all
 from compressc.data.order import mixed
+from compressc.data.padding import filling, joined, may_differ
 from compressc.data.samples import Sample, sample_of
 from compressc.data.source import Digest, Source
 from compressc.data.split import Split
@@ -34,13 +35,15 @@ _SAMPLED, _COMPARED = 64, 4
 class Computed(Source):
     """Any object with `__len__` and `__getitem__`; `compressc.data.samples` says what samples are.
 
+    Where samples are of several lengths, those of a batch are padded; see `compressc.data.padding`.
+
     Each sample is made with the random generators of torch, numpy and Python seeded by the view and
     its position: a data set that augments by itself gives the same views again.
 
     Args:
         dataset: the object.
         where: what to call it in errors.
-        collate: makes a batch of a list of samples; without it all samples have one shape.
+        collate: makes a batch of a list of samples, in place of stacking and padding.
         workers: processes that make samples ahead; 0 for none.
 
     Raises:
@@ -59,6 +62,7 @@ class Computed(Source):
                 "CC300", "a part of the data holds at least one sample", got="none", where=where
             )
         self._form: Any = None  # of the first sample, or batch
+        self.pad = _pad_of(dataset, where)
         self.first = self._joined([0], None)
 
     def __len__(self) -> int:
@@ -173,16 +177,40 @@ class Computed(Source):
             return self.dataset[position]
 
     def _stacked(self, samples: list[Sample], positions: Sequence[int]) -> Sample:
-        self._form = self._form or samples[0].form
-        for sample, position in zip(samples, positions, strict=True):
-            if sample.form != self._form:
-                raise _unlike(sample.form, self._form, self._at(position))
-        inputs = tuple(torch.stack(rows) for rows in zip(*(s.inputs for s in samples), strict=True))
-        target = samples[0].target
+        first, forms = samples[0], [self._form_of(sample) for sample in samples]
+        self._form = self._form or forms[0]
+        for form, position in zip(forms, positions, strict=True):
+            if form != self._form:
+                raise _unlike(form, self._form, self._at(position))
+        columns = zip(*(sample.inputs for sample in samples), strict=True)
+        fills = self._fills(first)
+        inputs = tuple(joined(rows, fill) for rows, fill in zip(columns, fills, strict=True))
+        target = first.target
         if target is not None:
             trees = [sample.target for sample in samples]
-            target = pytree.tree_map(lambda *rows: torch.stack(rows), trees[0], *trees[1:])
-        return Sample(inputs, target, samples[0].names)
+            fill = None if set(fills) == {None} else NO_LABEL
+            target = pytree.tree_map(lambda *rows: joined(rows, fill), trees[0], *trees[1:])
+        return Sample(inputs, target, first.names)
+
+    def _fills(self, sample: Sample) -> list[int | None]:
+        """What fills up each input."""
+        names: Sequence[str | None] = sample.names or [None] * len(sample.inputs)
+        return [
+            filling(name, sample.names, self.pad) if may_differ(x) else None
+            for name, x in zip(names, sample.inputs, strict=True)
+        ]
+
+    def _form_of(self, sample: Sample) -> Any:
+        """What all samples have in common: not the lengths of what can be padded."""
+        *layout, leaves = sample.form
+        fills = self._fills(sample)
+        can = [fill is not None for fill in fills]
+        can += [any(can) and may_differ(leaf) for leaf in sample.leaves[len(can) :]]
+        open_ = (
+            (dtype, ("?", *shape[1:]) if free else shape)
+            for (dtype, shape), free in zip(leaves, can, strict=True)
+        )
+        return *layout, tuple(open_)
 
     def _like_first(self, batch: Sample, count: int) -> Sample:
         """Batches of a user's own making may be of several sizes, not of several ranks."""
@@ -256,5 +284,15 @@ def _unlike(form: Any, wanted: Any, where: str) -> CompresscError:
         f"all samples are like the first, {texts[0]}",
         got=texts[1],
         where=where,
-        hint="pad them, or give a DataLoader whose collate_fn does",
+        hint="pad them, or say what pads ids: an attribute `pad` of the data set",
     )
+
+
+def _pad_of(dataset: Any, where: str) -> int | None:
+    """The id that pads the samples of a data set, as it says by an attribute."""
+    pad = getattr(dataset, "pad", None)
+    if pad is None or callable(pad):
+        return None
+    if isinstance(pad, bool) or not isinstance(pad, int):
+        raise bad("the attribute `pad` of a data set is an id", repr(pad), where, "pad = 0")
+    return pad

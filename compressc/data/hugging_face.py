@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from compressc.data.arrays import Array, bad, to_labels, to_tensor
-from compressc.data.checks import check_values
+from compressc.data.checks import NO_LABEL, check_values
 from compressc.data.keys import LABELS
+from compressc.data.padding import filling, joined
 from compressc.data.source import Digest, Source
 from compressc.data.split import Split
 from compressc.errors import CompresscError
@@ -50,7 +51,8 @@ def is_saved(folder: Path) -> bool:
 class Table(Source):
     """The columns of numbers of a Hugging Face data set, by name.
 
-    Columns of text are left out. `label`, `labels`, `y`, `target` or `targets` is the target.
+    Columns of text are left out. `label`, `labels`, `y`, `target` or `targets` is the target. Rows
+    of several lengths are padded where there is an `attention_mask`; see `compressc.data.padding`.
 
     Args:
         dataset: a `datasets.Dataset`.
@@ -134,10 +136,10 @@ class Table(Source):
                 digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
     def _column(self, found: Any, name: str, index: list[int]) -> Array:
-        values = found[name]
+        values, fill = found[name], self._fill(name)
         wanted = self.first[name].shape
         for value, position in zip(values, index, strict=True):
-            if np.shape(value) != wanted:
+            if np.shape(value)[fill is not None :] != wanted[fill is not None :]:
                 raise CompresscError(
                     "CC302",
                     f"column '{name}' is like its first row, {list(wanted)}",
@@ -145,4 +147,13 @@ class Table(Source):
                     where=f"{self.where}, sample {position}",
                     hint="pad the rows, or give a DataLoader whose collate_fn does",
                 )
-        return np.asarray(values)
+        if fill is None:
+            return np.asarray(values)
+        return joined([torch.from_numpy(np.array(value)) for value in values], fill).numpy()
+
+    def _fill(self, name: str) -> int | None:
+        """What fills up the rows of a column that are shorter than others; None for nothing."""
+        if not self.first[name].ndim or self.first[name].dtype.kind not in "iu":
+            return None
+        padded = filling(name, self._inputs, None)
+        return NO_LABEL if padded is not None and name == self.label else padded

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,9 @@ from compressc.training import Drawn, drawn
 CACHE_BYTES = 1 << 30
 #: Samples the teacher is asked about at a time where answers are kept.
 ASK = 128
+#: Samples that tell whether all are of one length.
+LOOKED_AT = 64
+_BESIDE = "the teacher runs beside: samples are of several lengths, and their answers are, too"
 #: See `Keeping`.
 How = Literal["auto", "memory", "disk", "beside"]
 
@@ -208,6 +212,8 @@ class Teacher:
         view = batch.view if self._views else None
         number = 0 if view is None else view.number
         self._fill(number, view)
+        if self.kept is None:
+            return self.ask(batch.samples.inputs)
         parts = self.kept.read(self._rows(number, batch.positions))
         plain = zip(parts, self._probe.parts(), strict=True)
         return self._probe.like([part.to(self.device, like.dtype) for part, like in plain])
@@ -226,7 +232,7 @@ class Teacher:
         """See that what is kept on disk is there, and let other processes have it."""
         if self._locked is not None:
             self._locked.close()
-            self._locked, self.kept = None, None
+        self._locked, self.kept = None, None
 
     def _fill(self, number: int, view: View | None) -> None:
         """Ask about all samples in a view whose answers are not there, once for each view."""
@@ -237,8 +243,13 @@ class Teacher:
         requests = ((block, view) for block in blocks)
         for done, part in enumerate(drawn(self.samples, requests, self.device)):
             self.keeping.progress(done * ASK, len(blocks) * ASK)
-            rows = self._rows(number, part.positions)
-            self.kept.write(rows, self.ask(part.samples.inputs).parts())
+            rows, values = self._rows(number, part.positions), self.ask(part.samples.inputs).parts()
+            shapes = zip(values, self.kept.layout.forms, strict=True)
+            if any(tuple(value.shape[1:]) != form.shape for value, form in shapes):
+                self.close()
+                self.keeping.say(_BESIDE)
+                return
+            self.kept.write(rows, values)
         self.kept.flush()
         self._filled.add(number)
 
@@ -255,6 +266,9 @@ class Teacher:
         keeping, views = self.keeping, self.keeping.views if self._views else 1
         if keeping.how == "beside" or not views:
             return None
+        if self.lengths_differ:
+            keeping.say(_BESIDE)
+            return None
         forms = tuple(
             Form(keeping.dtype if x.is_floating_point() else x.dtype, tuple(x.shape[1:]))
             for x in self._probe.parts()
@@ -263,6 +277,14 @@ class Teacher:
         if keeping.how == "memory" or (keeping.how == "auto" and layout.bytes <= CACHE_BYTES):
             return in_memory(layout)
         return self._on_disk(layout, views)
+
+    @cached_property
+    def lengths_differ(self) -> bool:
+        """Whether batches are padded to several lengths, as far as some samples tell."""
+        total = len(self.samples)
+        some = torch.arange(min(total, LOOKED_AT)) * total // min(total, LOOKED_AT)
+        sides = (self.samples.take(1).inputs, self.samples.select(some).inputs)
+        return any(one.shape[1:] != more.shape[1:] for one, more in zip(*sides, strict=True))
 
     def _on_disk(self, layout: Layout, views: int) -> AnswerStore | None:
         """Answers in a folder; where that cannot be, none and a note: it costs time alone."""
