@@ -53,6 +53,7 @@ def given_members(chain: Chain, keep: Sequence[int]) -> list[int]:
             f"option 'keep' of pass 'student' must be 0 to {count - 1}",
             got=", ".join(map(str, beyond)),
             where=f"{chain.name}, {count} blocks",
+            hint="blocks=... cuts only blocks with that in their name",
         )
     for number, reason in chain.held.items():
         if number not in keep:

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from compressc.analysis import find_chains
 from compressc.analysis.coverage import Verdict
 from compressc.distillation import parse_loss
+from compressc.errors import CompresscError
 from compressc.fingerprint import Fingerprint
 from compressc.ir import Graph
 from compressc.pipeline import Context, Pass, load_pass
@@ -154,7 +155,11 @@ class Student(Pass):
             text = "does not say: depth and width are chosen by trainings"
             return {op.name: Verdict.unknown(text) for op in graph}
         left = graph.copy()
-        self._drop(left, ctx)
+        try:
+            self._drop(left, ctx)
+        except CompresscError as error:  # `run` would end with it
+            reason = Verdict.cannot(f"{error.wanted} (got {error.got})")
+            return {op.name: reason for op in graph}
         found = [dropped(graph, left)]
         for pass_ in self._thinning():
             found.append(dict(pass_.coverage(left, ctx)))

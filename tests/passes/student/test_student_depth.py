@@ -13,7 +13,7 @@ from compressc.analysis import Chain, find_chains, total_cost
 from compressc.distillation import find_pairs
 from compressc.errors import CompresscError
 from compressc.ir import Graph, graph_hash, run_graph
-from compressc.pipeline import Context, parse_pass, parse_passes, plan
+from compressc.pipeline import Context, cover, parse_pass, parse_passes, plan
 from compressc.testing import Checked, check_pass, export_graph
 
 
@@ -179,6 +179,15 @@ def test_nothing_repeats():
     error = refused("student", graph)
     assert (error.code, error.got) == ("CC105", "none that repeats")
     assert "factory" in error.hint
+
+
+def test_coverage_says_why_a_run_would_end():
+    graph = export_graph(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), torch.randn(2, 3))
+    (coverage,) = cover([Student()], graph)
+    assert {verdict.outcome for verdict in coverage.verdicts.values()} == {"cannot"}
+    assert coverage.verdicts["0"].text.endswith("(got none that repeats)")
+    (member,) = cover([Student(keep=(9,))], stack())
+    assert "must be 0 to 5 (got 9)" in member.verdicts["head"].text
 
 
 def test_only_branches_repeat():
