@@ -11,8 +11,10 @@ from compressc.distillation.features import (
     Form,
     Point,
     channel_dim,
+    point_of,
     weights_of,
 )
+from compressc.distillation.heads import find_heads
 from compressc.distillation.holdout import hold_out
 from compressc.distillation.largest import Largest, Shortened
 from compressc.distillation.lesson import Teaching
@@ -68,6 +70,7 @@ __all__ = [
     "attention_by_depth",
     "channel_dim",
     "choose_points",
+    "find_heads",
     "find_pairs",
     "given_basis",
     "hold_out",
@@ -79,6 +82,7 @@ __all__ = [
     "pairs_by_depth",
     "parse_loss",
     "parse_objective",
+    "point_of",
     "reader_of",
     "reduce",
     "weights_of",

@@ -58,6 +58,11 @@ class Point:
         return feature if self.valid is None else feature[self.valid]
 
 
+def point_of(seen: Seen, student: Tensor, teacher: Tensor) -> Point:
+    """Values of one shape `[b, ...]`, with the positions that count where they are sequences."""
+    return Point(widened(student), widened(teacher), _valid(seen, student))
+
+
 def weights_of(points: Sequence[Point]) -> list[Tensor]:
     """For `Unreduced`: none where all positions count."""
     padded = any(point.valid is not None for point in points)

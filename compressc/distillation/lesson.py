@@ -36,6 +36,7 @@ class Teaching:
         student: reads the same off the student.
         task: what the student is for.
         loss: what is minimized.
+        heads: how many of the features, the last ones, are heads.
     """
 
     samples: Samples
@@ -44,6 +45,7 @@ class Teaching:
     student: Reader
     task: SettledTask
     loss: Loss
+    heads: int = 0
 
     def batches(self, size: int, views: int = 0) -> SampleBatches:
         """Samples, shuffled each epoch; with augmentation so many views of each, 0 for ever new."""
@@ -94,7 +96,7 @@ class Teaching:
 
     def _look(self, ours: Answers, theirs: Answers, part: Batch, progress: float = MIDDLE) -> Seen:
         targets, valid = self._targets(part), self.task.valid(part.inputs)
-        return look(self.task, ours, theirs, targets, self.loss.reads, progress, valid)
+        return look(self.task, ours, theirs, targets, self.loss.reads, progress, valid, self.heads)
 
     @torch.no_grad()
     def examine(self, module: nn.Module) -> tuple[float, float]:

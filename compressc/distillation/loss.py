@@ -172,7 +172,9 @@ class Loss:
         return total
 
     def _apart(self, seen: Seen) -> Iterator[tuple[Objective, Seen]]:
-        """Each output that is not judged: its objective, and its rows."""
+        """Each output that is not judged, where they are a term: its objective, and its rows."""
+        if not self.others:
+            return
         sides = zip(self.others, seen.student.others, seen.teacher.others, strict=True)
         for (response, objective), mine, its in sides:
             yield objective, seen.among(response.rows(mine), response.rows(its))

@@ -19,7 +19,7 @@ from compressc.tasks import SettledTask
 from compressc.training import variance
 
 #: What an objective may read; see `Readings` and `Seen`.
-Reading = Literal["rows", "others", "features", "attention", "vectors", "labels"]
+Reading = Literal["rows", "others", "features", "attention", "vectors", "heads", "labels"]
 #: Readings of the inside of a model, as against its outputs.
 INNER: frozenset[Reading] = frozenset({"features", "attention"})
 #: Progress of what is not a step of a run: behind warm-ups, before decays.
@@ -38,6 +38,7 @@ class Readings:
         largest: of the teacher's judged class scores, as rows, where they are kept short; `rows`
             holds none then. For objectives that say so, see `Objective.takes_largest`.
         vectors: one for each sample, `[b, d]`; where an objective reads them.
+        heads: the last values with weights before each output, `[b, ...]` each; see `find_heads`.
     """
 
     rows: Tensor
@@ -46,6 +47,7 @@ class Readings:
     attention: tuple[Attention, ...] = ()
     vectors: Tensor | None = None
     largest: TopK | None = None
+    heads: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def look(  # noqa: PLR0913  (two models, what they are for, and when)
     reads: Collection[Reading] = (),
     progress: float = MIDDLE,
     valid: Tensor | None = None,
+    heads: int = 0,
 ) -> Seen:
     """What there is to see of a batch.
 
@@ -114,7 +117,9 @@ def look(  # noqa: PLR0913  (two models, what they are for, and when)
         reads: what objectives read; what nobody reads is not made.
         progress: of the run.
         valid: of `SettledTask.valid`.
+        heads: how many of the features, the last ones, are heads.
     """
+    points = len(student.features) - heads
     short, first = teacher.largest, student.learned[0]
     parts = (teacher.learned[0],) if short is None else short.parts()
     (own, *others), known = task.split([first, *parts], targets)
@@ -123,9 +128,10 @@ def look(  # noqa: PLR0913  (two models, what they are for, and when)
         Readings(
             its,
             answers.learned[1:],
-            answers.features,
+            answers.features[:points],
             answers.attention,
             vectors=answers.learned[0].flatten(1) if "vectors" in reads else None,
+            heads=answers.features[points:],
         )
         for its, answers in zip(rows, (student, teacher), strict=True)
     )
@@ -165,6 +171,7 @@ def mapped(change: Callable[[str, Tensor], Tensor], readings: Readings) -> Readi
         features=tuple(change(f"features.{i}", x) for i, x in enumerate(readings.features)),
         attention=tuple(_mapped(change, i, layer) for i, layer in enumerate(readings.attention)),
         vectors=None if vectors is None else change("vectors", vectors),
+        heads=tuple(change(f"heads.{i}", x) for i, x in enumerate(readings.heads)),
     )
 
 

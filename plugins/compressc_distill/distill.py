@@ -314,7 +314,7 @@ class Distill(Pass):
         """What is taught, and what is examined; the answers are kept until `opened` ends."""
         task, matched = task_of(ctx), self._told(graph, ctx)
         responses, loss = learned(task), self._loss(graph, ctx, matched)
-        pairs, layers = matched.points, matched.attention
+        pairs, layers = matched.values, matched.attention
         teacher, student = (
             reader_of(g, task, points, ctx.device, attention)
             for g, points, attention in (
@@ -341,7 +341,8 @@ class Distill(Pass):
                     teacher, pairs, part, ctx.device, keeping, plain=plain, judged=task.judged
                 )
             opened.callback(answers.close)
-            found.append(Teaching(part, ctx.device, answers, student, task, loss))
+            heads = len(matched.heads)
+            found.append(Teaching(part, ctx.device, answers, student, task, loss, heads))
         if short is not None:
             text = f"the {short.count} largest answers of the teacher, and one for all others"
             ctx.note(task.output, f"{text}, at temperature {short.temperature:g}")
@@ -375,7 +376,8 @@ class Distill(Pass):
             for name, what in lost.items():
                 ctx.note(task.value_in(graph), f"{name} is left out: there are no {what}")
         others = tuple((r, options.of_output(r)) for r in learned(task)[1:])
-        return Loss(tuple(terms), others)
+        matched_all = any("heads" in term.of.reads for term in terms)
+        return Loss(tuple(terms), () if matched_all else others)
 
     def _keeping(
         self, ctx: Context, responses: Sequence[Response], matched: Matched, seed: int
@@ -411,7 +413,7 @@ class Distill(Pass):
 
     def _verdicts(self, graph: Graph, ctx: Context, matched: Matched) -> dict[str, Verdict]:
         values = [*_values(graph, task_of(ctx)), *matched.queried]
-        return verdicts(graph, values, {pair.student: pair for pair in matched.points})
+        return verdicts(graph, values, {pair.student: pair for pair in matched.values})
 
     def _matched(self, graph: Graph, ctx: Context) -> Matched:
         """The inner values that terms read."""

@@ -12,6 +12,7 @@ from compressc.distillation import (
     Reading,
     attention_by_depth,
     choose_points,
+    find_heads,
     find_pairs,
     pair_attention,
     pairs_by_depth,
@@ -31,15 +32,24 @@ class Matched:
     Attributes:
         points: feature points.
         attention: attention layers.
+        heads: the last values with weights before each output.
     """
 
     points: tuple[Pair, ...] = ()
     attention: tuple[AttentionPair, ...] = ()
+    heads: tuple[Pair, ...] = ()
+
+    @property
+    def values(self) -> tuple[Pair, ...]:
+        """Feature points, and behind them the heads."""
+        return (*self.points, *self.heads)
 
     def missing(self, reads: Collection[Reading]) -> str:
         """What of it an objective would read and there is none of; empty where all is there."""
         if "features" in reads and not self.points:
             return "inner values"
+        if "heads" in reads and not self.heads:
+            return "values before the outputs that stand for the teacher's"
         return "attention layers" if "attention" in reads and not self.attention else ""
 
     @property
@@ -51,13 +61,13 @@ class Matched:
     def basis(self) -> dict[str, list[str]]:
         """What the teacher's answers depend on, as JSON has it."""
         return {
-            "points": [pair.teacher for pair in self.points],
+            "points": [pair.teacher for pair in self.values],
             "attention": [pair.teacher.name for pair in self.attention],
         }
 
     def tell(self, ctx: Context) -> None:
         """A note on each."""
-        for point in self.points:
+        for point in {pair.student: pair for pair in self.values}.values():
             ctx.note(point.student, str(point))
         for layer in self.attention:
             ctx.note(layer.student.name, str(layer))
@@ -83,7 +93,7 @@ def match(
         chosen = choose_points(graph, task_of(ctx).value_in(graph), pairs, points)
         found = tuple(pairs[name] for name in chosen)
     layers = pair_attention(graph, ctx.teacher) if "attention" in reads else []
-    return Matched(found, tuple(layers))
+    return Matched(found, tuple(layers), _heads(graph, ctx) if "heads" in reads else ())
 
 
 def _by_depth(graph: Graph, ctx: Context, reads: Collection[Reading], points: int) -> Matched:
@@ -94,9 +104,36 @@ def _by_depth(graph: Graph, ctx: Context, reads: Collection[Reading], points: in
         found = pairs_by_depth(graph, teacher, outputs, points)
     if "attention" in reads:
         layers = attention_by_depth(graph, teacher)
-    return Matched(tuple(found), tuple(layers))
+    heads = _heads_by_output(graph, ctx) if "heads" in reads else ()
+    return Matched(tuple(found), tuple(layers), heads)
+
+
+def _heads_by_output(graph: Graph, ctx: Context) -> tuple[Pair, ...]:
+    """Of each output that is computed from one head in both, these heads, where shapes agree."""
+    found = {}
+    for ours, theirs in zip(graph.output_names, ctx.teacher.output_names, strict=True):
+        heads = find_heads(graph, [ours]), find_heads(ctx.teacher, [theirs])
+        if [len(side) for side in heads] == [1, 1]:
+            (mine,), (its,) = heads
+            shapes = (g.type_of(name).shape for g, name in ((graph, mine), (ctx.teacher, its)))
+            if len(set(map(str, shapes))) == 1:
+                found[its] = Pair(mine, its)
+                continue
+        ctx.note(ours, "no one value before it stands for the teacher's: not in the term values")
+    return tuple(found.values())
 
 
 def _descends(graph: Graph, teacher: Graph) -> bool:
     """Whether anything but an input came from the teacher."""
     return any(origin in teacher for op in graph if op.kind != "input" for origin in op.lineage)
+
+
+def _heads(graph: Graph, ctx: Context) -> tuple[Pair, ...]:
+    """The teacher's heads that the student has values for; a note on the others."""
+    by_teacher = {pair.teacher: pair for pair in find_pairs(graph, ctx.teacher).values()}
+    heads = find_heads(ctx.teacher)
+    for name in heads:
+        if name not in by_teacher:
+            text = f"nothing stands for the teacher's %{name}, which an output is computed from"
+            ctx.note(task_of(ctx).value_in(graph), text)
+    return tuple(by_teacher[name] for name in heads if name in by_teacher)
