@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from compressc.events import Event, Listener, ignore, with_progress
 
@@ -136,6 +136,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     workers: int = 0,
     augment: str = "",
     inputs: Sequence[str] = (),
+    effort: Literal["quick", "normal", "thorough"] | None = None,
     seed: int = 0,
     trust_pickle: bool = False,
     factory: str | None = None,
@@ -162,6 +163,8 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         augment: what is made of training samples, anew in each epoch: `"flip,shift(pixels=2)"`, or
             `"file.py:function"`, which runs that code.
         inputs: example inputs in words, `"x: f32[b,3,32,32]"`, where model and data have none.
+        effort: how much time the result is worth: passes choose by it what `passes` leaves open,
+            and tell why.
         seed: of every random choice; the same seed gives the same bytes.
         trust_pickle: allow a pickled module, which runs code from the file.
         factory: `pkg.mod:function` that builds the module of a state dict.
@@ -197,6 +200,8 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
 
     started = time.perf_counter()
     wanted, target = parse_passes(passes), target or Target()
+    if effort is not None:
+        wanted = [pass_.at_effort(effort) for pass_ in wanted]
     tell = tell if progress is None else with_progress(tell, progress)
     tell(Event("run", {"model": _named(model), "passes": [p.text for p in wanted], "seed": seed}))
     for name in target.backends:

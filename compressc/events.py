@@ -12,6 +12,8 @@ KINDS: Mapping[str, str] = {
     "progress": "work goes on: what, done, total; in training also samples_per_second, "
     "seconds_left, losses, scores",
     "pass": "a pass begins: pass, number, passes",
+    "chosen": "a pass settled what was left open, before its work: pass, choices (option, value, "
+    "reason)",
     "epoch": "an epoch of training is scored: epoch, epochs, step, losses, scores",
     "pass_done": "a pass is done: pass, number, seconds, cached, parameters, edits",
     "file": "a file is written, proved and measured: format, path, bytes, scores",

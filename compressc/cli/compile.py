@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -28,6 +28,9 @@ from compressc.spec import split_top_level
 if TYPE_CHECKING:
     from compressc.observers import Audience
     from compressc.report import Record
+
+
+Effort = Literal["quick", "normal", "thorough"]
 
 
 def _folder(text: str) -> Path:
@@ -60,6 +63,10 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     instruction_set: Annotated[
         str, typer.Option(help="Of the processor that will run the files; default: this one's.")
     ] = "",
+    effort: Annotated[
+        Effort | None,
+        typer.Option(help="How much time the result is worth; chooses what the passes leave open."),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Seed of every random choice.")
     ] = 0,
@@ -128,6 +135,7 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
                 workers=workers,
                 augment=augment,
                 inputs=inputs or (),
+                effort=effort,
                 seed=seed,
                 trust_pickle=trust_pickle,
                 factory=factory,

@@ -28,8 +28,18 @@ def progress_bar(quiet: bool = False) -> Iterator[Listener]:
                 facts = event.facts
                 text = _text(facts)
                 bar.update(task, description=text, completed=facts["done"], total=facts["total"])
+            elif event.kind == "chosen" and not quiet:
+                for choice in event.facts["choices"]:
+                    console.print(
+                        _choice(event.facts["pass"], choice), markup=False, soft_wrap=True
+                    )
 
         yield tell
+
+
+def _choice(name: str, choice: Mapping[str, Any]) -> str:
+    """`distill: epochs=25 (1,600 steps for a student that lost 62% of its weights)`."""
+    return f"{name}: {choice['option']}={choice['value']} ({choice['reason']})"
 
 
 def _text(facts: Mapping[str, Any]) -> str:

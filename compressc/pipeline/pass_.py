@@ -154,6 +154,13 @@ class Pass(Configured, ABC):
         """
         return {}
 
+    def at_effort(self, effort: str) -> Pass:
+        """The pass where the result is worth that much time, `quick`, `normal` or `thorough`.
+
+        Options that the user gave stay as they are; most passes have nothing to choose.
+        """
+        return self
+
     @classmethod
     def remarks(cls) -> list[str]:
         """Effect and needs, and the place among other passes, with the reasons."""

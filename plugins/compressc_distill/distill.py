@@ -25,7 +25,6 @@ from compressc.distillation import (
     Reading,
     Teacher,
     Teaching,
-    hold_out,
     learned,
     parse_loss,
     parse_objective,
@@ -33,9 +32,9 @@ from compressc.distillation import (
 )
 from compressc.errors import CompresscError
 from compressc.ir import Graph, graph_hash
-from compressc.pipeline import Batch, Context, Pass, Samples, TransferSet
+from compressc.pipeline import Batch, Context, Pass, Samples
 from compressc.pipeline.conditions import conditions
-from compressc.spec import sum_text
+from compressc.spec import make, sum_text
 from compressc.tasks import Response, SettledTask, task_of
 from compressc.training import (
     Checkpoints,
@@ -49,7 +48,9 @@ from compressc.training import (
 )
 from compressc_distill.answering import open_answers, positions_in, shortened
 from compressc_distill.composing import PARTS, Composition
+from compressc_distill.effort import Effort, choose, facts_of, say_choices
 from compressc_distill.matching import Matched, match
+from compressc_distill.parts import split
 from compressc_distill.reach import verdicts
 from compressc_distill.telling import Told, summary
 from compressc_distill.weighing import weighed
@@ -158,6 +159,12 @@ class Distill(Pass):
     loss: str = "auto"
     """The whole loss as a sum of objectives, in place of `alpha`, `objective`, `temperature` and
     `features`: `ce + 2*kd(T=4) + 0.5*hint`."""
+    effort: Effort | None = None
+    """How much time the result is worth: `quick`, `normal` or `thorough` chooses the options that
+    are left open by the task, the data and how much was cut, and says why. `--effort` sets it."""
+    augment: str = ""
+    """What is made of the samples that are learned from, as `--augment` has it: `shift(pixels=1)`.
+    The held-out ones stay as they are."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Added to the seed of the run."""
 
@@ -205,7 +212,32 @@ class Distill(Pass):
     def _composition(self) -> Composition:
         return Composition(self.loss, self.alpha, self.objective, self.temperature, self.features)
 
+    def at_effort(self, effort: str) -> Pass:
+        """With `effort`, where it is not given."""
+        return self if self.effort else self._with({"effort": effort})
+
+    def _with(self, more: Mapping[str, object]) -> Self:
+        """The same options, and these."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return make(type(self), {**given, **more})
+
     def run(self, graph: Graph, ctx: Context) -> None:
+        """Train the layers of the graph in place; see `_run`."""
+        planned = self
+        if self.effort is not None:
+            timed = bool(self.steps or self.budget)
+            facts = facts_of(graph, ctx, ctx.require_data(self.name).train, timed=timed)
+            choices = choose(self.effort, facts, self._given_options)
+            planned = self._with({choice.option: choice.value for choice in choices})
+            say_choices(choices, sum_text(planned._composition.terms(task_of(ctx))), ctx)
+        planned._run(graph, ctx)
+
+    @property
+    def _given_options(self) -> frozenset[str]:
+        """Options that the user settled; a whole loss settles those that it stands for."""
+        return frozenset(self.model_fields_set) | (PARTS if self.loss != "auto" else frozenset())
+
+    def _run(self, graph: Graph, ctx: Context) -> None:
         """Train the layers of the graph in place.
 
         Raises:
@@ -221,7 +253,7 @@ class Distill(Pass):
             return
         seed = ctx.seed + self.seed
         with ExitStack() as opened:
-            parts = _splits(data, self.holdout, seed)
+            parts = split(data, self.holdout, self.augment, seed)
             teaching, exam = self._teachings(graph, ctx, parts, seed, opened)
             result = self._train(teaching, exam, ctx, seed)
         for text in summary(result, exam):
@@ -466,13 +498,6 @@ def _width(reader: Reader, task: SettledTask, sample: Batch) -> int:
 def batch_size(samples: int, epochs: int) -> int:
     """Samples in a step: a small data set gives more, smaller steps. A multiple of 8, 16 to 64."""
     return min(64, max(16, samples * epochs // STEPS // 8 * 8))
-
-
-def _splits(data: TransferSet, share: float, seed: int) -> tuple[Samples, Samples]:
-    """What is taught, and what is examined: the data's own part for it, or a share held out."""
-    if data.validation is not None:
-        return data.train, data.validation
-    return hold_out(data.train, share, seed)
 
 
 def _values(graph: Graph, task: SettledTask) -> list[str]:
