@@ -137,6 +137,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     augment: str = "",
     inputs: Sequence[str] = (),
     effort: Literal["quick", "normal", "thorough"] | None = None,
+    compare_scratch: bool = False,
     seed: int = 0,
     trust_pickle: bool = False,
     factory: str | None = None,
@@ -165,6 +166,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         inputs: example inputs in words, `"x: f32[b,3,32,32]"`, where model and data have none.
         effort: how much time the result is worth: passes choose by it what `passes` leaves open,
             and tell why.
+        compare_scratch: train each student without its teacher, too, and say what that is worth.
         seed: of every random choice; the same seed gives the same bytes.
         trust_pickle: allow a pickled module, which runs code from the file.
         factory: `pkg.mod:function` that builds the module of a state dict.
@@ -200,8 +202,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
 
     started = time.perf_counter()
     wanted, target = parse_passes(passes), target or Target()
-    if effort is not None:
-        wanted = [pass_.at_effort(effort) for pass_ in wanted]
+    wanted = [one.wished(effort=effort, compare_scratch=compare_scratch) for one in wanted]
     tell = tell if progress is None else with_progress(tell, progress)
     tell(Event("run", {"model": _named(model), "passes": [p.text for p in wanted], "seed": seed}))
     for name in target.backends:

@@ -67,6 +67,10 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
         Effort | None,
         typer.Option(help="How much time the result is worth; chooses what the passes leave open."),
     ] = None,
+    compare_scratch: Annotated[
+        bool,
+        typer.Option("--compare-scratch", help="Train without the teacher, too; say what it does."),
+    ] = False,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Seed of every random choice.")
     ] = 0,
@@ -136,6 +140,7 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
                 augment=augment,
                 inputs=inputs or (),
                 effort=effort,
+                compare_scratch=compare_scratch,
                 seed=seed,
                 trust_pickle=trust_pickle,
                 factory=factory,

@@ -112,6 +112,20 @@ class Teaching:
             self._score(scoring, ours.learned, part, theirs.dense())
         return -total / len(self.samples), scoring.values().get(self.metric.name, 0.0)
 
+    @torch.no_grad()
+    def scores_by_parts(self, module: nn.Module, count: int) -> list[float]:
+        """The task's first score on each of `count` stretches of the samples."""
+        found = []
+        for part in torch.arange(len(self.samples)).chunk(count):
+            scoring = Scoring(self._plain)
+            requests = ((part[i : i + VALIDATE], None) for i in range(0, len(part), VALIDATE))
+            for batch in drawn(self.samples, requests, self.device):
+                ours = self.student(module, batch.samples.inputs).learned
+                theirs = self.teacher.answers(batch).learned
+                self._score(scoring, ours, batch.samples, theirs)
+            found.append(scoring.values().get(self.metric.name, math.nan))
+        return found
+
     @cached_property
     def constant(self) -> float:
         """The score of the best answer that is the same for all samples; NaN where it has none."""

@@ -154,10 +154,13 @@ class Pass(Configured, ABC):
         """
         return {}
 
-    def at_effort(self, effort: str) -> Pass:
-        """The pass where the result is worth that much time, `quick`, `normal` or `thorough`.
+    def wished(self, *, effort: str | None = None, compare_scratch: bool = False) -> Pass:
+        """The pass in a run of which this is wished; options that were given stay as they are.
 
-        Options that the user gave stay as they are; most passes have nothing to choose.
+        Args:
+            effort: how much time the result is worth: `quick`, `normal` or `thorough`; a pass may
+                choose by it what the user left open.
+            compare_scratch: whether a pass that learns from a teacher shows what that is worth.
         """
         return self
 

@@ -34,7 +34,7 @@ from compressc.errors import CompresscError
 from compressc.ir import Graph, graph_hash
 from compressc.pipeline import Batch, Context, Pass, Samples
 from compressc.pipeline.conditions import conditions
-from compressc.spec import make, sum_text
+from compressc.spec import Weighted, make, sum_text
 from compressc.tasks import Response, SettledTask, task_of
 from compressc.training import (
     Checkpoints,
@@ -47,6 +47,7 @@ from compressc.training import (
     train,
 )
 from compressc_distill.answering import open_answers, positions_in, shortened
+from compressc_distill.comparing import STRETCHES, Comparison
 from compressc_distill.composing import PARTS, Composition
 from compressc_distill.effort import Effort, choose, facts_of, say_choices
 from compressc_distill.matching import Matched, match
@@ -162,6 +163,9 @@ class Distill(Pass):
     effort: Effort | None = None
     """How much time the result is worth: `quick`, `normal` or `thorough` chooses the options that
     are left open by the task, the data and how much was cut, and says why. `--effort` sets it."""
+    compare_scratch: bool = False
+    """Train the same student by the labels alone, too, for as long, and say whether the teacher
+    made it better; of a `budget` each gets half. `--compare-scratch` sets it."""
     augment: str = ""
     """What is made of the samples that are learned from, as `--augment` has it: `shift(pixels=1)`.
     The held-out ones stay as they are."""
@@ -212,9 +216,10 @@ class Distill(Pass):
     def _composition(self) -> Composition:
         return Composition(self.loss, self.alpha, self.objective, self.temperature, self.features)
 
-    def at_effort(self, effort: str) -> Pass:
-        """With `effort`, where it is not given."""
-        return self if self.effort else self._with({"effort": effort})
+    def wished(self, *, effort: str | None = None, compare_scratch: bool = False) -> Pass:
+        """With what is wished for the run, where the pass itself does not say."""
+        wishes = {"effort": effort} if effort and not self.effort else {}
+        return self._with(wishes | ({"compare_scratch": True} if compare_scratch else {}))
 
     def _with(self, more: Mapping[str, object]) -> Self:
         """The same options, and these."""
@@ -231,6 +236,18 @@ class Distill(Pass):
             planned = self._with({choice.option: choice.value for choice in choices})
             say_choices(choices, sum_text(planned._composition.terms(task_of(ctx))), ctx)
         planned._run(graph, ctx)
+
+    @property
+    def requirements(self) -> frozenset[str]:
+        """Without a teacher there are the labels alone."""
+        return self.needs | ({"labels"} if self.compare_scratch else frozenset())
+
+    @property
+    def _seconds(self) -> float | None:
+        """Of one training."""
+        if not self.budget:
+            return None
+        return parse_budget(self.budget) / (2 if self.compare_scratch else 1)
 
     @property
     def _given_options(self) -> frozenset[str]:
@@ -252,10 +269,13 @@ class Distill(Pass):
             ctx.note(output, "skipped: the graph has no parameters to train")
             return
         seed = ctx.seed + self.seed
+        start = graph.copy() if self.compare_scratch else None
         with ExitStack() as opened:
             parts = split(data, self.holdout, self.augment, seed)
             teaching, exam = self._teachings(graph, ctx, parts, seed, opened)
-            result = self._train(teaching, exam, ctx, seed)
+            result = self._train(teaching, exam, ctx, seed, "training")
+            if start is not None:
+                self._compare(start, teaching, exam, ctx, seed)
         for text in summary(result, exam):
             ctx.note(output, text)
         ctx.record("training", asdict(result) | {"metric": exam.metric.name})
@@ -263,7 +283,23 @@ class Distill(Pass):
             for name, layer in trained.items():
                 graph.set_layer(name, layer)
 
-    def _train(self, teaching: Teaching, exam: Teaching, ctx: Context, seed: int) -> TrainingResult:
+    def _compare(
+        self, start: Graph, teaching: Teaching, exam: Teaching, ctx: Context, seed: int
+    ) -> None:
+        """Train a copy by the labels alone, and say which does better on the held-out samples."""
+        task = task_of(ctx)
+        loss = Loss((Weighted(1.0, parse_objective("ce")),))
+        student = reader_of(start, task, [], ctx.device)
+        alone, judge = (replace(t, student=student, loss=loss) for t in (teaching, exam))
+        self._train(alone, judge, ctx, seed, "training without teacher")
+        scores = [t.scores_by_parts(t.student.module, STRETCHES) for t in (exam, judge)]
+        found = Comparison(exam.metric, *scores)
+        ctx.note(task.value_in(start), str(found))
+        ctx.record("without teacher", asdict(found) | {"verdict": found.verdict})
+
+    def _train(
+        self, teaching: Teaching, exam: Teaching, ctx: Context, seed: int, name: str
+    ) -> TrainingResult:
         module, output = teaching.student.module, task_of(ctx).output
         epochs = _MANY if self.steps or self.budget else self.epochs
         size = batch_size(len(teaching.samples), epochs)
@@ -276,7 +312,7 @@ class Distill(Pass):
         lesson = teaching.lesson(batches, exam.examine)
         samples = batches.batch_size * self.accumulate
         told = Told(ctx, exam.metric.title, samples)
-        kept = Checkpoints.of(ctx.store, "training")
+        kept = Checkpoints.of(ctx.store, name)
         try:
             result = train(module, lesson, recipe, hooks=[told], checkpoints=kept)
         finally:
@@ -314,7 +350,7 @@ class Distill(Pass):
             seed=seed,
             dropout=self.dropout,
             steps=self.steps,
-            budget=parse_budget(self.budget) if self.budget else None,
+            budget=self._seconds,
             optimizer=self.optimizer,
             accumulate=self.accumulate,
             ema=self.ema,
