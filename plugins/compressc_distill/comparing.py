@@ -48,6 +48,13 @@ class Comparison:
             return "no difference"
         return "helps" if self.gain > 0 else "hurts"
 
+    @property
+    def figures(self) -> dict[str, object]:
+        """For programs."""
+        scores = {"taught": list(self.taught), "alone": list(self.alone)}
+        gain = {"gain": self.gain, "spread": self.spread, "verdict": self.verdict}
+        return {"metric": self.metric.name} | scores | gain
+
     def __str__(self) -> str:
         """One line for the report."""
         says = {

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from compressc import processes
@@ -18,7 +17,6 @@ from compressc.analysis.coverage import Verdict
 from compressc.distillation import (
     INNER,
     GivenAnswers,
-    How,
     Keeping,
     Loss,
     Reader,
@@ -26,31 +24,29 @@ from compressc.distillation import (
     Teacher,
     Teaching,
     learned,
-    parse_loss,
     parse_objective,
     reader_of,
 )
 from compressc.errors import CompresscError
 from compressc.ir import Graph, graph_hash
-from compressc.pipeline import Batch, Context, Pass, Samples
+from compressc.pipeline import Batch, Context, Samples
 from compressc.pipeline.conditions import conditions
-from compressc.spec import Weighted, make, sum_text
+from compressc.spec import Weighted, sum_text
 from compressc.tasks import Response, SettledTask, task_of
 from compressc.training import (
     Checkpoints,
     Recipe,
     TrainingResult,
     likes_channels_last,
-    parse_budget,
     precision_for,
     reestimate_on_trial,
     train,
 )
 from compressc_distill.answering import open_answers, positions_in, shortened
 from compressc_distill.comparing import STRETCHES, Comparison
-from compressc_distill.composing import PARTS, Composition
-from compressc_distill.effort import Effort, choose, facts_of, say_choices
+from compressc_distill.effort import choose, facts_of, say_choices
 from compressc_distill.matching import Matched, match
+from compressc_distill.options import DistillOptions
 from compressc_distill.parts import split
 from compressc_distill.reach import verdicts
 from compressc_distill.telling import Told, summary
@@ -65,7 +61,7 @@ _MANY = 1000
 LOST = 1.0
 
 
-class Distill(Pass):
+class Distill(DistillOptions):
     """Train the model as it stands to answer as the model the run started with.
 
     Loss = alpha * loss by labels + (1 - alpha) * objective, without labels the second term alone;
@@ -88,144 +84,6 @@ class Distill(Pass):
         "lowrank": "distillation recovers what factorization loses",
     }
 
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
-    """How often to go through the training data."""
-    steps: Annotated[int, Field(ge=1)] | None = None
-    """Steps of the optimizer, in place of whole epochs."""
-    budget: str = ""
-    """How long to train, in place of epochs: `90s`, `10min`, `1.5h`. The pace is measured, so the
-    same seed does not give the same bytes."""
-    lr: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
-    """Peak learning rate; it warms up, then falls by a cosine. `auto` is 0.01 of a typical
-    weight. It is halved where the loss rises."""
-    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Samples in a batch; `auto` is 64, and down to 16 where that gives fewer than 400 steps."""
-    accumulate: Annotated[int, Field(ge=1)] = 1
-    """Batches in a step: for steps of more samples than fit into memory."""
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    """AdamW, or SGD with momentum 0.9, which needs a rate: `lr=0.01`."""
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share that stays of a moving average of the weights in a step, 0.999 say; the average is what
-    is judged and kept. 0 for none."""
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.3
-    """Weight of the labels against the teacher's answers; 0 without labels."""
-    temperature: Annotated[float, Field(gt=0, le=1000)] | Literal["auto"] = "auto"
-    """T of the distillation loss: a higher one makes more of the unlikely classes. `auto` is 4, and
-    1 from 500 classes on."""
-    objective: str = "auto"
-    """The distillation loss of the judged output: `kd`, `dkd(beta=2)` or any other of `compressc
-    objectives`; `auto` goes by the output."""
-    features: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the feature loss; 0 for none."""
-    weights: Literal["given", "auto"] = "given"
-    """What weights multiply: the terms themselves, or with `auto` terms that are brought to equal
-    gradients first, as they are on the first batches; they stay so for the whole run."""
-    feature_points: Annotated[int, Field(ge=1)] = 4
-    """At how many ends of blocks features are matched."""
-    pairs: Literal["auto", "lineage", "depth"] = "auto"
-    """How inner values find the teacher's: by `lineage`, or by `depth` with learned projectors,
-    for a student of another family; `auto` by whether it descends from the teacher."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Weight decay on matrices and filters."""
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Share of the steps over which the learning rate rises."""
-    clip: Annotated[float, Field(ge=0)] = 1.0
-    """Largest norm of the gradient; 0 for any."""
-    dropout: bool = False
-    """Whether the model's dropout is at work in training. The teacher answers without it."""
-    holdout: Annotated[float, Field(gt=0, le=0.5)] = 0.1
-    """Share of the training data that is held out to choose the best epoch, where the data bring no
-    validation part."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of matrix products and convolutions in steps; `auto` is bfloat16 where the processor has
-    units for it. Weights, losses and validations are float32."""
-    channels_last: Literal["auto"] | bool = "auto"
-    """Whether filters and images lie pixel by pixel in steps; `auto` by the device."""
-    shard: bool = False
-    """With several processes: each holds a part of the student's weights, gradients and moments."""
-    answers: How = "auto"
-    """Where the teacher's answers are kept: in `memory`, on `disk` (in the cache, for later runs,
-    too), or not at all, so that the teacher runs `beside`; `auto` by their size."""
-    answers_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Of the answers that are kept; smaller ones are rounded."""
-    answers_top: Annotated[int, Field(ge=0)] = 0
-    """Of class scores so many of the largest are kept, and what all others have together, for large
-    vocabularies; 0 for all. For `kd`, at its temperature."""
-    answers_from: str = ""
-    """Folder of answers that `compressc teacher` wrote: the teacher is not asked, and features are
-    off."""
-    views: Annotated[int, Field(ge=0)] = 0
-    """With augmentation: this many fixed views of each sample, whose answers can be kept; 0 for new
-    ones in each epoch, which the teacher is asked about each time."""
-    loss: str = "auto"
-    """The whole loss as a sum of objectives, in place of `alpha`, `objective`, `temperature` and
-    `features`: `ce + 2*kd(T=4) + 0.5*hint`."""
-    effort: Effort | None = None
-    """How much time the result is worth: `quick`, `normal` or `thorough` chooses the options that
-    are left open by the task, the data and how much was cut, and says why. `--effort` sets it."""
-    compare_scratch: bool = False
-    """Train the same student by the labels alone, too, for as long, and say whether the teacher
-    made it better; of a `budget` each gets half. `--compare-scratch` sets it."""
-    augment: str = ""
-    """What is made of the samples that are learned from, as `--augment` has it: `shift(pixels=1)`.
-    The held-out ones stay as they are."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Added to the seed of the run."""
-
-    @field_validator("budget")
-    @classmethod
-    def _readable(cls, text: str) -> str:
-        """A time that cannot be read is an error before any work starts."""
-        if text:
-            parse_budget(text)
-        return text
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        """Options that contradict each other are an error before any work starts."""
-        if self.steps and self.budget:
-            raise ValueError("steps and budget: give one of them")
-        if self.optimizer == "sgd" and self.lr == "auto":
-            raise ValueError("optimizer=sgd needs a rate: lr=0.01")
-        both = sorted(self.model_fields_set & PARTS)
-        if self.loss != "auto" and both:
-            raise ValueError(f"loss and {both[0]}: give one of them")
-        return self
-
-    @field_validator("objective")
-    @classmethod
-    def _known(cls, text: str) -> str:
-        """A misspelt objective is an error before any work starts."""
-        if text != "auto":
-            parse_objective(text)
-        return text
-
-    @field_validator("loss")
-    @classmethod
-    def _sum(cls, text: str) -> str:
-        """So is one in a sum."""
-        if text != "auto":
-            parse_loss(text)
-        return text
-
-    def uses(self) -> tuple[Any, ...]:
-        """The objectives: another one of the same name makes another result."""
-        return self._composition.classes
-
-    @property
-    def _composition(self) -> Composition:
-        return Composition(self.loss, self.alpha, self.objective, self.temperature, self.features)
-
-    def wished(self, *, effort: str | None = None, compare_scratch: bool = False) -> Pass:
-        """With what is wished for the run, where the pass itself does not say."""
-        wishes = {"effort": effort} if effort and not self.effort else {}
-        return self._with(wishes | ({"compare_scratch": True} if compare_scratch else {}))
-
-    def _with(self, more: Mapping[str, object]) -> Self:
-        """The same options, and these."""
-        given = {name: getattr(self, name) for name in self.model_fields_set}
-        return make(type(self), {**given, **more})
-
     def run(self, graph: Graph, ctx: Context) -> None:
         """Train the layers of the graph in place; see `_run`."""
         planned = self
@@ -236,23 +94,6 @@ class Distill(Pass):
             planned = self._with({choice.option: choice.value for choice in choices})
             say_choices(choices, sum_text(planned._composition.terms(task_of(ctx))), ctx)
         planned._run(graph, ctx)
-
-    @property
-    def requirements(self) -> frozenset[str]:
-        """Without a teacher there are the labels alone."""
-        return self.needs | ({"labels"} if self.compare_scratch else frozenset())
-
-    @property
-    def _seconds(self) -> float | None:
-        """Of one training."""
-        if not self.budget:
-            return None
-        return parse_budget(self.budget) / (2 if self.compare_scratch else 1)
-
-    @property
-    def _given_options(self) -> frozenset[str]:
-        """Options that the user settled; a whole loss settles those that it stands for."""
-        return frozenset(self.model_fields_set) | (PARTS if self.loss != "auto" else frozenset())
 
     def _run(self, graph: Graph, ctx: Context) -> None:
         """Train the layers of the graph in place.
@@ -295,7 +136,7 @@ class Distill(Pass):
         scores = [t.scores_by_parts(t.student.module, STRETCHES) for t in (exam, judge)]
         found = Comparison(exam.metric, *scores)
         ctx.note(task.value_in(start), str(found))
-        ctx.record("without teacher", asdict(found) | {"verdict": found.verdict})
+        ctx.record("without teacher", found.figures)
 
     def _train(
         self, teaching: Teaching, exam: Teaching, ctx: Context, seed: int, name: str

@@ -11,7 +11,8 @@ from compressc.analysis import cost_formula
 from compressc.events import Event
 from compressc.ir import Graph, TensorType
 from compressc.pipeline import Context, Samples
-from compressc.tasks import task_of
+from compressc.tasks import SettledTask, task_of
+from compressc_distill.objectives.temperature import number_of
 
 Effort = Literal["quick", "normal", "thorough"]
 
@@ -48,6 +49,7 @@ class Facts:
         samples: of the training part.
         cut: share of the teacher's weights that is gone, 0 to 1.
         labelled: whether labels can be learned from.
+        classes: of the judged output, 0 where it has none.
         side: the smaller side of the images, 0 where the inputs are no images or are augmented.
         timed: whether the length of the training is given otherwise.
     """
@@ -55,6 +57,7 @@ class Facts:
     samples: int
     cut: float
     labelled: bool
+    classes: int = 0
     side: int = 0
     timed: bool = False
 
@@ -66,6 +69,7 @@ def facts_of(graph: Graph, ctx: Context, train: Samples, *, timed: bool) -> Fact
         samples=len(train),
         cut=min(max(1 - ours / theirs, 0.0), 1.0),
         labelled=task_of(ctx).labels,
+        classes=_classes(graph, task_of(ctx)),
         side=0 if train.has_views else _side(graph),
         timed=timed,
     )
@@ -91,6 +95,9 @@ def choose(effort: Effort, facts: Facts, given: Collection[str] = ()) -> list[Ch
         found.append(Choice("alpha", 0.3, "labels correct what the teacher has wrong"))
     else:
         found.append(Choice("alpha", 0.0, "no labels: the teacher's answers alone"))
+    if facts.classes:
+        temperature = number_of("auto", facts.classes)
+        found.append(Choice("temperature", temperature, f"{facts.classes:,} classes"))
     found.append(Choice("features", 1.0, "inner values that still stand for the teacher's"))
     if effort == "thorough" and 0 < facts.samples < FEW and facts.side:
         pixels = max(1, round(facts.side * MOVED))
@@ -109,6 +116,15 @@ def say_choices(choices: Sequence[Choice], loss: str, ctx: Context) -> None:
     ctx.record("chosen", facts)
     for choice in told:
         ctx.note(task.output, str(choice))
+
+
+def _classes(graph: Graph, task: SettledTask) -> int:
+    """Of the judged output."""
+    judged = task.judged
+    if judged.learned != "class_scores" or judged.value_dim is None:
+        return 0
+    size = graph.type_of(judged.value_in(graph)).shape[judged.value_dim]
+    return size if isinstance(size, int) else graph.widths.get(str(size), 0)
 
 
 def _side(graph: Graph) -> int:
