@@ -15,6 +15,7 @@ from compressc.errors import CompresscError
 from compressc.ir import Graph, graph_hash, run_graph
 from compressc.pipeline import Context, cover, parse_pass, parse_passes, plan
 from compressc.testing import Checked, check_pass, export_graph
+from tests.unit.analysis.test_analysis_chains import Residual
 
 
 def chain(count: int, held: tuple[int, ...] = ()) -> Chain:
@@ -90,6 +91,49 @@ def test_which_blocks_stay(text, kept):
     (beside,) = checked.notes["stack"]
     assert f"-> {cost.parameters:,} parameters" in beside
     assert f"-> {cost.macs:,} MACs" in beside
+
+
+class EncoderDecoder(nn.Module):
+    """Four blocks of one width behind five of another."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.ModuleList(Residual(6) for _ in range(5))
+        self.between = nn.Linear(6, 8)
+        self.decoder = nn.ModuleList(Residual(8) for _ in range(4))
+
+    def forward(self, x):
+        for block in self.encoder:
+            x = block(x)
+        x = self.between(x)
+        for block in self.decoder:
+            x = block(x)
+        return x
+
+
+@pytest.mark.parametrize(
+    ("text", "encoder", "decoder"),
+    [
+        ("student", [0, 2, 4], [0, 2]),
+        ("student(keep=1,3)", [1, 3], [1, 3]),
+        ("student(blocks=decoder, keep=3)", [0, 1, 2, 3, 4], [3]),
+        ("student(blocks=encoder, depth=0.2)", [0], [0, 1, 2, 3]),
+    ],
+)
+def test_each_chain_by_itself(text, encoder, decoder):
+    torch.manual_seed(0)
+    graph = export_graph(EncoderDecoder().eval(), torch.randn(2, 6))
+    left = check_pass(parse_pass(text), graph).graph
+    for name, want in (("encoder", encoder), ("decoder", decoder)):
+        assert [i for i in range(5) if f"{name}.{i}.up" in left] == want
+
+
+def test_a_block_that_only_one_chain_has():
+    torch.manual_seed(0)
+    error = refused("student(keep=4)", export_graph(EncoderDecoder(), torch.randn(2, 6)))
+    assert (error.code, error.got) == ("CC102", "4")
+    assert error.where == "decoder.{0..3}, 4 blocks"
+    assert "blocks=" in error.hint
 
 
 @pytest.mark.parametrize("text", ["student(depth=1)", "student(keep=0,1,2,3)", "student(width=1)"])
