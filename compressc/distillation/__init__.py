@@ -41,6 +41,7 @@ from compressc.distillation.teacher import (
     open_given,
     reader_of,
 )
+from compressc.distillation.vectors import one_each, vector_in
 
 __all__ = [
     "INNER",
@@ -77,6 +78,7 @@ __all__ = [
     "learned",
     "look",
     "mapped",
+    "one_each",
     "open_given",
     "pair_attention",
     "pairs_by_depth",
@@ -85,6 +87,7 @@ __all__ = [
     "point_of",
     "reader_of",
     "reduce",
+    "vector_in",
     "weights_of",
     "widened",
 ]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from compressc.distillation.attention import Attention
 from compressc.distillation.teacher import Answers
+from compressc.distillation.vectors import one_each
 from compressc.kernels import TopK
 from compressc.tasks import SettledTask
 from compressc.training import variance
@@ -130,16 +131,29 @@ def look(  # noqa: PLR0913  (two models, what they are for, and when)
             answers.learned[1:],
             answers.features[:points],
             answers.attention,
-            vectors=answers.learned[0].flatten(1) if "vectors" in reads else None,
+            vectors=vectors,
             heads=answers.features[points:],
         )
-        for its, answers in zip(rows, (student, teacher), strict=True)
+        for its, answers, vectors in zip(
+            rows, (student, teacher), _vectors(student, teacher, valid, reads), strict=True
+        )
     )
     if short is not None:
         theirs = replace(theirs, largest=short.rows(others))
     labels = known if task.judged.learned == "class_scores" else None
     by_labels = _by_labels(task, student, rows, known, targets)
     return Seen(ours, theirs, labels, by_labels, progress, valid=valid)
+
+
+def _vectors(
+    student: Answers, teacher: Answers, valid: Tensor | None, reads: Collection[Reading]
+) -> tuple[Tensor | None, Tensor | None]:
+    """What was read, or the judged values where the teacher's answers are of outputs alone."""
+    if "vectors" not in reads:
+        return None, None
+    if student.vectors is not None and teacher.vectors is not None:
+        return student.vectors, teacher.vectors
+    return one_each(student.learned[0], valid), one_each(teacher.learned[0], valid)
 
 
 def _by_labels(

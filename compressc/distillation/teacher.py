@@ -28,6 +28,7 @@ from compressc.distillation.answers import (
 from compressc.distillation.attention import Attention, kept_heads, read_attention
 from compressc.distillation.largest import Largest, Shortened
 from compressc.distillation.points import Pair
+from compressc.distillation.vectors import one_each
 from compressc.ir import Graph, graph_hash, lower
 from compressc.pipeline import Samples, View
 from compressc.tasks import Response, SettledTask
@@ -53,6 +54,7 @@ class Answers:
             holds no numbers, see `dense`.
         features: a value for each feature point, `[b, ...]`.
         attention: of each attention layer that is matched.
+        vectors: one for each sample, `[b, d]`, where they are read.
         largest: of the judged class scores, where they are kept short.
     """
 
@@ -60,10 +62,12 @@ class Answers:
     features: tuple[Tensor, ...] = ()
     attention: tuple[Attention, ...] = ()
     largest: Largest | None = None
+    vectors: Tensor | None = None
 
     def parts(self) -> tuple[Tensor, ...]:
         """All tensors, in order."""
-        inner = (part for attention in self.attention for part in attention.parts())
+        inner = [part for attention in self.attention for part in attention.parts()]
+        inner += [] if self.vectors is None else [self.vectors]
         if self.largest is None:
             return (*self.learned, *self.features, *inner)
         return (*self.largest.parts(), *self.learned[1:], *self.features, *inner)
@@ -78,7 +82,7 @@ class Answers:
         whole = self.learned[len(judged) :]
         learned, features = (tuple(islice(left, len(x))) for x in (whole, self.features))
         attention = tuple(x.like(tuple(islice(left, len(x.parts())))) for x in self.attention)
-        return Answers((*judged, *learned), features, attention, largest)
+        return Answers((*judged, *learned), features, attention, largest, next(left, None))
 
     def dense(self) -> tuple[Tensor, ...]:
         """What is learned, to be judged; of what was kept short the best ones, and a level."""
@@ -95,26 +99,33 @@ class Reader:
         learned: names of the values that are learned.
         points: names of the values to take for features.
         attention: layers to read.
+        vector: name of the value that gives one vector for each sample; none where it is empty.
+        valid: of inputs: which positions count.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (a graph, and all that may be read off it)
         self,
         graph: Graph,
         learned: Sequence[str],
         points: Sequence[str],
         device: torch.device,
         attention: Sequence[AttentionLayer] = (),
+        vector: str = "",
+        valid: Callable[[Sequence[Tensor]], Tensor | None] = lambda inputs: None,
     ) -> None:
         self.learned, self.points, self.attention = tuple(learned), tuple(points), tuple(attention)
+        self.vector, self.valid = vector, valid
         self._kept = [kept_heads(graph, layer) for layer in attention]
         inner = (name for layer in attention for name in layer.values)
-        self._names = tuple(dict.fromkeys((*learned, *points, *inner)))
+        names = (*learned, *points, *inner, *([vector] if vector else []))
+        self._names = tuple(dict.fromkeys(names))
         self.module = lower(graph, also=self._names).to(device)
 
     def __call__(self, module: nn.Module, inputs: Sequence[Tensor]) -> Answers:
         """Run `module`, which is `self.module` or a wrapper of it, on a batch."""
         values: dict[str, Any] = dict(zip(self._names, module(*inputs)[1], strict=True))
         layers = zip(self.attention, self._kept, strict=True)
+        vectors = one_each(values[self.vector], self.valid(inputs)) if self.vector else None
         return Answers(
             tuple(values[name] for name in self.learned),
             tuple(values[name] for name in self.points),
@@ -122,6 +133,7 @@ class Reader:
                 replace(read_attention(layer, values, len(inputs[0])), kept=kept)
                 for layer, kept in layers
             ),
+            vectors=vectors,
         )
 
 
@@ -408,12 +420,14 @@ def learned(task: SettledTask) -> list[Response]:
     return [task.judged, *(r for r in task.others if r.learned != "ids")]
 
 
-def reader_of(
+def reader_of(  # noqa: PLR0913  (as the reader's)
     graph: Graph,
     task: SettledTask,
     points: Sequence[str],
     device: torch.device,
     attention: Sequence[AttentionLayer] = (),
+    vector: str = "",
 ) -> Reader:
-    """Reads what is learned of a task, values for features, and attention layers."""
-    return Reader(graph, [r.value_in(graph) for r in learned(task)], points, device, attention)
+    """Reads what is learned of a task, features, attention layers, and a vector of each sample."""
+    names = [r.value_in(graph) for r in learned(task)]
+    return Reader(graph, names, points, device, attention, vector, task.valid)

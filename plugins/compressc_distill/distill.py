@@ -223,16 +223,12 @@ class Distill(DistillOptions):
         """What is taught, and what is examined; the answers are kept until `opened` ends."""
         task, matched = task_of(ctx), self._told(graph, ctx)
         responses, loss = learned(task), self._loss(graph, ctx, matched)
-        pairs, layers = matched.values, matched.attention
+        pairs = matched.values
         teacher, student = (
-            reader_of(g, task, points, ctx.device, attention)
-            for g, points, attention in (
-                (
-                    ctx.teacher_to_move(),
-                    [p.teacher for p in pairs],
-                    [layer.teacher for layer in layers],
-                ),
-                (graph, [p.student for p in pairs], [layer.student for layer in layers]),
+            reader_of(g, task, points, ctx.device, attention, vector)
+            for g, (points, attention, vector) in (
+                (ctx.teacher_to_move(), matched.of_teacher),
+                (graph, matched.of_student),
             )
         )
         found = []

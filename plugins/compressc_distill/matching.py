@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
+from compressc.analysis.attention import AttentionLayer
 from compressc.distillation import (
     AttentionPair,
     Pair,
@@ -16,6 +17,7 @@ from compressc.distillation import (
     find_pairs,
     pair_attention,
     pairs_by_depth,
+    vector_in,
 )
 from compressc.ir import Graph
 from compressc.pipeline import Context
@@ -23,6 +25,8 @@ from compressc.tasks import task_of
 
 #: By lineage; by depth, for a student of another family; or by whether it is of another one.
 How = Literal["auto", "lineage", "depth"]
+#: Feature points, attention layers, and the value that says most of a sample.
+Side = tuple[list[str], list[AttentionLayer], str]
 
 
 @dataclass(frozen=True)
@@ -33,16 +37,31 @@ class Matched:
         points: feature points.
         attention: attention layers.
         heads: the last values with weights before each output.
+        vectors: names of the values of student and teacher that say most of a sample; empty where
+            nobody reads them.
     """
 
     points: tuple[Pair, ...] = ()
     attention: tuple[AttentionPair, ...] = ()
     heads: tuple[Pair, ...] = ()
+    vectors: tuple[str, str] = ("", "")
 
     @property
     def values(self) -> tuple[Pair, ...]:
         """Feature points, and behind them the heads."""
         return (*self.points, *self.heads)
+
+    @property
+    def of_student(self) -> Side:
+        """What is read off the student."""
+        points = [pair.student for pair in self.values]
+        return points, [pair.student for pair in self.attention], self.vectors[0]
+
+    @property
+    def of_teacher(self) -> Side:
+        """What is read off the teacher."""
+        points = [pair.teacher for pair in self.values]
+        return points, [pair.teacher for pair in self.attention], self.vectors[1]
 
     def missing(self, reads: Collection[Reading]) -> str:
         """What of it an objective would read and there is none of; empty where all is there."""
@@ -63,6 +82,7 @@ class Matched:
         return {
             "points": [pair.teacher for pair in self.values],
             "attention": [pair.teacher.name for pair in self.attention],
+            "vectors": [self.vectors[1]],
         }
 
     def tell(self, ctx: Context) -> None:
@@ -71,6 +91,9 @@ class Matched:
             ctx.note(point.student, str(point))
         for layer in self.attention:
             ctx.note(layer.student.name, str(layer))
+        if self.vectors[0]:
+            text = f"samples are compared by this value, and by the teacher's %{self.vectors[1]}"
+            ctx.note(self.vectors[0], text)
 
 
 def match(
@@ -85,42 +108,24 @@ def match(
         points: at how many ends of blocks features are matched.
         how: see `How`.
     """
-    if how == "depth" or (how == "auto" and not _descends(graph, ctx.teacher)):
-        return _by_depth(graph, ctx, reads, points)
-    found: tuple[Pair, ...] = ()
-    if "features" in reads:
-        pairs = find_pairs(graph, ctx.teacher)
-        chosen = choose_points(graph, task_of(ctx).value_in(graph), pairs, points)
-        found = tuple(pairs[name] for name in chosen)
-    layers = pair_attention(graph, ctx.teacher) if "attention" in reads else []
-    return Matched(found, tuple(layers), _heads(graph, ctx) if "heads" in reads else ())
-
-
-def _by_depth(graph: Graph, ctx: Context, reads: Collection[Reading], points: int) -> Matched:
-    teacher, task = ctx.teacher, task_of(ctx)
-    found, layers = [], []
-    if "features" in reads:
-        outputs = task.value_in(graph), task.value_in(teacher)
+    teacher, task, vectors = ctx.teacher, task_of(ctx), ("", "")
+    if "vectors" in reads:
+        vectors = vector_in(graph, task), vector_in(teacher, task)
+    outputs = task.value_in(graph), task.value_in(teacher)
+    by_depth = how == "depth" or (how == "auto" and not _descends(graph, teacher))
+    found: list[Pair] = []
+    if "features" in reads and by_depth:
         found = pairs_by_depth(graph, teacher, outputs, points)
+    elif "features" in reads:
+        pairs = find_pairs(graph, teacher)
+        found = [pairs[name] for name in choose_points(graph, outputs[0], pairs, points)]
+    layers: list[AttentionPair] = []
     if "attention" in reads:
-        layers = attention_by_depth(graph, teacher)
-    heads = _heads_by_output(graph, ctx) if "heads" in reads else ()
-    return Matched(tuple(found), tuple(layers), heads)
-
-
-def _heads_by_output(graph: Graph, ctx: Context) -> tuple[Pair, ...]:
-    """Of each output that is computed from one head in both, these heads, where shapes agree."""
-    found = {}
-    for ours, theirs in zip(graph.output_names, ctx.teacher.output_names, strict=True):
-        heads = find_heads(graph, [ours]), find_heads(ctx.teacher, [theirs])
-        if [len(side) for side in heads] == [1, 1]:
-            (mine,), (its,) = heads
-            shapes = (g.type_of(name).shape for g, name in ((graph, mine), (ctx.teacher, its)))
-            if len(set(map(str, shapes))) == 1:
-                found[its] = Pair(mine, its)
-                continue
-        ctx.note(ours, "no one value before it stands for the teacher's: not in the term values")
-    return tuple(found.values())
+        layers = (attention_by_depth if by_depth else pair_attention)(graph, teacher)
+    heads: tuple[Pair, ...] = ()
+    if "heads" in reads:
+        heads = (_heads_by_output if by_depth else _heads)(graph, ctx)
+    return Matched(tuple(found), tuple(layers), heads, vectors)
 
 
 def _descends(graph: Graph, teacher: Graph) -> bool:
@@ -137,3 +142,18 @@ def _heads(graph: Graph, ctx: Context) -> tuple[Pair, ...]:
             text = f"nothing stands for the teacher's %{name}, which an output is computed from"
             ctx.note(task_of(ctx).value_in(graph), text)
     return tuple(by_teacher[name] for name in heads if name in by_teacher)
+
+
+def _heads_by_output(graph: Graph, ctx: Context) -> tuple[Pair, ...]:
+    """Of each output that is computed from one head in both, these heads, where shapes agree."""
+    found = {}
+    for ours, theirs in zip(graph.output_names, ctx.teacher.output_names, strict=True):
+        heads = find_heads(graph, [ours]), find_heads(ctx.teacher, [theirs])
+        if [len(side) for side in heads] == [1, 1]:
+            (mine,), (its,) = heads
+            shapes = (g.type_of(name).shape for g, name in ((graph, mine), (ctx.teacher, its)))
+            if len(set(map(str, shapes))) == 1:
+                found[its] = Pair(mine, its)
+                continue
+        ctx.note(ours, "no one value before it stands for the teacher's: not in the term values")
+    return tuple(found.values())

@@ -8,7 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import orthogonal
 
-from compressc.distillation import FeatureObjective, Form, Point, Seen, Unreduced, channel_dim
+from compressc.distillation import (
+    FeatureObjective,
+    Form,
+    Point,
+    Seen,
+    Unreduced,
+    channel_dim,
+    one_each,
+)
 
 
 class Vkd(FeatureObjective):
@@ -35,7 +43,8 @@ class Vkd(FeatureObjective):
             raise ValueError("vkd needs the module that it made")
         values = []
         for point, projector in zip(self.points(seen), seen.own, strict=True):
-            image, theirs = projector(_pooled(point, point.student)), _pooled(point, point.teacher)
+            ours, theirs = (one_each(x, point.valid) for x in (point.student, point.teacher))
+            image = projector(ours)
             values.append(F.smooth_l1_loss(image, _normed(theirs), reduction="none"))
         return Unreduced("samples", values)
 
@@ -43,19 +52,6 @@ class Vkd(FeatureObjective):
 def _orthogonal(point: Point) -> nn.Module:
     ours, theirs = (x.shape[channel_dim(x)] for x in (point.student, point.teacher))
     return orthogonal(nn.Linear(ours, theirs, bias=False))
-
-
-def _pooled(point: Point, feature: Tensor) -> Tensor:
-    """One vector for each sample, `[b, d]`."""
-    if feature.ndim == 4:
-        return feature.mean((2, 3))
-    if feature.ndim == 2:
-        return feature
-    if point.valid is None:
-        return feature.mean(1)
-    weight = point.weight[..., None]
-    kept = feature.masked_fill(~point.valid[..., None], 0.0)  # padding may hold anything
-    return (kept * weight).sum(1) / weight.sum(1).clamp_min(1.0)
 
 
 def _normed(vectors: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Runs whose loss is of inner values: each term falls, on maps and on sequences."""
 
+from functools import partial
+
 import pytest
 import torch
 from compressc_distill import Distill
@@ -7,8 +9,10 @@ from torch import nn
 
 from compressc.analysis import symbolize_widths
 from compressc.data import Dataset, Split
+from compressc.distillation import Keeping, Teacher, given_basis, reader_of
 from compressc.errors import CompresscError
 from compressc.pipeline import Context, parse_pass
+from compressc.tasks import task_of
 from compressc.testing import export_graph
 from tests.models import ZOO
 from tests.passes.transformer_nets import random_data, transformer
@@ -100,3 +104,25 @@ def test_points_that_do_not_suit_a_term_are_noted():
 def test_a_term_that_no_point_suits_ends_the_run():
     with pytest.raises(CompresscError, match=r"CC301.*'pkd' needs maps"):
         train("vit", "kd + pkd", epochs=1)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_relations_are_of_what_the_head_reads_unless_answers_were_written_ahead(ahead, tmp_path):
+    teacher, student, data = case("digits_cnn")
+    ctx = Context(teacher, data)
+    options = {"loss": "kd + rkd", "epochs": 1, "lr": 0.003}
+    if ahead:
+        task = task_of(ctx)
+        reader = reader_of(teacher, task, [], torch.device("cpu"))
+        basis = partial(given_basis, teacher, task, None)
+        keeping = Keeping(
+            "disk", folder=lambda key: tmp_path / "answers", most=1 << 20, basis=basis
+        )
+        asked = Teacher(reader, [], data.train, torch.device("cpu"), keeping)
+        asked.fill_all(0)
+        asked.close()
+        options["answers_from"] = str(tmp_path / "answers")
+    Distill(**options).run(student, ctx)
+    told = [text for _, text in ctx.notes if text.startswith("samples are compared by")]
+    assert len(told) == (0 if ahead else 1)
+    assert ctx.records["training"]["history"][0]["terms"]["rkd"] > 0
