@@ -69,9 +69,8 @@ def at(student, teacher):
         return [x / length for x in q]
 
     return fmean(
-        (a - b) ** 2
+        math.dist(unit(s), unit(t)) ** 2
         for s, t in zip(channels(student), channels(teacher), strict=True)
-        for a, b in zip(unit(s), unit(t), strict=True)
     )
 
 
@@ -131,6 +130,12 @@ def test_wkd_f_of_maps_of_one_pixel_is_that_of_their_means():
     (slope,) = torch.autograd.grad(loss, moving)
     assert loss.item() == pytest.approx(want)
     torch.testing.assert_close(slope, 2 * (student - teacher))
+
+
+def test_at_is_the_same_whatever_the_size_of_the_map():
+    large = [x.repeat_interleave(3, 2).repeat_interleave(3, 3) for x in (STUDENT, TEACHER)]
+    small = AttentionTransfer().mean(seen_of([STUDENT], [TEACHER]))
+    torch.testing.assert_close(AttentionTransfer().mean(seen_of(large[:1], large[1:])), small)
 
 
 def test_wkd_f_fades_in_the_last_third():
