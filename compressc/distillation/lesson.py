@@ -77,6 +77,7 @@ class Teaching:
             loss.weights,
             beside=beside,
             silent=loss.silent,
+            by_labels=loss.by_labels,
         )
 
     def terms(self, module: nn.Module, batch: Drawn) -> dict[str, Tensor]:

@@ -32,12 +32,14 @@ class Loss:
             objective.
         own: modules of objectives, by the names of their terms.
         others_weight: of the mean over the other outputs.
+        together: whether terms may be minimized as one.
     """
 
     terms: tuple[Weighted[Objective], ...]
     others: tuple[tuple[Response, Objective], ...] = ()
     own: Mapping[str, nn.Module] = field(default_factory=dict)
     others_weight: float = 1.0
+    together: bool = True
 
     @cached_property
     def named(self) -> dict[str, Weighted[Objective]]:
@@ -128,6 +130,11 @@ class Loss:
         """Of a term by itself."""
         return self.others_weight if name == OTHERS else self.named[name].weight
 
+    @property
+    def by_labels(self) -> frozenset[str]:
+        """The terms that labels alone teach."""
+        return frozenset(name for name, term in self.named.items() if term.of.needs_labels)
+
     def separate(self, seen: Seen) -> dict[str, Tensor]:
         """Every term by itself, a scalar with its own gradient."""
         return self._single(seen, [])
@@ -144,6 +151,8 @@ class Loss:
     @cached_property
     def _pair(self) -> _Pair | None:
         """The first two terms that a kernel computes together."""
+        if not self.together:
+            return None
         for (name, term), (other_name, other) in permutations(self.named.items(), 2):
             if term.of.fuses(other.of):
                 return _Pair((name, other_name), term, other)

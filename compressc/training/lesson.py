@@ -34,6 +34,8 @@ class Recipe:
             many steps are planned as fit. Then the same seed does not give the same bytes.
         optimizer: AdamW, or SGD with momentum.
         momentum: of SGD.
+        dot: the momentum of SGD is smaller by this for the terms in `Lesson.by_labels`, and larger
+            for all others; see `compressc.training.two_momenta`. 0 for one momentum.
         accumulate: batches of a step.
         ema: share that stays of a moving average of the weights in a step; the average is
             validated and kept. 0 for none.
@@ -60,6 +62,7 @@ class Recipe:
     channels_last: bool = False
     precision: Literal["float32", "bfloat16"] = "float32"
     shard: bool = False
+    dot: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Lesson(Generic[Batch]):
         beside: other modules that the terms use and that are trained along, by name.
         groups: what is trained; all parameters of all modules where none are given.
         silent: terms that nobody is told of, since their parts are.
+        by_labels: terms that the labels teach, for `Recipe.dot`.
     """
 
     batches: Batches[Batch]
@@ -87,3 +91,4 @@ class Lesson(Generic[Batch]):
     beside: Mapping[str, nn.Module] = field(default_factory=dict)
     groups: Sequence[Group] = ()
     silent: frozenset[str] = frozenset()
+    by_labels: frozenset[str] = frozenset()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from compressc.training.two_momenta import TwoMomenta
+
 if TYPE_CHECKING:
     from compressc.training.lesson import Recipe
 
@@ -34,7 +36,7 @@ def parameters_of(groups: Iterable[Group]) -> list[nn.Parameter]:
 
 
 def optimizer_of(groups: Iterable[Group], recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov and Hutter 2019) or SGD with momentum, as the recipe has it.
+    """AdamW (Loshchilov and Hutter 2019) or SGD with one momentum or two, as the recipe has it.
 
     What has one dimension, biases and norms, does not decay. Every group of the optimizer has
     `factor`, for the rate.
@@ -47,6 +49,8 @@ def optimizer_of(groups: Iterable[Group], recipe: Recipe) -> torch.optim.Optimiz
         for parameters, own in ((matrices, decay), (vectors, 0.0)):
             if parameters:
                 found.append({"params": parameters, "weight_decay": own, "factor": group.rate})
+    if recipe.dot:
+        return TwoMomenta(found, recipe.momentum, recipe.dot)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(found, lr=0.0, momentum=recipe.momentum)
     return torch.optim.AdamW(found)

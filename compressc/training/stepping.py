@@ -18,6 +18,7 @@ from compressc.training.lesson import Batch, Lesson, Recipe
 from compressc.training.machine import InBfloat16
 from compressc.training.sharding import clip_gradients, is_shared
 from compressc.training.statistics import batch_norms
+from compressc.training.two_momenta import TwoMomenta
 
 #: The name of the loss itself beside those of its terms.
 LOSS = "total"
@@ -82,16 +83,38 @@ class Stepper(Generic[Batch]):
                 sums[name] = sums.get(name, 0.0) + value
             if not math.isfinite(sums[LOSS]):
                 return None
+            if isinstance(optimizer, TwoMomenta):
+                self._put_aside(optimizer, terms, weight / count)
             (loss * (weight / count)).backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         processes.average([grad for grad in gradients if not is_shared(grad)])  # or they are
         norm = clip_gradients(self.parameters, self.recipe.clip or math.inf)
         if not math.isfinite(norm):
             return None
+        if isinstance(optimizer, TwoMomenta):
+            self._treat_alike(list(optimizer.aside.values()), norm)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         optimizer.step()
         return sums
+
+    def _put_aside(self, optimizer: TwoMomenta, terms: Mapping[str, Tensor], factor: float) -> None:
+        """The part of the gradient that the labels have."""
+        labels = {name: term for name, term in terms.items() if name in self.lesson.by_labels}
+        slopes: Sequence[Tensor | None] = [None] * len(self.parameters)
+        if any(term.requires_grad for term in labels.values()):
+            loss = self._weighted(labels) * factor
+            slopes = torch.autograd.grad(
+                loss, self.parameters, retain_graph=True, allow_unused=True
+            )
+        optimizer.put_aside(self.parameters, slopes)
+
+    def _treat_alike(self, parts: list[Tensor], norm: float) -> None:
+        """Average and shorten a part of the gradient as the whole was, whose norm was `norm`."""
+        processes.average(parts)
+        if self.recipe.clip and norm > self.recipe.clip:
+            for part in parts:
+                part.mul_(self.recipe.clip / (norm + 1e-6))  # as clip_grad_norm_ does
 
     def _weighted(self, terms: Mapping[str, Tensor]) -> Tensor:
         """The loss: the sum of the terms, each with its weight."""

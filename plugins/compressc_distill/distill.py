@@ -151,6 +151,8 @@ class Distill(DistillOptions):
         loss = weighed(teaching, batches, seed, self.weights == "auto", partial(ctx.note, output))
         teaching, exam = replace(teaching, loss=loss), replace(exam, loss=loss)
         lesson = teaching.lesson(batches, exam.examine)
+        if self.dot and not lesson.by_labels:
+            ctx.note(output, f"no labels: dot makes one momentum of {0.9 + self.dot:g}")
         samples = batches.batch_size * self.accumulate
         told = Told(ctx, exam.metric.title, samples)
         kept = Checkpoints.of(ctx.store, name)
@@ -198,6 +200,7 @@ class Distill(DistillOptions):
             channels_last=likes_channels_last(ctx.device) if rows == "auto" else rows,
             precision=precision,
             shard=self.shard,
+            dot=self.dot,
         )
 
     def _samples_suit(self, teaching: Teaching, exam: Teaching, ctx: Context) -> bool:
@@ -282,7 +285,7 @@ class Distill(DistillOptions):
                 ctx.note(task.value_in(graph), f"{name} is left out: there are no {what}")
         others = tuple((r, options.of_output(r)) for r in learned(task)[1:])
         matched_all = any("heads" in term.of.reads for term in terms)
-        return Loss(tuple(terms), () if matched_all else others)
+        return Loss(tuple(terms), () if matched_all else others, together=not self.dot)
 
     def _keeping(
         self, ctx: Context, responses: Sequence[Response], matched: Matched, seed: int

@@ -34,6 +34,9 @@ class DistillOptions(Pass):
     """Batches in a step: for steps of more samples than fit into memory."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with momentum 0.9, which needs a rate: `lr=0.01`."""
+    dot: Annotated[float, Field(ge=0, lt=0.1)] = 0.0
+    """With `optimizer=sgd`: the momentum, 0.9, is smaller by this for what labels teach and larger
+    for what the teacher does (Zhao et al. 2023, arXiv 2307.08436), 0.075 say; 0 for one."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share that stays of a moving average of the weights in a step, 0.999 say; the average is what
     is judged and kept. 0 for none."""
@@ -117,6 +120,8 @@ class DistillOptions(Pass):
             raise ValueError("steps and budget: give one of them")
         if self.optimizer == "sgd" and self.lr == "auto":
             raise ValueError("optimizer=sgd needs a rate: lr=0.01")
+        if self.dot and (self.optimizer != "sgd" or self.shard):
+            raise ValueError("dot has two momenta of optimizer=sgd, and no shards")
         both = sorted(self.model_fields_set & PARTS)
         if self.loss != "auto" and both:
             raise ValueError(f"loss and {both[0]}: give one of them")

@@ -115,6 +115,25 @@ graph g(%x: f32[b,6]) {
         Distill(epochs=1, objective="dkd").run(graph.copy(), ctx)
 
 
+def test_dot_gives_the_labels_a_momentum_of_their_own(teacher, student, data, unlabelled):
+    text = "distill(epochs=3, lr=0.02, optimizer=sgd, dot={}, loss='ce + kd')"
+    made = [trained(teacher, student.copy(), data, text.format(dot)) for dot in (0, 1e-9, 0.08)]
+    plain, alike, apart = (weights for weights, _ in made)
+    for name in plain:
+        torch.testing.assert_close(alike[name], plain[name], rtol=1e-3, atol=1e-4)
+    assert not all(torch.allclose(apart[n], plain[n], rtol=1e-2) for n in plain)
+    terms = made[2][1].records["training"]["history"][0]["terms"]
+    assert set(terms) == {"ce", "kd"}
+    _, ctx = trained(teacher, student.copy(), unlabelled, text.format(0.05))
+    assert any("no labels: dot makes one momentum of 0.95" in note for _, note in ctx.notes)
+
+
+@pytest.mark.parametrize("more", ["", ", optimizer=sgd, lr=0.1, shard=true"])
+def test_dot_needs_whole_weights_and_sgd(more):
+    with pytest.raises(CompresscError, match=r"CC102.*dot has two momenta of optimizer=sgd"):
+        parse_pass(f"distill(dot=0.05{more})")
+
+
 TWO = """
 graph two(%x: f32[b,6]) {
   %body = linear(%x) {in=6, out=8} @body.weight @body.bias : f32[b,8]   # from body
