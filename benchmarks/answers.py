@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from compressc_distill.objectives.kd import Kd
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -81,8 +82,6 @@ def losses(student: Tensor, teacher: Tensor, count: int, T: float) -> Iterator[t
 
 def compare(student: Tensor, teacher: Tensor, count: int, T: float, dtype: torch.dtype) -> None:
     """One line of the table."""
-    from compressc_distill.objectives.kd import Kd
-
     judged = Response(0, "out", "class_scores", 2, "", "class_scores", 2)
     task = SettledTask(of_kind("class_scores"), judged, (judged,))
     short = Shortened(count, T).of(teacher, judged)

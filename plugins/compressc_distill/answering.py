@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from compressc.data.source import Subset
-from compressc.distillation import Loss, Objective, Shortened, open_given
+from compressc.distillation import Loss, Objective, Seen, Shortened, open_given
 from compressc.distillation.answers import AnswerStore
 from compressc.errors import CompresscError
 from compressc.pipeline import Context, Samples
 from compressc.tasks import task_of
+
+#: Where all others have more than this, what is learned of the classes is little.
+MUCH = 0.5
 
 
 def open_answers(ctx: Context, folder: str, views: int, seed: int) -> AnswerStore | None:
@@ -88,6 +91,22 @@ def shortened(
         )
     at = about["temperature"] if about is not None else temperature
     return Shortened(count, 1.0 if at is None else at)
+
+
+def in_words(short: Shortened, seen: Seen) -> str:
+    """What is kept, and how much of it all others have.
+
+    Args:
+        short: how answers are kept.
+        seen: of one sample.
+    """
+    text = f"the {short.count} largest answers of the teacher, and one for all others"
+    text += f", at temperature {short.temperature:g}"
+    if seen.teacher.largest is None or not len(seen.teacher.largest.tail):
+        return text
+    mass = float(seen.teacher.largest.tail.mean())
+    text += f"; all others have {mass:.0%} of a sample"
+    return text if mass <= MUCH else f"{text}: a lower temperature, or more answers, teach more"
 
 
 def _temperature(loss: Loss, classes: int, count: int) -> float | None:

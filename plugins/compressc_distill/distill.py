@@ -42,7 +42,7 @@ from compressc.training import (
     reestimate_on_trial,
     train,
 )
-from compressc_distill.answering import open_answers, positions_in, shortened
+from compressc_distill.answering import in_words, open_answers, positions_in, shortened
 from compressc_distill.comparing import STRETCHES, Comparison
 from compressc_distill.effort import choose, facts_of, say_choices
 from compressc_distill.matching import Matched, match
@@ -251,11 +251,10 @@ class Distill(DistillOptions):
             opened.callback(answers.close)
             heads = len(matched.heads)
             found.append(Teaching(part, ctx.device, answers, student, task, loss, heads))
-        if short is not None:
-            text = f"the {short.count} largest answers of the teacher, and one for all others"
-            ctx.note(task.output, f"{text}, at temperature {short.temperature:g}")
         self._say(graph, ctx, loss, matched)
         first = found[1].first_seen()
+        if short is not None:
+            ctx.note(task.output, in_words(short, first))
         own = loss.fit(first, seed)
         for index, text in loss.skipped(first):
             ctx.note(pairs[index].student, text)

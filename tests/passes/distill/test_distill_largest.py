@@ -4,15 +4,18 @@ import json
 
 import pytest
 import torch
+from compressc_distill.answering import in_words
 from compressc_distill.objectives import kd
 from torch import nn
 
 import compressc
 from compressc.asking import ask_teacher
 from compressc.data import Dataset, Split
+from compressc.distillation import Readings, Seen, Shortened
 from compressc.errors import CompresscError
 from compressc.kernels import TopK
 from compressc.session import open_session
+from compressc.tasks import Response
 
 CLASSES = 40
 
@@ -62,8 +65,19 @@ def test_few_answers_teach_nearly_as_well(net, data, teachers_seen):
     assert agreement(full) - agreement(short) < 0.05
     assert agreement(short) > agreement(compressed(net, data, "alpha=0,steps=1,batch_size=16"))
     texts = [text for _, text in short.passes[-1].notes]
-    wanted = "the 8 largest answers of the teacher, and one for all others, at temperature 4"
-    assert wanted in texts
+    wanted = "the 8 largest answers of the teacher, and one for all others, at temperature 4; all"
+    (text,) = [text for text in texts if text.startswith(wanted)]
+    assert text.endswith("a lower temperature, or more answers, teach more")  # 32 of 40, at T=4
+
+
+def test_how_much_all_others_have_is_told():
+    logits = torch.tensor([[4.0, 2.0, 0.0, 0.0]])
+    short = Shortened(1, 1.0)
+    largest = short.of(logits, Response(0, "out", "class_scores", 1, "", "class_scores", 1))
+    for count, ending in ((8, "all others have 15% of a sample"), (0, "at temperature 1")):
+        rows = largest.rows([part.expand(count, -1) for part in largest.parts()])
+        seen = Seen(Readings(logits), Readings(logits[:0], largest=rows))
+        assert in_words(short, seen).endswith(ending)
 
 
 def test_labels_stand_beside_them(net, data):
