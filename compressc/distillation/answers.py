@@ -1,4 +1,4 @@
-"""A teacher's answers, kept row by row: in memory, or in files that are mapped into it.
+"""A teacher's answers, kept row by row: in memory or in files, which are read and not mapped.
 
 A folder of answers holds
 
@@ -19,11 +19,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 import torch
@@ -34,10 +35,14 @@ from compressc.errors import CompresscError
 
 VERSION = 1
 ABOUT, DONE = "answers.json", "done.bin"
+#: Bytes of answers that may stay in memory where nobody asks for that; more go into a file.
+IN_MEMORY = 1 << 26
 #: Seconds of the teacher's work that a crash may cost.
 SECONDS = 30.0
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+#: Positions of rows.
+Index = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -94,12 +99,76 @@ class Layout:
         return found if self.largest is None else {**found, "largest": dict(self.largest)}
 
 
+class Rows(Protocol):
+    """One value of all rows, `[rows, bytes of a row]`, by positions int64 `[k]`."""
+
+    def __getitem__(self, index: Index) -> Bytes:
+        """The rows there."""
+
+    def __setitem__(self, index: Index, rows: Bytes) -> None:
+        """Put rows there."""
+
+
+class FileRows:
+    """Rows of one size in an open file.
+
+    Read and written, not mapped: what is mapped counts to the memory of the process.
+
+    Args:
+        file: unbuffered.
+        size: bytes of a row.
+    """
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.file, self.size = file, size
+
+    def __getitem__(self, index: Index) -> Bytes:
+        """The rows there; neighbours are read in one go.
+
+        Raises:
+            CompresscError: CC303 where the file was cut.
+        """
+        found = np.empty((len(index), self.size), np.uint8)
+        for first, last in self._runs(index):
+            place = int(index[first]) * self.size
+            self._all(os.preadv, found[first:last].reshape(-1).data, place)
+        return found
+
+    def __setitem__(self, index: Index, rows: Bytes) -> None:
+        """Put rows there.
+
+        Raises:
+            OSError: where the disk refuses.
+        """
+        for first, last in self._runs(index):
+            place = int(index[first]) * self.size
+            self._all(os.pwritev, np.ascontiguousarray(rows[first:last]).reshape(-1).data, place)
+
+    def _runs(self, index: Index) -> list[tuple[int, int]]:
+        """Where positions go up by one: first, and behind the last."""
+        if not self.size or not len(index):
+            return []
+        breaks = (np.flatnonzero(np.diff(index) != 1) + 1).tolist()
+        return list(zip([0, *breaks], [*breaks, len(index)], strict=True))
+
+    def _all(self, move: Callable[..., int], bytes_: memoryview, place: int) -> None:
+        """Move so many bytes, however many the system moves at a time."""
+        done = 0
+        while done < len(bytes_):
+            count = move(self.file.fileno(), [bytes_[done:]], place + done)
+            if not count:
+                where = str(self.file.name)
+                got = "a file that was cut"
+                raise CompresscError("CC303", "all answers are there", got=got, where=where)
+            done += count
+
+
 class AnswerStore:
     """Rows that are written once and read again and again.
 
     Args:
         layout: of the rows.
-        columns: the bytes of each value, `[rows, bytes of a row]`.
+        columns: the bytes of each value.
         done: a flag for each row.
         sync: makes the columns durable, then takes the flags.
         clock: seconds; for tests.
@@ -108,12 +177,13 @@ class AnswerStore:
     def __init__(
         self,
         layout: Layout,
-        columns: Sequence[Bytes],
+        columns: Sequence[Rows],
         done: Bytes,
         sync: Callable[[Bytes], None] = lambda done: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.layout, self._columns, self._sync, self._clock = layout, columns, sync, clock
+        self.layout, self._sync, self._clock = layout, sync, clock
+        self._columns = tuple(columns)
         self._done = done
         self._kept = clock()
 
@@ -150,11 +220,39 @@ class AnswerStore:
         self._sync(self._done)
         self._kept = self._clock()
 
+    def close(self) -> None:
+        """Give room and files back; nothing can be read any more."""
+        for column in self._columns:
+            if isinstance(column, FileRows):
+                column.file.close()
+        self._columns = ()
+
 
 def in_memory(layout: Layout) -> AnswerStore:
     """A store that ends with the process; rows take memory as they are written."""
     columns = [np.empty((layout.rows, form.bytes), np.uint8) for form in layout.forms]
     return AnswerStore(layout, columns, np.zeros(layout.rows, np.uint8))
+
+
+def aside(layout: Layout) -> AnswerStore:
+    """A store that ends with the process: in memory where it is small, else in nameless files.
+
+    In memory, too, where the temporary folder has no room.
+    """
+    if layout.bytes <= IN_MEMORY:
+        return in_memory(layout)
+    try:
+        columns = [_nameless(layout.rows, form.bytes) for form in layout.forms]
+    except OSError:
+        return in_memory(layout)
+    return AnswerStore(layout, columns, np.zeros(layout.rows, np.uint8))
+
+
+def _nameless(rows: int, size: int) -> FileRows:
+    file: Any = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  (open as long as the store is)
+    if rows * size:
+        os.posix_fallocate(file.fileno(), 0, rows * size)
+    return FileRows(file, size)
 
 
 def read_only(folder: Path, layout: Layout) -> AnswerStore:
@@ -173,7 +271,7 @@ def read_only(folder: Path, layout: Layout) -> AnswerStore:
             where=str(folder),
             hint="write them with compressc teacher",
         )
-    store = _mapped(folder, layout, "r")
+    store = _opened(folder, layout, "rb")
     if store.missing:
         got = f"{store.missing:,} of {layout.rows:,} missing"
         hint = "compressc teacher goes on where it was"
@@ -205,7 +303,7 @@ class Locked:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self.replaced = self._fit(folder, layout)
-            self.store = _mapped(folder, layout)
+            self.store = _opened(folder, layout)
         except BaseException:
             os.close(self._lock)
             raise
@@ -213,6 +311,7 @@ class Locked:
     def close(self) -> None:
         """Sync what was written, and let another process have it."""
         self.store.flush()
+        self.store.close()
         os.close(self._lock)
 
     def _fit(self, folder: Path, layout: Layout) -> bool:
@@ -261,20 +360,19 @@ def _sizes(folder: Path, layout: Layout) -> bool:
         return False
 
 
-def _mapped(folder: Path, layout: Layout, mode: Literal["r", "r+"] = "r+") -> AnswerStore:
-    maps = [
-        np.memmap(path, np.uint8, mode, shape=(size,)) if size else np.empty(0, np.uint8)
-        for path, size in _files(folder, layout).items()
+def _opened(folder: Path, layout: Layout, mode: Literal["rb", "r+b"] = "r+b") -> AnswerStore:
+    *paths, about = _files(folder, layout)
+    columns = [
+        FileRows(path.open(mode, buffering=0), form.bytes)
+        for path, form in zip(paths, layout.forms, strict=True)
     ]
-    *columns, flags = maps
-    shaped = [column.reshape(layout.rows, -1) for column in columns]
+    flags = np.fromfile(about, np.uint8)
 
     def save(done: Bytes) -> None:
         for column in columns:
-            if isinstance(column, np.memmap):
-                column.flush()
-        flags[:] = done
-        if isinstance(flags, np.memmap):
-            flags.flush()
+            os.fsync(column.file.fileno())
+        with about.open("r+b") as file:
+            file.write(done.tobytes())
+        sync(about)
 
-    return AnswerStore(layout, shaped, np.array(flags), save)
+    return AnswerStore(layout, columns, flags, save)

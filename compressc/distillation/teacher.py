@@ -21,6 +21,7 @@ from compressc.distillation.answers import (
     Form,
     Layout,
     Locked,
+    aside,
     in_memory,
     read_about,
     read_only,
@@ -34,7 +35,7 @@ from compressc.pipeline import Samples, View
 from compressc.tasks import Response, SettledTask
 from compressc.training import Drawn, drawn
 
-#: Answers up to this size are kept in memory.
+#: Answers up to this size are kept for as long as the pass works, and no longer.
 CACHE_BYTES = 1 << 30
 #: Samples the teacher is asked about at a time where answers are kept.
 ASK = 128
@@ -143,7 +144,8 @@ class Keeping:
 
     Attributes:
         how: `memory`, `disk`, `beside` (they are not: the teacher runs beside the student), or
-            `auto`: in memory up to `CACHE_BYTES`, on disk up to `most`, else beside.
+            `auto`: in memory where they are small, in a temporary file up to `CACHE_BYTES`, on
+            disk up to `most`, else beside.
         dtype: of what is kept; answers are rounded to it.
         short: the judged class scores are kept short so; None for all of them.
         views: kept of each sample, where augmentation makes them differ; 0 keeps none of those.
@@ -241,9 +243,14 @@ class Teacher:
             self._fill(number, View(seed, number) if self._views else None)
 
     def close(self) -> None:
-        """See that what is kept on disk is there, and let other processes have it."""
+        """See that what is kept on disk is there, and let other processes have it.
+
+        Other answers are gone.
+        """
         if self._locked is not None:
             self._locked.close()
+        elif self.kept is not None:
+            self.kept.close()
         self._locked, self.kept = None, None
 
     def _fill(self, number: int, view: View | None) -> None:
@@ -286,8 +293,10 @@ class Teacher:
             for x in self._probe.parts()
         )
         layout = Layout("", len(self.samples), views, forms, self._about_largest())
-        if keeping.how == "memory" or (keeping.how == "auto" and layout.bytes <= CACHE_BYTES):
+        if keeping.how == "memory":
             return in_memory(layout)
+        if keeping.how == "auto" and layout.bytes <= CACHE_BYTES:
+            return aside(layout)
         return self._on_disk(layout, views)
 
     @cached_property
@@ -358,7 +367,8 @@ class GivenAnswers:
         return Answers((short.nothing, *others), largest=short)
 
     def close(self) -> None:
-        """There is nothing to end."""
+        """Let go of the files."""
+        self.store.close()
 
 
 def open_given(

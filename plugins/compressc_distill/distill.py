@@ -117,8 +117,8 @@ class Distill(DistillOptions):
             result = self._train(teaching, exam, ctx, seed, "training")
             if start is not None:
                 self._compare(start, teaching, exam, ctx, seed)
-        for text in summary(result, exam):
-            ctx.note(output, text)
+            for text in summary(result, exam):
+                ctx.note(output, text)
         ctx.record("training", asdict(result) | {"metric": exam.metric.name})
         if result.best_epoch:
             for name, layer in trained.items():
