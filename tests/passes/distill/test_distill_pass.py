@@ -238,14 +238,20 @@ class Start(Pass):
         graph.set_layer("fc2", graph["fc2"].layer)
 
 
-@pytest.mark.parametrize("step", [1, 7, 10, 15])
-def test_killed_and_begun_again_it_is_the_same_run(teacher, data, tmp_path, step):
+#: What these learn or remember themselves is part of the state.
+OWN = "kd + queue(size=100) + vkd"
+
+
+@pytest.mark.parametrize(
+    ("step", "loss"), [(1, "auto"), (7, "auto"), (10, "auto"), (15, "auto"), (8, OWN)]
+)
+def test_killed_and_begun_again_it_is_the_same_run(teacher, data, tmp_path, step, loss):
     def run(folder, dies_at=0):
         def tell(event):
             if event.kind == "progress" and event.facts["done"] == dies_at > 0:
                 raise Killed
 
-        pass_ = Distill(epochs=3, batch_size=64, dropout=True)
+        pass_ = Distill(epochs=3, batch_size=64, dropout=True, loss=loss)
         pipeline = Pipeline([Start(), pass_], data, 0, PassCache(folder), tell, 0.0)
         return pipeline.run(teacher)[-1]
 
