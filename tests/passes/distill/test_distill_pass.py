@@ -302,7 +302,10 @@ def test_the_cache_key_of_an_objective_of_its_own_knows_all_it_may_choose():
         assert used == automatic | more
 
 
-@pytest.mark.parametrize("objective", ["kd", "mse_logits", "dkd"])
+@pytest.mark.parametrize(
+    "objective",
+    ["kd", "mse_logits", "dkd", "nkd", "dist", "ttm", "wttm", "reverse_kl", "jsd", "skew_kl"],
+)
 def test_every_objective_teaches(teacher, student, data, objective):
     pass_ = parse_pass(f"distill(epochs=20, lr=0.05, objective={objective})")
     pass_.run(student, Context(teacher, data))

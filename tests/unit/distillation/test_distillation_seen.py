@@ -31,7 +31,12 @@ def drawn(seed):
 
 
 @pytest.mark.parametrize(
-    "text", ["ce + 2*kd", "dkd", "mse_logits", "scaled_mse", "cosine", "bernoulli", "hint"]
+    "text",
+    [
+        *("ce + 2*kd", "dkd", "nkd", "dist", "ttm", "wttm", "reverse_kl", "jsd", "skew_kl"),
+        *("kd(T=adaptive)", "kd(standardize=true)", "mse_logits", "scaled_mse", "cosine"),
+        *("bernoulli", "hint", "hidden"),
+    ],
 )
 def test_padding_changes_neither_value_nor_gradient(text):
     loss, found = Loss(parse_loss(text)), []
