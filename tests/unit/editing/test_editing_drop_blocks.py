@@ -89,6 +89,8 @@ NETS = {
     ),
     "swin": Net(_swin, ("pixel_values: f32[b,1,32,32]",), lambda m: [m.encoder.layers[0].blocks]),
 }
+#: Those that take longest to build and trace.
+SLOW = ("t5", "llama", "swin")
 #: What each chain's first member is among the blocks, and how many blocks a member has: the first
 #: block of T5 makes the position bias, the first of a later stage of a ResNet is narrower at the
 #: input, and Swin's blocks come in pairs.
@@ -116,7 +118,9 @@ def _example(graph: Graph, seed: int = 0) -> tuple[torch.Tensor, ...]:
     return tuple(value(op.name) for op in graph.inputs)
 
 
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in NETS]
+)
 def test_as_the_module_without_the_blocks(name):
     torch.manual_seed(0)
     net = NETS[name]
