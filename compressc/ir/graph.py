@@ -289,6 +289,12 @@ class Graph:
         """A copy whose weights are on the meta device: all that can be said of it but numbers."""
         return self._copy({id(tensor): _weightless(tensor) for _, tensor in self._named_tensors()})
 
+    def drop_weights(self) -> None:
+        """Put the weights on the meta device: what nobody else holds is given back."""
+        twin = self.without_weights()
+        for op in self:
+            op.layer = twin[op.name].layer
+
     @collector_paused()
     def _copy(self, memo: dict[int, Any]) -> Graph:
         """A copy that takes what stands in the memo in the place of the tensor of that `id`."""

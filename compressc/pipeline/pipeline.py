@@ -90,7 +90,8 @@ class Pipeline:
 
         Args:
             teacher: left as it is.
-            done: given each result as soon as it is there, with its weights.
+            done: given each result as soon as it is there; its weights are gone when the next pass
+                begins.
 
         Returns:
             A result for each pass; the last has its weights, the others are only told of.
@@ -174,6 +175,8 @@ class Pipeline:
     def _work(self, pass_: Pass, before: Graph, context: Context) -> tuple[Graph, float]:
         """What the pass makes of the graph, checked, and the seconds it took."""
         graph = before.copy()
+        if before is not context.teacher and pass_.effect != "exact":
+            before.drop_weights()  # they go one by one, as the pass replaces them
         start = time.perf_counter()
         self._guarded_run(pass_, graph, context)
         seconds = time.perf_counter() - start

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from compressc.errors import CompresscError
-from compressc.ir import graph_hash, parse_graph
+from compressc.ir import Graph, graph_hash, parse_graph
 from compressc.pipeline import Context, PassCache, Pipeline, check_exact, write_snapshots
 from tests.unit.pipeline.pipeline_passes import (
     Break,
@@ -79,6 +79,23 @@ def test_the_teacher_is_never_edited():
     Pipeline([Scale(), Noise()]).run(teacher, lambda done: hashes.append(graph_hash(done.graph)))
     assert graph_hash(teacher) == hashes[0]
     assert len(set(hashes)) == 3
+
+
+def test_what_a_pass_began_with_holds_no_weights_while_it_works():
+    seen: list[set[str]] = []
+    held: list[Graph] = []
+
+    class Looks(Scale):
+        name = "looks"
+
+        def run(self, graph, ctx):
+            super().run(graph, ctx)
+            seen.append({t.device.type for g in held for t in g.tensors().values()})
+
+    teacher = small_graph()
+    Pipeline([Looks(), Looks()]).run(teacher, lambda done: held.append(done.graph))
+    assert seen == [set(), {"meta"}]
+    assert {t.device.type for t in teacher.tensors().values()} == {"cpu"}
 
 
 def test_only_the_last_result_keeps_its_weights():
