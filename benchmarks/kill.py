@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PASSES = "prune(ratio=0.5),distill(epochs=8)"
+#: With shifted images, whose answers are kept on disk.
+LONG, AUGMENT = "prune(ratio=0.5),distill(epochs=20,views=4,answers=disk)", "shift"
 #: They tell seconds and the time of day.
 TIMED = {"manifest.json", "report.html"}
 
@@ -31,6 +33,7 @@ class Job:
 
     model: Path
     passes: str
+    augment: str
     every: float
     folder: Path
 
@@ -40,6 +43,7 @@ class Job:
         words += ["--data", "digits", "--threads", "1", "--batches", "", "--emit", "onnx", "-q"]
         words += ["--checkpoint-every", str(self.every), "--cache", str(self.folder / "cache")]
         words += ["--events", str(self.folder / "events.jsonl"), "-o", str(self.folder / "out")]
+        words += ["--augment", self.augment] if self.augment else []
         return subprocess.Popen(words)
 
     def digests(self) -> dict[str, str]:
@@ -117,13 +121,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("model.pt"))
     parser.add_argument("--passes", default=PASSES)
+    parser.add_argument(
+        "--long", action="store_true", help="more epochs, augmented, answers on disk"
+    )
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--every", type=float, default=1.0, help="seconds between checkpoints")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng, good = random.Random(options.seed), 0
+    passes, augment = (LONG, AUGMENT) if options.long else (options.passes, "")
     with tempfile.TemporaryDirectory() as place:
-        whole = Job(options.model, options.passes, options.every, Path(place, "whole"))
+        whole = Job(options.model, passes, augment, options.every, Path(place, "whole"))
         whole.folder.mkdir()
         start = time.perf_counter()
         if whole.start().wait() != 0:
@@ -132,7 +140,7 @@ def main() -> None:
         want, lines = whole.digests(), len(whole.events())
         print(f"uninterrupted: {seconds:.1f} s, {len(want)} files, {lines} events", flush=True)
         for number in range(1, options.trials + 1):
-            job = Job(options.model, options.passes, options.every, Path(place, str(number)))
+            job = Job(options.model, passes, augment, options.every, Path(place, str(number)))
             job.folder.mkdir()
             kills = rng.choice((1, 1, 2, 3))
             places, twice = trial(job, lines, kills, rng)
