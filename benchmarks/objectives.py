@@ -33,7 +33,6 @@ from compressc.distillation import Objective
 from compressc.plugins import OBJECTIVES, find
 from compressc.spec import load_class
 
-SEEDS = (0, 1, 2)
 LABELS, KD = "labels alone", "kd"
 
 
@@ -108,12 +107,12 @@ def run(student: Student, options: str, seed: int, cache: Path) -> dict[str, Any
     }
 
 
-def table(name: str, found: dict[str, dict[str, Any]]) -> str:
+def table(name: str, found: dict[str, dict[str, Any]], seeds: int) -> str:
     """Rows from the nearest to the teacher on."""
     rows = []
-    kd = [found[f"{KD}/{seed}"]["seconds"] for seed in SEEDS if f"{KD}/{seed}" in found]
+    kd = [found[f"{KD}/{seed}"]["seconds"] for seed in range(seeds) if f"{KD}/{seed}" in found]
     for objective, _ in losses():
-        runs = [found[f"{objective}/{s}"] for s in SEEDS if f"{objective}/{s}" in found]
+        runs = [found[f"{objective}/{s}"] for s in range(seeds) if f"{objective}/{s}" in found]
         good = [one for one in runs if "error" not in one]
         if not good:
             why = runs[0]["error"] if runs else "not run"
@@ -142,6 +141,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("students", nargs="*", default=list(STUDENTS)[:3])
     parser.add_argument("--out", type=Path, default=Path("build/objectives"))
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def main() -> None:
         file = given.out / f"{name}.json"
         found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
         with tempfile.TemporaryDirectory() as cache:
-            for seed in () if given.table else SEEDS:
+            for seed in range(0 if given.table else given.seeds):
                 for objective, options in losses():
                     key = f"{objective}/{seed}"
                     if key in found:
@@ -160,7 +160,7 @@ def main() -> None:
                         found[key] = {"error": str(error)}
                     file.write_text(json.dumps(found, indent=1), encoding="utf-8")
                     print(name, key, found[key], file=sys.stderr, flush=True)
-        print(table(name, found), end="\n\n")
+        print(table(name, found, given.seeds), end="\n\n")
 
 
 if __name__ == "__main__":

@@ -34,9 +34,9 @@ torchvision==0.28.0 --hash=sha256:7e80f543b22503d9415e126db5f0ff3917036925e38560
 pillow==13.0.0 --hash=sha256:a625df9a2a5597fa5e5266e01aefc82604bb85d291e3547981e863560d75da6c
 """
 PRUNE, BATCH, RATE, T, ALPHA = "prune(ratio=0.5)", 64, 1e-3, 4.0, 0.1
-#: objective -> our loss; theirs is in `terms`. Not to the letter the same: their `at` is a mean over
-#: pixels and a sum over points, ours the other way round; their `pkt` is given the logits, ours
-#: reads what the last layer with weights reads.
+#: objective -> our loss; theirs is in `terms`. Not to the letter the same: their `at` means over
+#: pixels and sums over points, ours the other way round; their `pkt` is given the logits, ours
+#: what the last layer with weights reads.
 LOSSES = {
     "kd": f"{ALPHA}*ce + {1 - ALPHA}*kd(T={T})",
     "at": "ce + 5*at",
