@@ -63,10 +63,10 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exc()
         print(error, file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:  # `compressc inspect ... | head`
-        _discard_output()
-        return 0
     except BaseException as error:  # SystemExit, too: no library ends a command without a word
+        if _reader_left(error):
+            _discard_output()
+            return 0
         if show:
             traceback.print_exc()
         if isinstance(error, OSError) and error.errno in _MACHINE:
@@ -89,6 +89,13 @@ def _usage(error: typer.TyperException) -> str:
     from compressc.errors import plain
 
     return plain(error.format_message()).rstrip(".")
+
+
+def _reader_left(error: BaseException) -> bool:
+    """Whether nobody reads what is printed any more: `compressc inspect ... | head`."""
+    if isinstance(error, SystemExit):  # what rich makes of it
+        return isinstance(error.__context__, BrokenPipeError)
+    return isinstance(error, BrokenPipeError)
 
 
 def _discard_output() -> None:

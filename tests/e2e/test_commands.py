@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,3 +125,14 @@ def test_coverage_options_are_checked_before_the_model_is_read(
 ) -> None:
     assert main(["inspect", "no-such-file.pt", *arguments]) == 2
     assert capsys.readouterr().err.startswith(code)
+
+
+@pytest.mark.parametrize("words", [["explain", "distill"], ["passes"], ["objectives"]])
+def test_a_reader_that_leaves_is_no_mistake(words: list[str]) -> None:
+    """`compressc explain distill | head -1`: rich ends the process, plain printing raises."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "compressc", *words]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
