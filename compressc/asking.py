@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from compressc.errors import CompresscError
 from compressc.events import Event, Listener, ignore
 
 if TYPE_CHECKING:  # imports below are inside the function, as in `compile`
+    from compressc.distillation import Teacher
+    from compressc.distillation.answers import Layout
     from compressc.pipeline import Samples
     from compressc.session import Session
     from compressc.tasks import SettledTask
@@ -68,7 +71,7 @@ def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
     """
     import torch
 
-    from compressc.distillation import Keeping, Shortened, Teacher, given_basis, learned, reader_of
+    from compressc.distillation import Keeping, Shortened, Teacher, given_basis, reader_of
 
     samples, task = _asked_about(session, views)
     graph = session.loaded.graph
@@ -84,27 +87,35 @@ def ask_teacher(  # noqa: PLR0913  (each is an option of the command line)
         say=said.append,
         progress=lambda done, total: tell(_progress(done, total)),
     )
-    where = torch.device(device)
-    reader = reader_of(graph, task, [], where)
+    reader = reader_of(graph, task, [], where := torch.device(device))
     teacher = Teacher(reader, [], samples, where, keeping, judged=task.judged)
-    if teacher.lengths_differ:
-        raise _several_lengths()
-    if teacher.kept is None:
-        raise CompresscError(
-            "CC600", "the folder of answers can be written", got=said[-1], where=str(folder)
-        )
-    store, before = teacher.kept, teacher.kept.layout.rows - teacher.kept.missing
+    before = _rows_there(teacher, said, folder)
     teacher.fill_all(seed)
     if teacher.kept is None:
         raise _several_lengths()
-    layout = store.layout
+    layout, replaced = teacher.kept.layout, teacher.replaced
+    teacher.close()
+    return Asked(layout.rows, before, replaced, layout.bytes, _values(layout, task))
+
+
+def _rows_there(teacher: Teacher, said: Sequence[str], folder: str | Path) -> int:
+    """Answers that the folder has already."""
+    if teacher.lengths_differ:
+        raise _several_lengths()
+    if teacher.kept is None:
+        wanted = "the folder of answers can be written"
+        raise CompresscError("CC600", wanted, got=said[-1], where=str(folder))
+    return teacher.kept.layout.rows - teacher.kept.missing
+
+
+def _values(layout: Layout, task: SettledTask) -> tuple[str, ...]:
+    """`logits float32[10]` of each value."""
+    from compressc.distillation import learned
+
     names = [response.name for response in learned(task)]
     if layout.largest is not None:
         names[:1] = [f"{names[0]} ({part})" for part in ("largest", "classes", "others")]
-    values = tuple(f"{name} {form}" for name, form in zip(names, layout.forms, strict=True))
-    replaced = teacher.replaced
-    teacher.close()
-    return Asked(layout.rows, before, replaced, layout.bytes, values)
+    return tuple(f"{name} {form}" for name, form in zip(names, layout.forms, strict=True))
 
 
 def _several_lengths() -> CompresscError:

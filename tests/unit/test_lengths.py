@@ -18,6 +18,7 @@ _OPTIONS = "one parameter for each option, with its help; the body is short"
 _KERNEL = "one GPU program: what it keeps in registers cannot be handed to a function"
 EXCEPTIONS: dict[str, str] = {
     "compressc/cli/compile.py:compile_command": _OPTIONS,
+    "compressc/cli/teacher.py:teacher": _OPTIONS,
     "compressc/compile.py:compile": _OPTIONS,
     "compressc/kernels/triton/softmax_kl.py:softmax_kl_rows": _KERNEL,
     "compressc/kernels/triton/topk_kl.py:topk_kl_rows": _KERNEL,
