@@ -114,7 +114,7 @@ def make(cls: type[C], options: dict[str, Any]) -> C:
         return cls(**options)
     except ValidationError as error:
         first = error.errors()[0]
-        option = ".".join(map(str, first["loc"]))
+        option = _named(first["loc"])
         noun = cls.entry_points.noun
         if first["type"] == "extra_forbidden":
             raise CompresscError(
@@ -130,6 +130,11 @@ def make(cls: type[C], options: dict[str, Any]) -> C:
             got=repr(first["input"]) if option else "",
             hint=f"compressc explain {cls.name}",
         ) from error
+
+
+def _named(place: tuple[int | str, ...]) -> str:
+    """`T`, or `keep.1` in a list: what pydantic says of a type among several is left out."""
+    return ".".join(str(part) for i, part in enumerate(place) if not i or isinstance(part, int))
 
 
 def option_names(cls: type[Configured]) -> list[str]:

@@ -76,10 +76,14 @@ def test_the_readme_shows_such_a_run(record: Record) -> None:
 
 
 def test_a_bare_cut_costs_what_the_readme_says(teacher: Path) -> None:
-    told = re.search(r"right on (\d+) % of the digits", (ROOT / "README.md").read_text())
+    """Seen on four machines, each with a teacher of its own: 10, 22, 25 and 28 %."""
+    told = re.search(r"right on (\d+) to (\d+) % of the digits", (ROOT / "README.md").read_text())
     assert told is not None
+    least, most = (int(number) / 100 for number in told.groups())
     cut = compressc.compile(str(teacher), "prune(statistics=False)", data="digits")
-    assert cut.report.passes[0].accuracy == pytest.approx(int(told[1]) / 100, abs=0.1)
+    accuracy = cut.report.passes[0].accuracy
+    assert accuracy is not None
+    assert least - 0.05 < accuracy < most + 0.1
 
 
 def test_statistics_and_distillation_bring_accuracy_back(record: Record) -> None:

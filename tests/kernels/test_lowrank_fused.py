@@ -54,7 +54,11 @@ def test_threads_share_rows_or_columns_with_the_same_result(isa, dtype, rows):
 @pytest.mark.parametrize(("isa", "dtype"), FORMS)
 @pytest.mark.parametrize("rows", [2, 13, 40])
 def test_the_fused_kernel_with_nan_and_infinity(isa, dtype, rows):
-    """One bad element spoils what it spoils in torch, and no neighbour in memory."""
+    """One bad element spoils what it spoils in float32, and no neighbour in memory.
+
+    Not what it spoils in bfloat16 in torch: on processors with AMX that is the row before, too,
+    where a row has an odd number of elements.
+    """
     torch.manual_seed(0)
     with instruction_set(isa, dtype):
         for bad in (float("nan"), float("inf"), -float("inf")):
@@ -65,7 +69,8 @@ def test_the_fused_kernel_with_nan_and_infinity(isa, dtype, rows):
                 at = spoilt.shape[-1] if place == "row starts" else spoilt.numel() // 2
                 spoilt.view(-1)[at % spoilt.numel()] = bad
                 got = native.lowrank_linear(*arguments)
-                want = F.linear(F.linear(*arguments[:2]), *arguments[2:])
+                x, v, u, bias = (tensor.float() for tensor in arguments)
+                want = F.linear(F.linear(x, v), u, bias)
                 assert torch.equal(got.isnan(), want.isnan())
                 assert torch.equal(got.isinf(), want.isinf())
 
