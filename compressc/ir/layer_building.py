@@ -46,10 +46,20 @@ def build_layer(kind: str, attributes: Mapping[str, Any]) -> nn.Module:
             with torch.device("meta"):
                 _MADE[key] = layer.module(**values).eval()
         return copy_layer(_MADE[key], {})
-    except (TypeError, ValueError, RuntimeError, ArithmeticError, AssertionError) as error:
+    except _UNFIT as error:
         raise CompresscError("CC402", f"'{kind}' cannot be built", got=str(error)) from error
 
 
+#: What torch's modules raise for arguments that make no layer.
+_UNFIT = (
+    TypeError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+)
 #: Layers made so far, on the meta device: a copy costs a tenth of what `__init__` does.
 _MADE: dict[str, nn.Module] = {}
 _MOST_MADE = 4096

@@ -141,6 +141,7 @@ HEAD = "graph g(%x: f32[b,4]) {\n"
         ("%y = linear(%x) {in=4, out=two} @w @b : f32[b,2]", ""),
         ("%y = linear(%x) {in=4, out=2, colour=3} @w @b : f32[b,2]", "no attribute"),
         ("%y = conv2d(%x) {in=4, out=2, kernel=3, groups=0} @w @b : f32[b,2]", "cannot be built"),
+        ("%y = embedding(%x) {rows=4, width=2, padding_idx=nan} @w : f32[b]", "cannot be built"),
         ("%y = aten.relu(%x) : f99[b,4]", "a type is written"),
         ("%y = aten.relu(%x) : f32[b,4] # from x kept 0:0-99999999999", "kept indices"),
         ("%y = aten.relu(%x : f32[b,4]", "not an op"),
