@@ -9,7 +9,6 @@ that need no network.
 from __future__ import annotations
 
 import argparse
-import gzip
 import io
 import json
 import keyword
@@ -28,6 +27,10 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+# In front: fashion wants the digits.py beside it, not the one beside this file.
+sys.path.insert(0, str(Path(__file__).parent.parent / "examples" / "teachers"))
+import fashion as fashion_mnist
 
 PASSES = "prune(ratio=0.3),distill(epochs={epochs}),quant"
 SIDE, WINDOW = 32, 96
@@ -269,23 +272,9 @@ def embedding(cache: Path) -> tuple[nn.Module, Arrays]:
     return case.teacher, data
 
 
-FASHION = "dataset-fashion-mnist"
-
-
 def fashion(cache: Path) -> tuple[nn.Module, Arrays]:
     """A small residual net on Fashion-MNIST, of Debian's package, by its official parts."""
-    cache.mkdir(parents=True, exist_ok=True)
-    if not (cache / "usr").is_dir():
-        subprocess.run(["apt-get", "download", FASHION], cwd=cache, check=True)
-        (package,) = cache.glob(f"{FASHION}_*.deb")
-        subprocess.run(["dpkg", "-x", str(package), str(cache)], check=True)
-    data, folder = {}, cache / "usr/share/datasets/fashion-mnist"
-    for name, file in (("train", "train"), ("test", "t10k")):
-        images = gzip.decompress((folder / f"{file}-images-idx3-ubyte.gz").read_bytes())[16:]
-        labels = gzip.decompress((folder / f"{file}-labels-idx1-ubyte.gz").read_bytes())[8:]
-        pixels = np.frombuffer(images, np.uint8).reshape(-1, 1, 28, 28)
-        data[f"x_{name}"] = pixels.astype(np.float32) / 255
-        data[f"y_{name}"] = np.frombuffer(labels, np.uint8).astype(np.int64)
+    data = fashion_mnist.official(cache)
     stages = [block(1, 24), nn.MaxPool2d(2), block(24, 48), nn.MaxPool2d(2), block(48, 96)]
     net = nn.Sequential(*stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(96, 10))
     return fit(net, data, F.cross_entropy, 2), data

@@ -33,8 +33,8 @@ def net() -> nn.Module:
     return nn.Sequential(stem, *stages, nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(128, 10))
 
 
-def data(cache: Path) -> dict[str, np.ndarray]:
-    """x f32[n,1,28,28] in 0..1 and y i64[n] of each part."""
+def official(cache: Path) -> dict[str, np.ndarray]:
+    """x f32[n,1,28,28] in 0..1 and y i64[n] of the official parts, train and test."""
     cache.mkdir(parents=True, exist_ok=True)
     if not (cache / "usr").is_dir():
         subprocess.run(["apt-get", "download", PACKAGE], cwd=cache, check=True)
@@ -48,6 +48,12 @@ def data(cache: Path) -> dict[str, np.ndarray]:
         pixels = np.frombuffer(images, np.uint8).reshape(-1, 1, 28, 28)
         found[f"x_{part}"] = pixels.astype(np.float32) / 255
         found[f"y_{part}"] = np.frombuffer(labels, np.uint8).astype(np.int64)
+    return found
+
+
+def data(cache: Path) -> dict[str, np.ndarray]:
+    """The same, the last training images as the part `validation`."""
+    found = official(cache)
     for name in "xy":
         every = found[f"{name}_train"]
         found[f"{name}_train"] = every[:-VALIDATION]
