@@ -16,16 +16,20 @@ class Stage:
 
     Attributes:
         suffix: of its name: `v` for `%fc.v`.
-        layer: of the same kind as the op that is expanded.
+        layer: of the kind of the op that is expanded, unless `kind` says which.
         type: of its result.
+        kind: of its layer; that of the op where none is given.
     """
 
     suffix: str
     layer: nn.Module
     type: TensorType
+    kind: str = ""
 
 
-def expand(graph: Graph, name: str, front: Sequence[Stage], last: nn.Module) -> None:
+def expand(
+    graph: Graph, name: str, front: Sequence[Stage], last: nn.Module, kind: str = ""
+) -> None:
     """Make a chain of one layer op: `front` in order, then `last` under the op's own name.
 
     Name, type and lineage of the op stay with the last layer, whose value stands for the same
@@ -36,12 +40,14 @@ def expand(graph: Graph, name: str, front: Sequence[Stage], last: nn.Module) -> 
         name: a layer op of one operand.
         front: what comes before the last layer, at least one.
         last: gives a value of the type that the op has.
+        kind: of the last layer; that of the op where none is given.
     """
     op = graph[name]
     args = op.args
     for stage in front:
         fresh = graph.fresh_name(f"{name}.{stage.suffix}")
-        graph.insert_before(name, Op(fresh, op.kind, args, layer=stage.layer, type=stage.type))
+        made = stage.kind or op.kind
+        graph.insert_before(name, Op(fresh, made, args, layer=stage.layer, type=stage.type))
         args = (Ref(fresh),)
-    graph.set_layer(name, last)
+    graph.set_layer(name, last, kind or op.kind)
     graph.set_inputs(name, args)

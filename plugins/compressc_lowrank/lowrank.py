@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import nn
 
 from compressc.analysis.coverage import Verdict, is_recurrent_weight, parameters_of
 from compressc.editing import Stage, expand
 from compressc.ir import Graph, Op, TensorType
 from compressc.pipeline import Context, Pass
 from compressc.training import reestimate_behind
+from compressc_lowrank.schemes import SCHEMES, Cost, Link, Ranks, Scheme, matrix_of
 
 
 class LowRank(Pass):
@@ -50,13 +50,11 @@ class LowRank(Pass):
         for op in graph:
             if not parameters_of(op):
                 continue
-            reason = obstacle(graph, op)
-            rank = 0 if reason else self._rank(op)
-            reason = reason or self._too_wide(op, rank)
-            if reason:
-                ctx.note(op.name, f"skipped: {reason}")
+            plan = self._plan(graph, op)
+            if isinstance(plan, str):
+                ctx.note(op.name, f"skipped: {plan}")
             else:
-                self._factorize(graph, op, rank, ctx)
+                _factorize(graph, op, plan, ctx)
                 changed.append(op.name)
         reestimate_behind(graph, changed, ctx)
 
@@ -67,69 +65,71 @@ class LowRank(Pass):
     def _verdict(self, graph: Graph, op: Op) -> Verdict:
         if not parameters_of(op):
             return Verdict.idle("no weights")
+        if self.rank is None and not obstacle(graph, op) and matrix_of(op.layer).is_meta:
+            return Verdict.unknown("does not say: the rank depends on weights that are not loaded")
+        plan = self._plan(graph, op)
+        if isinstance(plan, str):
+            return Verdict.cannot(plan)
+        return Verdict.does(f"factorizes to rank {plan}", "weight")
+
+    def _plan(self, graph: Graph, op: Op) -> Plan | str:
+        """What becomes of a layer, or why nothing does."""
         reason = obstacle(graph, op)
         if reason:
-            return Verdict.cannot(reason)
-        if self.rank is None and matrix_of(op).is_meta:
-            return Verdict.unknown("does not say: the rank depends on weights that are not loaded")
-        rank = self._rank(op)
-        reason = self._too_wide(op, rank)
-        if reason:
-            return Verdict.cannot(reason)
-        return Verdict.does(f"factorizes to rank {rank} of {min(matrix_of(op).shape)}", "weight")
+            return reason
+        scheme = scheme_of(op)
+        ranks = self._ranks(scheme, op)
+        return too_wide(scheme.parameters(op.layer), ranks, self.limit) or Plan(
+            scheme, ranks, scheme.full(op.layer)
+        )
 
-    def _rank(self, op: Op) -> int:
+    def _ranks(self, scheme: Scheme, op: Op) -> Ranks:
         if isinstance(self.rank, float):
-            matrix = matrix_of(op)
-            return max(1, int(self.rank * matrix.numel() / sum(matrix.shape)))
-        return self.rank or rank_for_energy(singular_values(matrix_of(op)), self.energy)
+            return (max(1, int(self.rank * scheme.parameters(op.layer).break_even)),)
+        return (self.rank,) if self.rank else scheme.spectrum(op.layer).at_least(self.energy)
 
-    def _too_wide(self, op: Op, rank: int) -> str:
-        """Why a rank is no gain, or nothing."""
-        matrix = matrix_of(op)
-        break_even = matrix.numel() / sum(matrix.shape)
-        if rank >= self.limit * break_even:
-            return f"rank {rank} is not below {self.limit} of break-even {break_even:.1f}"
+
+@dataclass(frozen=True)
+class Plan:
+    """How a layer is taken apart; its text is `3 of 24`."""
+
+    scheme: Scheme
+    ranks: Ranks
+    full: Ranks
+
+    def __str__(self) -> str:
+        pairs = zip(self.ranks, self.full, strict=True)
+        return ", ".join(f"{rank} of {most}" for rank, most in pairs)
+
+
+def too_wide(cost: Cost, ranks: Ranks, limit: float) -> str:
+    """Why ranks are no gain, or nothing."""
+    if cost.of(ranks) < limit * cost.dense:
         return ""
-
-    def _factorize(self, graph: Graph, op: Op, rank: int, ctx: Context) -> None:
-        layer: Any = op.layer
-        left, values, right = torch.linalg.svd(matrix_of(op).double(), full_matrices=False)
-        roots = values[:rank].sqrt()
-        thin = _linear_like(layer, right[:rank] * roots[:, None], bias=None, first=True)
-        wide = _linear_like(layer, left[:, :rank] * roots, bias=layer.bias, first=False)
-        assert isinstance(op.type, TensorType)
-        channel = -3 if op.kind == "conv2d" else -1
-        shape = list(op.type.shape)
-        shape[channel] = rank
-        first = Stage("v", thin, TensorType(op.type.dtype, tuple(shape)))
-        expand(graph, op.name, [first], wide)
-        kept = 1 - float((values[rank:] ** 2).sum() / (values**2).sum().clamp_min(1e-30))
-        ctx.note(op.name, f"rank {rank} of {len(values)} keeps {kept:.1%} of the energy")
+    return f"rank {ranks[0]} is not below {limit} of break-even {cost.break_even:.1f}"
 
 
-def rank_for_energy(values: torch.Tensor, energy: float) -> int:
-    """Least rank whose squared singular values f64[k] sum to at least that share."""
-    share = torch.cumsum(values**2, 0) / (values**2).sum()
-    return min(int((share < energy).sum()) + 1, len(values))
+def _factorize(graph: Graph, op: Op, plan: Plan, ctx: Context) -> None:
+    before = matrix_of(op.layer).double()
+    *front, last = plan.scheme.chain(op.layer, plan.ranks)
+    stages = [Stage(link.suffix, link.layer, _type(op, link), link.kind) for link in front]
+    expand(graph, op.name, stages, last.layer, last.kind)
+    after = matrix_of(last.layer).double() @ matrix_of(front[0].layer).double()
+    kept = 1 - float((before - after).pow(2).sum() / before.pow(2).sum().clamp_min(1e-30))
+    ctx.note(op.name, f"rank {plan} keeps {kept:.1%} of the energy")
 
 
-def singular_values(matrix: torch.Tensor) -> torch.Tensor:
-    """All of them, descending, f64[min(out, in)]; for their energies, so small ones are rough.
-
-    By the eigenvalues of the smaller Gram matrix: many times faster than a decomposition.
-    """
-    wide = matrix.double()
-    gram = wide @ wide.T if wide.shape[0] <= wide.shape[1] else wide.T @ wide
-    squares: torch.Tensor = torch.linalg.eigvalsh(gram)
-    return squares.clamp_min(0).sqrt().flip(0)
+def _type(op: Op, link: Link) -> TensorType:
+    """Of a link's result: the op's, with other channels."""
+    assert isinstance(op.type, TensorType)
+    shape = list(op.type.shape)
+    shape[-3 if link.kind == "conv2d" else -1] = link.channels
+    return TensorType(op.type.dtype, tuple(shape))
 
 
-def matrix_of(op: Op) -> torch.Tensor:
-    """The weight of a linear layer or 1x1 convolution as a matrix [out, in]."""
-    layer: Any = op.layer
-    matrix: torch.Tensor = layer.weight.detach().flatten(1)
-    return matrix
+def scheme_of(op: Op) -> Scheme:
+    """The scheme for layers of that kind."""
+    return next(scheme for scheme in SCHEMES if op.kind in scheme.kinds)
 
 
 def obstacle(graph: Graph, op: Op) -> str:
@@ -137,29 +137,9 @@ def obstacle(graph: Graph, op: Op) -> str:
     layer: Any = op.layer
     if is_recurrent_weight(graph, op):
         return "a weight of a recurrent layer, which takes whole matrices alone"
-    if op.kind not in ("linear", "conv2d"):
+    if not any(op.kind in scheme.kinds for scheme in SCHEMES):
         return f"{op.kind} is no linear layer or 1x1 convolution"
-    if op.kind == "conv2d" and (set(layer.kernel_size) != {1} or layer.groups != 1):
-        return "only 1x1 convolutions without groups are one matrix"
-    if op.kind == "conv2d" and layer.padding not in ((0, 0), "valid"):
-        return "a padded 1x1 convolution is not one matrix"
-    return "its weight is tied to another layer" if len(graph.holders(layer.weight)) > 1 else ""
-
-
-def _linear_like(layer: Any, matrix: torch.Tensor, *, bias: Any, first: bool) -> nn.Module:
-    """A layer of the same kind with the given matrix [out, in]; strides stay with the first."""
-    out, in_ = matrix.shape
-    weight = matrix.to(layer.weight.dtype)
-    factor: Any
-    with torch.device("meta"):
-        if isinstance(layer, nn.Linear):
-            factor = nn.Linear(in_, out, bias=bias is not None)
-        else:
-            stride = layer.stride if first else 1
-            factor = nn.Conv2d(in_, out, 1, stride=stride, bias=bias is not None)
-            weight = weight[:, :, None, None]
-    factor.weight = nn.Parameter(weight.contiguous())
-    if bias is not None:
-        factor.bias = bias
-    out_layer: nn.Module = factor.eval()
-    return out_layer
+    reason = scheme_of(op).obstacle(layer)
+    if not reason and len(graph.holders(layer.weight)) > 1:
+        reason = "its weight is tied to another layer"
+    return reason

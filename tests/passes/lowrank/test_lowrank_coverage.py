@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from compressc_lowrank import LowRank
-from compressc_lowrank.lowrank import singular_values
+from compressc_lowrank.schemes import singular_values
 from torch import nn
 
 from compressc.analysis.coverage import Verdict
