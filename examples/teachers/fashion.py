@@ -63,7 +63,7 @@ def data(cache: Path) -> dict[str, np.ndarray]:
 
 def augmented(x: Tensor, draw: torch.Generator) -> Tensor:
     """Mirrored by a coin, and shifted by up to two pixels."""
-    mirrored = torch.rand(len(x), generator=draw) < 0.5
+    mirrored = (torch.rand(len(x), generator=draw) < 0.5).to(x.device)
     x = torch.where(mirrored[:, None, None, None], x.flip(-1), x)
     down, right = torch.randint(5, (2,), generator=draw).tolist()
     return F.pad(x, (2, 2, 2, 2))[..., down : down + 28, right : right + 28]
@@ -72,8 +72,9 @@ def augmented(x: Tensor, draw: torch.Generator) -> Tensor:
 def fit(
     module: nn.Module, parts: dict[str, np.ndarray], epochs: int, seed: int, dtype: torch.dtype
 ) -> None:
-    """AdamW with one cycle of the rate; products of steps in `dtype`."""
-    x, y = torch.from_numpy(parts["x_train"]), torch.from_numpy(parts["y_train"])
+    """AdamW with one cycle of the rate; products of steps in `dtype`, where the module is."""
+    device = next(module.parameters()).device
+    x, y = (torch.from_numpy(parts[f"{name}_train"]).to(device) for name in "xy")
     draw = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(module.parameters(), 3e-3, weight_decay=0.05)
     total = epochs * -(-len(x) // BATCH)
@@ -82,9 +83,9 @@ def fit(
     for epoch in range(epochs):
         started = time.perf_counter()
         module.train()
-        for index in torch.randperm(len(x), generator=draw).split(BATCH):
+        for index in torch.randperm(len(x), generator=draw).to(device).split(BATCH):
             batch = augmented(x[index], draw).contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 answers = module(batch)
             optimizer.zero_grad()
             F.cross_entropy(answers.float(), y[index]).backward()
@@ -99,7 +100,9 @@ def fit(
 def accuracy(module: nn.Module, x: np.ndarray, y: np.ndarray) -> float:
     """Share of images that are told right."""
     module.eval()
-    answers = torch.cat([module(batch).argmax(1) for batch in torch.from_numpy(x).split(500)])
+    device = next(module.parameters()).device
+    batches = torch.from_numpy(x).split(500)
+    answers = torch.cat([module(batch.to(device)).argmax(1).cpu() for batch in batches])
     return float((answers == torch.from_numpy(y)).float().mean())
 
 
@@ -111,12 +114,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--bfloat16", action="store_true", help="where the processor has units")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda")
     given = parser.parse_args()
     torch.manual_seed(given.seed)
-    module, parts = net(), data(given.cache)
+    module, parts = net().to(given.device), data(given.cache)
     dtype = torch.bfloat16 if given.bfloat16 else torch.float32
     fit(module, parts, given.epochs, given.seed, dtype)
-    module = module.to(memory_format=torch.contiguous_format).eval()
+    module = module.to("cpu", memory_format=torch.contiguous_format).eval()
     print(f"test {accuracy(module, parts['x_test'], parts['y_test']):.2%}")
     (given.out / "data").mkdir(parents=True, exist_ok=True)
     for name, array in parts.items():
