@@ -15,7 +15,7 @@ CODES: dict[str, str] = {
     "CC104": "the passes are in an order that cannot work",
     "CC105": "a pass needs something the run does not have (data, labels)",
     "CC106": "a plugin is broken (duplicate name, failing import, wrong type)",
-    "CC107": "no back end, data set, objective, task or observer of that name is installed",
+    "CC107": "no plugin of that kind and name is installed",
     # CC2xx: the model
     "CC200": "the file is no model that compressc can read",
     "CC201": "the file would run code when loaded",

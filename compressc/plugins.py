@@ -39,6 +39,12 @@ OBJECTIVES = Group(
     "objectives",
     "a subclass of compressc.distillation.Objective",
 )
+IMPORTANCES = Group(
+    "compressc.importances",
+    "importance",
+    "importances",
+    "a subclass of compressc.importance.Importance",
+)
 DATASETS = Group(
     "compressc.datasets", "data set", "data sets", "a function that returns a data set"
 )
@@ -56,7 +62,7 @@ OBSERVERS = Group(
     "compressc.observers", "observer", "observers", "a subclass of compressc.observers.Observer"
 )
 #: Every kind there is, in the order in which they are listed.
-GROUPS = (PASSES, OBJECTIVES, DATASETS, AUGMENTATIONS, TASKS, BACKENDS, OBSERVERS)
+GROUPS = (*(PASSES, OBJECTIVES, IMPORTANCES, DATASETS, AUGMENTATIONS, TASKS, BACKENDS, OBSERVERS),)
 
 
 def find(group: Group) -> dict[str, EntryPoint]:

@@ -12,6 +12,7 @@ from compressc.cli.compile import compile_command
 from compressc.cli.diff import diff
 from compressc.cli.doctor import doctor
 from compressc.cli.explain import explain
+from compressc.cli.importances import importances
 from compressc.cli.inspect import inspect
 from compressc.cli.objectives import objectives
 from compressc.cli.opt import opt
@@ -55,6 +56,7 @@ app.command("opt")(opt)
 app.command("teacher")(teacher)
 app.command("passes")(passes)
 app.command("objectives")(objectives)
+app.command("importances")(importances)
 app.command("explain")(explain)
 app.command("cache")(cache)
 app.command("doctor")(doctor)

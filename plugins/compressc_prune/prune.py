@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from compressc.analysis import Axis, Coupling, Width, couple
 from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.editing import cut_widths
+from compressc.importance import Importance, parse_importance
 from compressc.ir import Graph
 from compressc.pipeline import Context, Pass
 from compressc.training import reestimate_behind
 from compressc_prune.factors import INSTEAD, cofactors, doubled
-from compressc_prune.importance import Scorer
 from compressc_prune.proof import prove
+from compressc_prune.scoring import Scorer
 from compressc_prune.verdicts import NORMALIZED, verdicts, what, with_culprit
 
 
@@ -43,8 +44,9 @@ class Prune(Pass):
 
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of each width to remove; weights fall by about the square of what is left."""
-    importance: Literal["magnitude", "taylor"] = "magnitude"
-    """Score of an index: the norm of its weights, or weight times gradient on calibration data."""
+    importance: str = "magnitude"
+    """Score of an index: `magnitude` (squared weights), `taylor` (weight times gradient on
+    calibration data) or any other of `compressc importances`, options in brackets."""
     round_to: Annotated[int, Field(ge=1, le=512)] = 8
     """Keep a multiple of this many channels (never of heads): odd widths run slower."""
     global_ranking: Annotated[bool, Field(alias="global")] = False
@@ -59,14 +61,29 @@ class Prune(Pass):
 
     @property
     def requirements(self) -> frozenset[str]:
-        """Gradients for `taylor` come from data."""
-        return frozenset({"data"}) if self.importance == "taylor" else self.needs
+        """What an importance reads beside the weights is measured on data."""
+        return frozenset({"data"}) if self._importance.reads else self.needs
+
+    @field_validator("importance")
+    @classmethod
+    def _known(cls, text: str) -> str:
+        """A misspelt importance is an error before any work starts."""
+        parse_importance(text)
+        return text
+
+    @property
+    def _importance(self) -> Importance:
+        return parse_importance(self.importance)
+
+    def uses(self) -> tuple[Any, ...]:
+        """The importance: another one of the same name makes another result."""
+        return (type(self._importance),)
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Score, choose, prove and cut."""
         found = couple(graph)
         refused = self._refused(found)
-        scorer = Scorer(graph, found, self.importance, ctx)
+        scorer = Scorer(graph, found, self._importance, ctx)
         chosen = self._choose(scorer.score_all(_allowed(found, refused)))
         kept = prove(graph, found, chosen, refused, ctx)
         self._tell(graph, found, kept, self._spared(found, refused, kept), ctx)
@@ -80,7 +97,7 @@ class Prune(Pass):
         refused = self._refused(found)
         allowed = _allowed(found, refused)
         if self.global_ranking:
-            scores = Scorer(graph, found, self.importance, ctx).score_all(allowed)
+            scores = Scorer(graph, found, self._importance, ctx).score_all(allowed)
         else:  # how many indices go depends on the size alone
             scores = {width: torch.zeros(width.size) for width in allowed}
         kept = prove(graph, found, self._choose(scores), refused, ctx)

@@ -1,0 +1,1 @@
+"""What indices of a width are ranked by, one file each."""
