@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from torch.nn import functional as F
 
 import compressc
 from compressc.data import Dataset, Split
+from compressc.target import Target
 
 #: Wheels for Linux x86-64 and Python 3.11; the WordNet files have a hash of their own.
 WHEELS = """
@@ -202,14 +204,16 @@ def cosine(got: Tensor, want: Tensor) -> float:
 
 @torch.no_grad()
 def answers(module: nn.Module, samples: Split) -> Tensor:
-    """What a module puts out for all samples."""
-    return torch.cat([module(*batch.inputs) for batch in samples.batches(50)])
+    """What a module puts out for all samples, on the CPU."""
+    device = next(module.parameters()).device
+    parts = [[x.to(device) for x in batch.inputs] for batch in samples.batches(50)]
+    return torch.cat([module(*inputs).cpu() for inputs in parts])
 
 
 def by_hand(student: nn.Module, case: Case, size: int, seed: int) -> None:
-    """The loop that a user would write."""
-    train = case.data.train
-    wanted = answers(case.teacher, train)
+    """The loop that a user would write, where the student is."""
+    train, device = case.data.train, next(student.parameters()).device
+    wanted = answers(case.teacher, train).to(device)
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(student.parameters(), lr=case.rate, weight_decay=0.01)
     steps = case.epochs * (len(train) // size)
@@ -220,7 +224,9 @@ def by_hand(student: nn.Module, case: Case, size: int, seed: int) -> None:
             if len(index) < size:
                 continue
             part = train.select(index)
-            loss = case.loss(student(*part.inputs), wanted[index], part.labels)
+            labels = None if part.labels is None else part.labels.to(device)
+            given = student(*[x.to(device) for x in part.inputs])
+            loss = case.loss(given, wanted[index.to(device)], labels)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(student.parameters(), 1.0)
@@ -238,26 +244,35 @@ def cumulative(module: nn.Module, samples: Split) -> None:
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
+    device = next(module.parameters()).device
     for batch in samples.batches(64) if norms else ():
-        module(*batch.inputs)
+        module(*[x.to(device) for x in batch.inputs])
     module.eval()
 
 
-def run(name: str, case: Case, seed: int, cache: Path) -> bool:
-    """Print one row; whether ours is as good. The cut is made once, and kept in `cache`."""
+def run(name: str, case: Case, more: str, **options: Any) -> bool:
+    """Print one row; whether ours is as good. The cut is made once, and kept in the cache.
+
+    Args:
+        name: of the case.
+        case: the teacher and its data.
+        more: options of `distill`, as in the text.
+        options: seed, cache and target of `compressc.compile`.
+    """
+    seed, device = options["seed"], options["target"].device
     test, wanted = case.data.test, answers(case.teacher, case.data.test)
-    options = {"data": case.data, "seed": seed, "cache": cache}
-    cut = compressc.compile(case.teacher, "prune(ratio=0.3)", **options)
+    cut = compressc.compile(case.teacher, "prune(ratio=0.3)", data=case.data, **options)
     start = case.score(answers(cut.module(), test), wanted)
-    passes = f"prune(ratio=0.3),distill(epochs={case.epochs})"
-    ours = compressc.compile(cut.teacher, passes, **options)
+    more = f",{more}" if more else ""
+    passes = f"prune(ratio=0.3),distill(epochs={case.epochs}{more})"
+    ours = compressc.compile(cut.teacher, passes, data=case.data, **options)
     seconds = ours.passes[-1].seconds
     notes = ours.passes[-1].notes
     (chosen,) = (text for _, text in notes if text.startswith("peak learning rate"))
     size = int(chosen.rsplit(" ", 2)[1])
     points = sum(text.startswith("matched with") for _, text in notes)
     got = case.score(answers(ours.module(), test), wanted)
-    student = cut.module()
+    student = cut.module().to(device)
     clock = time.perf_counter()
     by_hand(student, case, size, seed)
     clock = time.perf_counter() - clock
@@ -279,9 +294,12 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".recovery"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--samples", type=int, help="train on the first so many: a quick look")
+    parser.add_argument("--options", default="", help="more options of distill, as in the text")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda")
     parser.add_argument("cases", nargs="*", default=list(CASES))
     options = parser.parse_args()
     torch.set_num_threads(1)
+    target = Target(device=options.device)
     try:
         fetch(options.cache)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -290,7 +308,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         fine = [
-            run(name, case, seed, Path(folder))
+            run(name, case, options.options, seed=seed, cache=folder, target=target)
             for name in options.cases
             for case in [fewer(CASES[name](options.cache), options.samples)]
             for seed in options.seeds
