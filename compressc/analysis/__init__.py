@@ -1,6 +1,7 @@
 """Graph -> facts. Nothing edits a graph, except `symbolize_widths`, which renames its sizes."""
 
 from compressc.analysis.axes import Axis, kept_indices
+from compressc.analysis.beside import Beside, beside, sizes_of
 from compressc.analysis.blocks import Block, find_blocks
 from compressc.analysis.chains import Chain, find_chains
 from compressc.analysis.cost import (
@@ -21,6 +22,7 @@ from compressc.analysis.widths import symbolize_widths
 
 __all__ = [
     "Axis",
+    "Beside",
     "Block",
     "Chain",
     "Change",
@@ -35,6 +37,7 @@ __all__ = [
     "Row",
     "Slot",
     "Width",
+    "beside",
     "cost_formula",
     "couple",
     "difference",
@@ -48,6 +51,7 @@ __all__ = [
     "overview",
     "peak_formula",
     "peak_memory",
+    "sizes_of",
     "symbolize_widths",
     "total_cost",
 ]

@@ -80,6 +80,10 @@ class Context:
         """
         self.records[name] = _plain(value)
 
+    def example(self) -> tuple[torch.Tensor, ...] | None:
+        """Inputs of one calibration sample, `[1, ...]` each; None without data."""
+        return None if self.data is None else self.data.calibration.take(1).inputs
+
     def teacher_to_move(self) -> Graph:
         """The teacher, to be moved to the device: the run's own stays where it is."""
         return self.teacher if self.device.type == "cpu" else self.teacher.copy()

@@ -17,6 +17,7 @@ from compressc.pipeline import Context, Pass
 from compressc.training import reestimate_behind
 from compressc_prune.factors import INSTEAD, cofactors, doubled
 from compressc_prune.proof import prove
+from compressc_prune.refit import refit
 from compressc_prune.scoring import Scorer
 from compressc_prune.verdicts import NORMALIZED, verdicts, what, with_culprit
 
@@ -56,13 +57,17 @@ class Prune(Pass):
     normalized: bool = False
     """Also cut widths that a layer norm or a mean runs over. Such a cut is not the same as zeroing,
     and costs more accuracy before distillation."""
+    refit: bool | None = None
+    """Fit what reads a cut width anew, in closed form, so that it gives on calibration data what it
+    gave before. By default where there are data."""
     statistics: bool = True
     """Take the mean and variance of batch norms anew from calibration data, where there are any."""
 
     @property
     def requirements(self) -> frozenset[str]:
-        """What an importance reads beside the weights is measured on data."""
-        return frozenset({"data"}) if self._importance.reads else self.needs
+        """What an importance reads beside the weights is measured on data; layers are refitted on
+        them."""
+        return frozenset({"data"}) if self._importance.reads or self.refit else self.needs
 
     @field_validator("importance")
     @classmethod
@@ -87,7 +92,11 @@ class Prune(Pass):
         chosen = self._choose(scorer.score_all(_allowed(found, refused)))
         kept = prove(graph, found, chosen, refused, ctx)
         self._tell(graph, found, kept, self._spared(found, refused, kept), ctx)
-        cut_widths(graph, found, {width.axis: indices for width, indices in kept.items()})
+        uncut = graph.copy()
+        cut = {width.axis: indices for width, indices in kept.items()}
+        cut_widths(graph, found, cut)
+        if self.refit or (self.refit is None and ctx.data is not None):
+            refit(graph, uncut, found, cut, ctx)
         if self.statistics:
             reestimate_behind(graph, {slot.op for width in kept for slot in width.slots}, ctx)
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
+from compressc.analysis import Beside, beside
 from compressc.errors import CompresscError
 from compressc.ir import Graph
 from compressc.pipeline import Context
-from compressc_student.cost import Beside, beside
 from compressc_student.proxy import distance
 
 #: Depths that are tried at most, and widths, in tenths of the teacher's.
@@ -152,7 +152,9 @@ class _Search:
         if key not in self.seen:
             student = self.graph.copy()
             self.make(student, _quiet(self.ctx), depth, width)
-            self.seen[key] = Shape(depth, width, beside(student, self.ctx.teacher, self.ctx))
+            self.seen[key] = Shape(
+                depth, width, beside(student, self.ctx.teacher, self.ctx.example())
+            )
         return self.seen[key]
 
     def _excess(self, shape: Shape) -> float:

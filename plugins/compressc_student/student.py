@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from compressc.analysis import find_chains
+from compressc.analysis import beside, find_chains
 from compressc.analysis.coverage import Verdict
 from compressc.distillation import parse_loss
 from compressc.errors import CompresscError
@@ -17,7 +17,6 @@ from compressc.ir import Graph
 from compressc.pipeline import Context, Pass, load_pass
 from compressc.spec import Configured
 from compressc_student.choosing import Pick
-from compressc_student.cost import beside
 from compressc_student.depth import Depth
 from compressc_student.factory import adopt
 from compressc_student.proxy import LOSS
@@ -138,7 +137,7 @@ class Student(Pass):
             self._shrink(graph, ctx, best.depth, best.width)
         else:
             self._make(graph, ctx)
-        cost = beside(graph, ctx.teacher, ctx)
+        cost = beside(graph, ctx.teacher, ctx.example())
         ctx.note(graph.name, str(cost))
         ctx.record("student", {"parameters": cost.parameters, "macs": cost.macs, "at": cost.sizes})
 
