@@ -24,6 +24,19 @@ Make = Callable[[Graph, Context, float, float], None]
 
 
 @dataclass(frozen=True)
+class Makers:
+    """How students come about.
+
+    Attributes:
+        whole: makes one.
+        sketch: makes one of the same sizes, whose weights nobody looks at.
+    """
+
+    whole: Make
+    sketch: Make
+
+
+@dataclass(frozen=True)
 class Shape:
     """A student that was tried.
 
@@ -47,7 +60,7 @@ class Shape:
 
 
 def search(  # noqa: PLR0913  (what of, within what, and how)
-    graph: Graph, ctx: Context, limits: Mapping[str, float], blocks: int, steps: int, make: Make
+    graph: Graph, ctx: Context, limits: Mapping[str, float], blocks: int, steps: int, make: Makers
 ) -> Shape:
     """The shape within the limits whose student is nearest to the teacher after some steps.
 
@@ -57,7 +70,7 @@ def search(  # noqa: PLR0913  (what of, within what, and how)
         limits: shares of the teacher's `parameters` and `macs` that a student may have.
         blocks: of the longest chain that may be cut; 1 where there is none.
         steps: of each training.
-        make: makes a student.
+        make: how students come about.
 
     Raises:
         CompresscError: CC102 where no student is that small, naming the smallest one.
@@ -92,7 +105,9 @@ def search(  # noqa: PLR0913  (what of, within what, and how)
 class _Search:
     """What students cost, each shape looked at once."""
 
-    def __init__(self, graph: Graph, ctx: Context, limits: Mapping[str, float], make: Make) -> None:
+    def __init__(
+        self, graph: Graph, ctx: Context, limits: Mapping[str, float], make: Makers
+    ) -> None:
         self.graph, self.ctx, self.limits, self.make = graph, ctx, limits, make
         self.seen: dict[tuple[float, float], Shape] = {}
 
@@ -114,7 +129,7 @@ class _Search:
     def tried(self, shape: Shape, steps: int) -> float:
         """The distance of the student of a shape after a training."""
         student = self.graph.copy()
-        self.make(student, _quiet(self.ctx), shape.depth, shape.width)
+        self.make.whole(student, _quiet(self.ctx), shape.depth, shape.width)
         return distance(student, self.ctx, steps, f"depth={shape.depth:.3g}")
 
     def _depths(self, blocks: int) -> list[float]:
@@ -151,7 +166,7 @@ class _Search:
         key = depth, width
         if key not in self.seen:
             student = self.graph.copy()
-            self.make(student, _quiet(self.ctx), depth, width)
+            self.make.sketch(student, _quiet(self.ctx), depth, width)
             self.seen[key] = Shape(
                 depth, width, beside(student, self.ctx.teacher, self.ctx.example())
             )

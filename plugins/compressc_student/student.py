@@ -20,7 +20,7 @@ from compressc_student.choosing import Pick
 from compressc_student.depth import Depth
 from compressc_student.factory import adopt
 from compressc_student.proxy import LOSS
-from compressc_student.search import search
+from compressc_student.search import Makers, search
 from compressc_student.verdicts import dropped, merged, tensors_of
 
 #: Share of the blocks that stays where nothing else is asked for.
@@ -133,7 +133,9 @@ class Student(Pass):
         elif self._limits:
             lengths = (len(chain) for chain in find_chains(graph) if self.blocks in chain.name)
             blocks = max(lengths, default=1)
-            best = search(graph, ctx, self._limits, blocks, self.steps, self._shrink)
+            best = search(
+                graph, ctx, self._limits, blocks, self.steps, Makers(self._shrink, self._sketch)
+            )
             self._shrink(graph, ctx, best.depth, best.width)
         else:
             self._make(graph, ctx)
@@ -165,9 +167,9 @@ class Student(Pass):
             pass_.run(left, ctx)
         return merged(graph, found)
 
-    def _make(self, graph: Graph, ctx: Context) -> None:
+    def _make(self, graph: Graph, ctx: Context, **options: bool) -> None:
         self._drop(graph, ctx)
-        for pass_ in self._thinning():
+        for pass_ in self._thinning(**options):
             pass_.run(graph, ctx)
 
     @property
@@ -176,12 +178,18 @@ class Student(Pass):
         given = {"parameters": self.params, "macs": self.macs}
         return {name: share for name, share in given.items() if share is not None}
 
-    def _shrink(self, graph: Graph, ctx: Context, depth: float, width: float) -> None:
+    def _shrink(
+        self, graph: Graph, ctx: Context, depth: float, width: float, **options: bool
+    ) -> None:
         """Make the student of that depth and width, as `student(depth=..., width=...)` does."""
-        options = {"pick": self.pick, "blocks": self.blocks, "width": width}
+        given = {"pick": self.pick, "blocks": self.blocks, "width": width}
         if depth < 1:
-            options["depth"] = depth
-        Student.model_validate(options)._make(graph, ctx)
+            given["depth"] = depth
+        Student.model_validate(given)._make(graph, ctx, **options)
+
+    def _sketch(self, graph: Graph, ctx: Context, depth: float, width: float) -> None:
+        """The same for its cost alone: weights are merely cut."""
+        self._shrink(graph, ctx, depth, width, refit=False, statistics=False)
 
     # ---- depth ---------------------------------------------------------------------------------
 
@@ -195,11 +203,15 @@ class Student(Pass):
 
     # ---- width and rank ------------------------------------------------------------------------
 
-    def _thinning(self) -> list[Pass]:
-        """The passes that make layers thinner: those that are installed under these names."""
+    def _thinning(self, **options: bool) -> list[Pass]:
+        """The passes that make layers thinner: those that are installed under these names.
+
+        Args:
+            options: of the pruning, beside its ratio.
+        """
         found = []
         if self.width is not None and self.width < 1:
-            found.append(load_pass("prune").model_validate({"ratio": 1 - self.width}))
+            found.append(load_pass("prune").model_validate({"ratio": 1 - self.width, **options}))
         if self.rank is not None and self.rank < 1:
             found.append(load_pass("lowrank").model_validate({"rank": self.rank, "limit": 1.0}))
         return found

@@ -42,7 +42,7 @@ def test_the_limit_holds_for_all_that_is_tried(found):
     assert ours <= theirs / 2
 
 
-def test_the_nearest_is_chosen_and_all_is_told(found):
+def test_the_nearest_is_chosen_and_all_is_told(found, data):
     graph, student, ctx = found
     tried = ctx.records["student search"]
     assert all(shape["distance"] > 0 for shape in tried)
@@ -53,7 +53,7 @@ def test_the_nearest_is_chosen_and_all_is_told(found):
     assert chosen.endswith("the nearest to the teacher")
     text = f"student(depth={best['depth']:.3g}, width={best['width']:.3g})"
     assert text in chosen
-    (again,) = Pipeline([parse_pass(text)]).run(graph)
+    (again,) = Pipeline([parse_pass(text)], data).run(graph)
     assert graph_hash(again.graph) == graph_hash(student)
 
 
