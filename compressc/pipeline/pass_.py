@@ -183,3 +183,8 @@ class Pass(Configured, ABC):
     def requirements(self) -> frozenset[str]:
         """What this very pass needs: `needs`, and whatever its options ask for beyond it."""
         return self.needs
+
+    @property
+    def target_parts(self) -> frozenset[str]:
+        """What this very pass reads of the target: of `reads_target` what its options ask for."""
+        return self.reads_target

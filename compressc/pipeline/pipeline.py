@@ -188,7 +188,7 @@ class Pipeline:
         self, pass_: Pass, before: Graph, origin: str, context: Context, made: Mapping[str, str]
     ) -> dict[str, Any]:
         """Everything that the result depends on."""
-        target = {name: getattr(context.target, name) for name in sorted(pass_.reads_target)}
+        target = {name: getattr(context.target, name) for name in sorted(pass_.target_parts)}
         return {
             "graph": graph_hash(before),
             "teacher": origin,

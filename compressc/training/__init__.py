@@ -1,6 +1,6 @@
 """The one training engine that any pass may use."""
 
-from compressc.training.after_cut import reestimate_behind
+from compressc.training.after_cut import answers, reader, reestimate_behind
 from compressc.training.batches import Batches, Drawn, SampleBatches, TensorBatches, batched, drawn
 from compressc.training.best import BestState, Score
 from compressc.training.checkpoint import Checkpoints
@@ -30,6 +30,7 @@ __all__ = [
     "Score",
     "TensorBatches",
     "TrainingResult",
+    "answers",
     "batch_norms",
     "batched",
     "cosine_with_warmup",
@@ -38,6 +39,7 @@ __all__ = [
     "likes_channels_last",
     "parse_budget",
     "precision_for",
+    "reader",
     "reestimate",
     "reestimate_behind",
     "reestimate_on_trial",

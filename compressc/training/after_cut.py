@@ -44,12 +44,12 @@ def reestimate_behind(graph: Graph, changed: Iterable[str], ctx: Context) -> Non
         ctx.note(where, text)
         return
     inputs = tuple(x.to(ctx.device) for x in ctx.data.calibration.take(SEEN).inputs)
-    wanted = _answers(_reader(ctx.teacher_to_move(), ctx), inputs)
-    module = _reader(graph, ctx)
+    wanted = answers(reader(ctx.teacher_to_move(), ctx), inputs)
+    module = reader(graph, ctx)
     trial = reestimate_on_trial(
         module,
         inputs,
-        lambda: float(scaled_error(_answers(module, inputs), wanted)),
+        lambda: float(scaled_error(answers(module, inputs), wanted)),
         [layer for layer in norms.values() if layer],
     )
     module.to("cpu")
@@ -66,12 +66,12 @@ def reestimate_behind(graph: Graph, changed: Iterable[str], ctx: Context) -> Non
     ctx.note(where, f"statistics taken anew {seen}{kept}")
 
 
-def _reader(graph: Graph, ctx: Context) -> nn.Module:
+def reader(graph: Graph, ctx: Context) -> nn.Module:
     """Puts out what is learned of the task."""
     return lower(graph, also=[task_of(ctx).value_in(graph)]).to(ctx.device).eval()
 
 
 @torch.no_grad()
-def _answers(reader: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
+def answers(module: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
     """The value for all samples, f32[n, ...]."""
-    return torch.cat([reader(*batch)[1][0].float() for batch in batched(inputs, ROWS)])
+    return torch.cat([module(*batch)[1][0].float() for batch in batched(inputs, ROWS)])

@@ -1,34 +1,40 @@
-"""The `lowrank` pass: truncated singular value decomposition of linear layers and 1x1 convs."""
+"""The `lowrank` pass: thin layers in place of wide ones, by the table of schemes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from compressc.analysis.coverage import Verdict, is_recurrent_weight, parameters_of
-from compressc.editing import Stage, expand
-from compressc.ir import Graph, Op, TensorType
+from compressc.analysis.coverage import Verdict, parameters_of
+from compressc.ir import Graph
 from compressc.pipeline import Context, Pass
 from compressc.training import reestimate_behind
-from compressc_lowrank.schemes import SCHEMES, Cost, Link, Ranks, Scheme, matrix_of
+from compressc_lowrank.collecting import Inputs
+from compressc_lowrank.factorizing import factorize
+from compressc_lowrank.planning import Plan
+from compressc_lowrank.ranking import Rule, plans
+from compressc_lowrank.timing import slower
 
 
 class LowRank(Pass):
-    """Replace a wide linear layer or 1x1 convolution by two thin ones.
+    """Replace wide linear layers, convolutions and tables by thin ones.
 
-    W [out, in] becomes U [out, r] V [r, in] with the r largest singular values (Eckart and Young
-    1936), each factor carrying their square roots so that both train alike.
+    W [out, in] becomes U [out, r] V [r, in]; a k x k convolution becomes two or three (see
+    `scheme`), a table one of r columns and a linear layer. On calibration data, the factors are
+    those whose results are nearest to the layer's, and its bias takes up the mean of what is lost;
+    without, those nearest to its weights (Eckart and Young 1936). The singular values are shared
+    out, so that the factors train alike.
 
-    Legal where r < limit * in * out / (in + out): never where the result would not be smaller.
-    Cost: the discarded energy, which bounds the error of the layer.
+    Legal where the chain has less than `limit` of the weights and of the multiply-accumulates:
+    never where the result would not be smaller. Cost: the discarded energy, which bounds the error
+    of the layer.
     """
 
     name: ClassVar[str] = "lowrank"
     effect: ClassVar[Literal["exact", "lossy"]] = "lossy"
-    reads_target: ClassVar[frozenset[str]] = frozenset()
+    reads_target: ClassVar[frozenset[str]] = frozenset({"backends", "batches", "threads"})
     before: ClassVar[Mapping[str, str]] = {
         "distill": "distillation recovers what factorization loses",
         "quant": "int8 weights cannot be factorized",
@@ -38,108 +44,92 @@ class LowRank(Pass):
     }
 
     energy: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    """Share of the squared singular values to keep; not used where `rank` is given."""
+    """Share of the squared singular values of the weights to keep; not used where `rank`, `params`
+    or `macs` is given."""
     rank: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = None
     """The same rank for every layer; below 1, the share of its weights that the factors have."""
+    params: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the graph's parameters that is left: ranks are chosen so that the least is lost over
+    all layers. On calibration data by what each layer does to the answers."""
+    macs: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """The same for multiply-accumulates."""
+    scheme: Literal["auto", "svd", "channel", "spatial", "tucker"] = "auto"
+    """For k x k convolutions: `channel` (k x k to r channels, then 1x1), `spatial` (k x 1, then
+    1 x k) or `tucker` (1x1, k x k between few channels, 1x1); `svd` leaves them alone. `auto` takes
+    for each the one with the fewest weights at that energy, with the most energy at that rank."""
+    embeddings: bool = True
+    """Whether to factorize tables; the file gets smaller, and looking up gets slower."""
+    aware: bool = True
+    """Choose factors by what layers put out on calibration data, where there are any."""
     limit: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """Factorize only below this share of the break-even rank: near it, two layers run slower."""
+    """Factorize only below this share of the weights: near it, two layers run slower."""
+    measure: bool = False
+    """Time each factorized layer beside what it replaces, in the first runtime of the target, and
+    leave it where it is not faster. Another run may measure, and so decide, otherwise."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> LowRank:
+        given = [name for name in ("rank", "params", "macs") if getattr(self, name) is not None]
+        if "energy" in self.model_fields_set:
+            given.insert(0, "energy")
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} each choose the ranks: give one of them")
+        return self
+
+    @property
+    def target_parts(self) -> frozenset[str]:
+        """Only what is measured depends on where the result will run."""
+        return self.reads_target if self.measure else frozenset()
 
     def run(self, graph: Graph, ctx: Context) -> None:
-        """Factorize layer by layer; every layer with parameters left alone gets a note."""
-        changed = []
+        """Factorize layer by layer; every layer with parameters left alone gets a note.
+
+        Raises:
+            CompresscError: CC102 where no ranks are as small as `params` or `macs` asks for.
+        """
+        found = plans(graph, self._rule(), ctx)
+        if self.measure:
+            found |= slower(graph, found, ctx)
+        chosen = {name: plan for name, plan in found.items() if isinstance(plan, Plan)}
+        ops = [graph[name] for name in chosen]
+        inputs = Inputs(graph, ops, ctx) if self._sees(ctx) else None
         for op in graph:
-            if not parameters_of(op):
-                continue
-            plan = self._plan(graph, op)
-            if isinstance(plan, str):
+            plan = found.get(op.name)
+            if isinstance(plan, Plan):
+                factorize(graph, op, plan, inputs, ctx)
+            elif plan is not None:
                 ctx.note(op.name, f"skipped: {plan}")
-            else:
-                _factorize(graph, op, plan, ctx)
-                changed.append(op.name)
-        reestimate_behind(graph, changed, ctx)
+        reestimate_behind(graph, chosen, ctx)
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         """By the ranks that `run` would choose: singular values are computed, vectors are not."""
-        return {op.name: self._verdict(graph, op) for op in graph}
+        bare = any(tensor.is_meta for op in graph for _, tensor in parameters_of(op))
+        found = plans(graph, self._rule(), ctx, bare=bare)
+        return {op.name: self._verdict(found.get(op.name)) for op in graph}
 
-    def _verdict(self, graph: Graph, op: Op) -> Verdict:
-        if not parameters_of(op):
+    def _verdict(self, plan: Plan | str | None) -> Verdict:
+        if plan is None:
             return Verdict.idle("no weights")
-        if self.rank is None and not obstacle(graph, op) and matrix_of(op.layer).is_meta:
-            return Verdict.unknown("does not say: the rank depends on weights that are not loaded")
-        plan = self._plan(graph, op)
         if isinstance(plan, str):
             return Verdict.cannot(plan)
+        if not plan.ranks:
+            return Verdict.unknown("does not say: the rank depends on weights that are not loaded")
+        if self.measure:
+            return Verdict.unknown(f"factorizes to rank {plan} where that measures faster")
         return Verdict.does(f"factorizes to rank {plan}", "weight")
 
-    def _plan(self, graph: Graph, op: Op) -> Plan | str:
-        """What becomes of a layer, or why nothing does."""
-        reason = obstacle(graph, op)
-        if reason:
-            return reason
-        scheme = scheme_of(op)
-        ranks = self._ranks(scheme, op)
-        return too_wide(scheme.parameters(op.layer), ranks, self.limit) or Plan(
-            scheme, ranks, scheme.full(op.layer)
+    def _sees(self, ctx: Context) -> bool:
+        return self.aware and ctx.data is not None
+
+    def _rule(self) -> Rule:
+        names = {"svd", "channel", "spatial", "tucker"} if self.scheme == "auto" else {"svd"}
+        names |= {self.scheme} | ({"embedding"} if self.embeddings else set())
+        return Rule(
+            energy=self.energy,
+            rank=self.rank,
+            params=self.params,
+            macs=self.macs,
+            names=frozenset(names),
+            limit=self.limit,
+            aware=self.aware,
         )
-
-    def _ranks(self, scheme: Scheme, op: Op) -> Ranks:
-        if isinstance(self.rank, float):
-            return (max(1, int(self.rank * scheme.parameters(op.layer).break_even)),)
-        return (self.rank,) if self.rank else scheme.spectrum(op.layer).at_least(self.energy)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a layer is taken apart; its text is `3 of 24`."""
-
-    scheme: Scheme
-    ranks: Ranks
-    full: Ranks
-
-    def __str__(self) -> str:
-        pairs = zip(self.ranks, self.full, strict=True)
-        return ", ".join(f"{rank} of {most}" for rank, most in pairs)
-
-
-def too_wide(cost: Cost, ranks: Ranks, limit: float) -> str:
-    """Why ranks are no gain, or nothing."""
-    if cost.of(ranks) < limit * cost.dense:
-        return ""
-    return f"rank {ranks[0]} is not below {limit} of break-even {cost.break_even:.1f}"
-
-
-def _factorize(graph: Graph, op: Op, plan: Plan, ctx: Context) -> None:
-    before = matrix_of(op.layer).double()
-    *front, last = plan.scheme.chain(op.layer, plan.ranks)
-    stages = [Stage(link.suffix, link.layer, _type(op, link), link.kind) for link in front]
-    expand(graph, op.name, stages, last.layer, last.kind)
-    after = matrix_of(last.layer).double() @ matrix_of(front[0].layer).double()
-    kept = 1 - float((before - after).pow(2).sum() / before.pow(2).sum().clamp_min(1e-30))
-    ctx.note(op.name, f"rank {plan} keeps {kept:.1%} of the energy")
-
-
-def _type(op: Op, link: Link) -> TensorType:
-    """Of a link's result: the op's, with other channels."""
-    assert isinstance(op.type, TensorType)
-    shape = list(op.type.shape)
-    shape[-3 if link.kind == "conv2d" else -1] = link.channels
-    return TensorType(op.type.dtype, tuple(shape))
-
-
-def scheme_of(op: Op) -> Scheme:
-    """The scheme for layers of that kind."""
-    return next(scheme for scheme in SCHEMES if op.kind in scheme.kinds)
-
-
-def obstacle(graph: Graph, op: Op) -> str:
-    """Why a layer with parameters cannot be factorized at all, or nothing."""
-    layer: Any = op.layer
-    if is_recurrent_weight(graph, op):
-        return "a weight of a recurrent layer, which takes whole matrices alone"
-    if not any(op.kind in scheme.kinds for scheme in SCHEMES):
-        return f"{op.kind} is no linear layer or 1x1 convolution"
-    reason = scheme_of(op).obstacle(layer)
-    if not reason and len(graph.holders(layer.weight)) > 1:
-        reason = "its weight is tied to another layer"
-    return reason

@@ -72,7 +72,8 @@ def test_coverage_lists_every_op_with_weights(
     prune, lowrank = out.split("lowrank(rank=2)\n", 1)
     assert re.search(r"\+ stem +conv2d +504 +cuts 16 of 56 channels", prune)
     assert re.search(r"\+ head +linear +1,130 +follows the cut of", prune)
-    assert re.search(r"- conv1 +conv2d +28,224 +only 1x1 convolutions", lowrank)
+    assert re.search(r"\+ conv1 +conv2d +28,224 +factorizes to rank 2 of 56 \(channel\)", lowrank)
+    assert re.search(r"- depthwise +conv2d +1,008 +a convolution of 112 groups", lowrank)
     assert re.search(r"\. \d+ ops +no weights", lowrank)
     assert "graph model" not in out
     assert re.search(r"prune\(ratio=0.3\) +474,936 of 474,946 +100.0%", out)
@@ -102,13 +103,14 @@ def test_all_gives_each_op_a_row(capsys: pytest.CaptureFixture[str], teacher: Pa
 def test_strict_names_what_is_not_reached(
     capsys: pytest.CaptureFixture[str], teacher: Path
 ) -> None:
-    arguments = ["inspect", str(teacher), "--data", "digits", "--for", "lowrank(rank=2)"]
+    text = "lowrank(rank=2, scheme=svd)"
+    arguments = ["inspect", str(teacher), "--data", "digits", "--for", text]
     assert main([*arguments, "--strict", "0.01"]) == 0
     capsys.readouterr()
     assert main([*arguments, "--strict", "0.9"]) == 6
     printed = capsys.readouterr()
-    assert printed.err.startswith("[CC505] 'lowrank(rank=2)' must reach 90.0% of the parameters")
-    assert "stage2.conv2.weight (112,896): only 1x1 convolutions" in printed.err
+    assert printed.err.startswith(f"[CC505] '{text}' must reach 90.0% of the parameters")
+    assert "stage2.conv2.weight (112,896): left to channel or spatial or tucker" in printed.err
     assert "coverage of model" in printed.out
 
 

@@ -50,4 +50,4 @@ def test_a_pass_reads_no_more_of_the_target_than_it_says(text, reads):
         pass_.run(graph.copy(), context)
     assert context.target.__dict__["read"] == reads
     declared = {"instruction_set"} if text.startswith("quant") else set()
-    assert pass_.reads_target == declared
+    assert pass_.target_parts == declared

@@ -1,18 +1,13 @@
 """The table of schemes: one file each. One more is one more row."""
 
-from compressc_lowrank.schemes.scheme import Cost, Link, Ranks, Scheme, Spectrum, matrix_of
-from compressc_lowrank.schemes.svd import Svd, singular_values
+from compressc_lowrank.schemes.embedding import Embedding
+from compressc_lowrank.schemes.scheme import Chain, Cost, Link, Ranks, Scheme, Spectrum, matrix_of
+from compressc_lowrank.schemes.spatial import Spatial
+from compressc_lowrank.schemes.svd import Channel, Svd
+from compressc_lowrank.schemes.tucker import Tucker
 
-#: Every way to make thin layers of a wide one; of those legal for a layer, the first wins.
-SCHEMES: tuple[Scheme, ...] = (Svd(),)
+#: Every way to make thin layers of a wide one. CP is none: four layers in a row for one, two of
+#: them depthwise, which run no faster than what they replace (docs/decisions/0010-low-rank.md).
+SCHEMES: tuple[Scheme, ...] = (Svd(), Channel(), Spatial(), Tucker(), Embedding())
 
-__all__ = [
-    "SCHEMES",
-    "Cost",
-    "Link",
-    "Ranks",
-    "Scheme",
-    "Spectrum",
-    "matrix_of",
-    "singular_values",
-]
+__all__ = ["SCHEMES", "Chain", "Cost", "Link", "Ranks", "Scheme", "Spectrum", "matrix_of"]

@@ -1,89 +1,88 @@
-"""Linear layers and 1x1 convolutions: two thin ones, by singular value decomposition."""
+"""One matrix as the product of two: linear layers, and convolutions as matrices of patches."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from compressc_lowrank.leading import balanced, energies, leading
 from compressc_lowrank.schemes.scheme import (
+    Chain,
     Cost,
     Link,
     Ranks,
     Scheme,
     Spectrum,
+    convolution,
+    geometry_of,
+    linear,
     matrix_of,
-    with_weight,
 )
+from compressc_lowrank.seen import Seen, weighed
 
 
 class Svd(Scheme):
-    """W [out, in] becomes U [out, r] V [r, in] with the r largest singular values.
+    """W [out, in] becomes U [out, r] V [r, in]: the best of that rank.
 
-    The best of that rank (Eckart and Young 1936); each factor carries square roots of the values,
-    so that both train alike.
+    By the weights alone, these are the r largest singular values (Eckart and Young 1936). With
+    inputs of covariance L L^T, the error of the results is |(W - U V) L|, and the best is W behind
+    a projection on the r leading left singular vectors of W L (Zhang et al. 2016, "Accelerating
+    Very Deep Convolutional Networks", eq. 4; the same as whitening, SVD-LLM, and back, without an
+    inverse).
     """
 
     name: ClassVar[str] = "svd"
-    kinds: ClassVar[frozenset[str]] = frozenset({"linear", "conv2d"})
+    kinds: ClassVar[frozenset[str]] = frozenset({"linear", "conv1d", "conv2d", "conv3d"})
 
-    def obstacle(self, layer: Any) -> str:
-        """Kernels, groups and padding are refused."""
-        if isinstance(layer, nn.Linear):
-            return ""
-        if set(layer.kernel_size) != {1} or layer.groups != 1:
-            return "only 1x1 convolutions without groups are one matrix"
-        if layer.padding not in ((0, 0), "valid"):
-            return "a padded 1x1 convolution is not one matrix"
-        return ""
+    def fits(self, layer: Any) -> bool:
+        """Linear layers and 1x1 convolutions."""
+        return isinstance(layer, nn.Linear) or set(layer.kernel_size) == {1}
 
     def full(self, layer: Any) -> Ranks:
         """The smaller side of the matrix."""
         return (min(matrix_of(layer).shape),)
 
-    def parameters(self, layer: Any) -> Cost:
-        """`in * r + r * out`."""
+    def weights(self, layer: Any) -> Cost:
+        """`in * kernel * r + r * out`."""
         out, in_ = matrix_of(layer).shape
         return Cost(out * in_, in_, out)
 
-    def spectrum(self, layer: Any) -> Spectrum:
+    def spectrum(self, layer: Any, seen: Seen | None = None) -> Spectrum:
         """By the squared singular values."""
-        energy = torch.cumsum(singular_values(matrix_of(layer)) ** 2, 0)
-        return Spectrum(torch.arange(1, len(energy) + 1)[:, None], energy / energy[-1])
+        return of_matrix(weighed(matrix_of(layer).double(), seen))
 
-    def chain(self, layer: Any, ranks: Ranks) -> Sequence[Link]:
-        """V and U; strides stay with the first."""
-        (rank,) = ranks
-        left, values, right = torch.linalg.svd(matrix_of(layer).double(), full_matrices=False)
-        roots = values[:rank].sqrt()
-        thin = _linear_like(layer, right[:rank] * roots[:, None], bias=None, first=True)
-        wide = _linear_like(layer, left[:, :rank] * roots, bias=layer.bias, first=False)
-        kind = "linear" if isinstance(layer, nn.Linear) else "conv2d"
-        return Link("v", kind, thin, rank, 2), Link("", kind, wide, len(left), 2)
-
-
-def singular_values(matrix: Tensor) -> Tensor:
-    """All of them, descending, f64[min(out, in)]; for their energies, so small ones are rough.
-
-    By the eigenvalues of the smaller Gram matrix: many times faster than a decomposition.
-    """
-    wide = matrix.double()
-    gram = wide @ wide.T if wide.shape[0] <= wide.shape[1] else wide.T @ wide
-    squares: Tensor = torch.linalg.eigvalsh(gram)
-    return squares.clamp_min(0).sqrt().flip(0)
-
-
-def _linear_like(layer: Any, matrix: Tensor, *, bias: Any, first: bool) -> nn.Module:
-    """A layer of the same kind with the given matrix [out, in]; strides stay with the first."""
-    out, in_ = matrix.shape
-    factor: Any
-    with torch.device("meta"):
+    def chain(self, layer: Any, ranks: Ranks, seen: Seen | None) -> Chain:
+        """V and U; kernel, stride, padding and dilation stay with V."""
+        wide = matrix_of(layer).double()
+        basis = leading(weighed(wide, seen), *ranks)
+        left, right = balanced(basis, basis.T @ wide)
         if isinstance(layer, nn.Linear):
-            factor = nn.Linear(in_, out, bias=bias is not None)
+            kind, v = "linear", linear(right, layer)
+            u = linear(left, layer, layer.bias)
         else:
-            stride = layer.stride if first else 1
-            factor = nn.Conv2d(in_, out, 1, stride=stride, bias=bias is not None)
-            matrix = matrix[:, :, None, None]
-    return with_weight(factor, matrix, layer.weight, bias)
+            kind, shape = f"conv{len(layer.kernel_size)}d", layer.weight.shape
+            v = convolution(right.reshape(-1, *shape[1:]), layer, **geometry_of(layer))
+            u = convolution(left.reshape(*left.shape, *[1] * (len(shape) - 2)), layer, layer.bias)
+        return Chain((Link("v", kind, v), Link("", kind, u)), left @ right)
+
+
+class Channel(Svd):
+    """A k x k convolution to r channels, then a 1x1 convolution to all of them.
+
+    The weight as a matrix of patches [out, in * k * k] (Denton et al. 2014; Zhang et al. 2016).
+    """
+
+    name: ClassVar[str] = "channel"
+    kinds: ClassVar[frozenset[str]] = frozenset({"conv1d", "conv2d", "conv3d"})
+
+    def fits(self, layer: Any) -> bool:
+        """Kernels of more than one place."""
+        return set(layer.kernel_size) != {1}
+
+
+def of_matrix(wide: torch.Tensor) -> Spectrum:
+    """What each rank keeps of a matrix f64 [out, in]."""
+    energy = torch.cumsum(energies(wide), 0)
+    return Spectrum(torch.arange(1, len(energy) + 1)[:, None], energy / energy[-1])

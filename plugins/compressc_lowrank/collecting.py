@@ -1,0 +1,173 @@
+"""Running calibration data through a graph, and adding up what its layers are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compressc.ir import Graph, Op, lower
+from compressc.ir.lowering import module_names
+from compressc.pipeline import Context
+from compressc.tasks import task_of
+from compressc.training.layer_rows import input_rows
+from compressc_lowrank.seen import Seen
+
+#: Samples that are run, at most, and so many at a time.
+SAMPLES, BATCH = 1024, 32
+#: Rows of a layer's input that count: at most so many, or so many for each of its columns.
+ROWS, PER_COLUMN = 8192, 2
+#: Columns of a moment, at most: in double precision it takes half a gigabyte then.
+LARGEST = 8192
+#: Bytes of moments that are held together, or one; where all take more, data go through again.
+TOGETHER = 1 << 27
+
+#: What an input is: the value that is read, and how a convolution moves over it.
+_Key = tuple[Any, ...]
+
+
+class Inputs:
+    """What the layers of a graph are given on calibration data, collected when it is asked for.
+
+    They are those of the graph as it is now: what a pass replaces later is not seen. Layers that
+    read the same value share what is collected, in streams of batches, in double precision.
+
+    Args:
+        graph: its layers are held until this is let go.
+        ops: the layers that will be asked for, in that order.
+        ctx: of the pass; it has data.
+    """
+
+    def __init__(self, graph: Graph, ops: Sequence[Op], ctx: Context) -> None:
+        self._module = lower(graph)
+        self._targets = {name: target for target, name in module_names(self._module).items()}
+        self._ctx = ctx
+        narrow = [op for op in ops if op.role == "embedding" or _columns(op) <= LARGEST]
+        self._keys = {op.name: _key(op) for op in narrow}
+        self._readers = {key: op for op in ops if (key := self._keys.get(op.name))}
+        self._sums: dict[_Key, _Sum] = {}
+
+    def of(self, op: Op, *, centred: bool) -> Seen | None:
+        """What an op is given; None where it is nothing, not finite, or too wide to be added up.
+
+        Args:
+            op: one of those that were named.
+            centred: moments are around the mean: for a layer with a bias that may take it up.
+        """
+        key = self._keys.get(op.name)
+        if key is None:
+            return None
+        if key not in self._sums:
+            self._sums = self._collected(key)
+        return self._sums[key].seen(centred=centred)
+
+    def _collected(self, first: _Key) -> dict[_Key, _Sum]:
+        """The moments from one key on, as many as are held together."""
+        sums: dict[_Key, _Sum] = {}
+        keys = list(self._readers)
+        held = 0
+        for key in keys[keys.index(first) :]:
+            columns = _columns(self._readers[key])
+            held += 8 * columns * (1 if key[0] == "table" else columns)
+            if sums and held > TOGETHER:
+                break
+            sums[key] = _Sum(columns, is_table=key[0] == "table")
+        self._run(sums)
+        return sums
+
+    @torch.no_grad()
+    def _run(self, sums: Mapping[_Key, _Sum]) -> None:
+        assert self._ctx.data is not None
+        samples, task = self._ctx.data.calibration, task_of(self._ctx)
+        batches = -(-min(len(samples), SAMPLES) // BATCH)
+        valid: list[Tensor | None] = [None]
+        hooks = []
+        for key, sum_ in sums.items():
+            op = self._readers[key]
+            layer = self._module.get_submodule(self._targets[op.name])
+            most = -(-max(ROWS, PER_COLUMN * _columns(op)) // batches)
+            hooks.append(layer.register_forward_pre_hook(_hook(op, sum_, valid, most)))
+        try:
+            for done, batch in enumerate(islice(samples.batches(BATCH), batches)):
+                self._ctx.progress("looking at inputs of layers", done, batches)
+                valid[0] = task.valid(batch.inputs)
+                self._module(*batch.inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+@dataclass
+class _Sum:
+    """Rows, added up: their number, sum and products; of a table, how often each row was used."""
+
+    columns: int
+    is_table: bool
+    count: int = 0
+    total: Tensor = field(init=False)
+    products: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.total = torch.zeros(self.columns, dtype=torch.float64)
+        if not self.is_table:
+            self.products = torch.zeros(self.columns, self.columns, dtype=torch.float64)
+
+    def add(self, rows: Tensor) -> None:
+        """Rows `[n, columns]`, or the rows of a table that are looked up, `[n]`."""
+        self.count += len(rows)
+        if self.is_table:
+            self.total += torch.bincount(rows, minlength=self.columns)
+        else:
+            wide = rows.double()
+            self.total += wide.sum(0)
+            self.products.addmm_(wide.T, wide)
+
+    def seen(self, *, centred: bool) -> Seen | None:
+        """What there is to know of them, or nothing."""
+        if not self.count or self.is_table:
+            return Seen(self.total) if self.count else None
+        mean, second = self.total / self.count, self.products / self.count
+        if centred:
+            second = second - torch.outer(mean, mean)
+        level = float(second.diagonal().mean())
+        # a constant input: by rounding, the variance is next to nothing, or below
+        least = 1e-12 * float(self.products.diagonal().mean()) / self.count
+        if not least < level < float("inf"):
+            return None
+        return Seen(second, mean if centred else None)
+
+
+def _hook(op: Op, sum_: _Sum, valid: list[Tensor | None], most: int) -> Callable[..., None]:
+    def look(layer: nn.Module, args: tuple[Any, ...]) -> None:
+        x = args[0]
+        table = op.role == "embedding"
+        sum_.add(_looked_up(x, valid[0]) if table else input_rows(op, x, valid[0], most))
+
+    return look
+
+
+def _looked_up(ids: Tensor, valid: Tensor | None) -> Tensor:
+    """The rows of a table that are read, without those of padding."""
+    return ids[valid] if valid is not None and ids.shape == valid.shape else ids.flatten()
+
+
+def _columns(op: Op) -> int:
+    """Of the matrix whose rows a layer multiplies; rows of a table."""
+    layer: Any = op.layer
+    return int(layer.weight.shape[0] if op.role == "embedding" else layer.weight[0].numel())
+
+
+def _key(op: Op) -> _Key:
+    """Equal for layers that are given the same rows."""
+    layer: Any = op.layer
+    value = op.inputs[0]
+    if op.role == "embedding":
+        return "table", value, layer.num_embeddings
+    if op.role == "linear":
+        return "rows", value
+    shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    return "patches", value, *map(str, shape)

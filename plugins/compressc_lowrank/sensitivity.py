@@ -1,0 +1,68 @@
+"""What taking one layer apart does to the answers of the whole graph, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from compressc.ir import Graph, Op
+from compressc.pipeline import Context
+from compressc.training import answers, reader, scaled_error
+from compressc_lowrank.budget import Choice
+from compressc_lowrank.factorizing import shifted
+from compressc_lowrank.schemes import matrix_of
+from compressc_lowrank.seen import Seen
+
+#: Samples that answers are asked for.
+SAMPLES = 64
+#: Where on the curve of a layer its error is measured: the choice that loses about this share.
+PROBED = 0.1
+
+
+class Answers:
+    """The answers of a graph with one layer changed, against those of the graph as it is.
+
+    Args:
+        graph: its layers are lent, and come back.
+        ctx: of the pass; it has data.
+    """
+
+    def __init__(self, graph: Graph, ctx: Context) -> None:
+        assert ctx.data is not None
+        self._module = reader(graph, ctx)
+        self._inputs = ctx.data.calibration.take(SAMPLES).inputs
+        self._wanted = answers(self._module, self._inputs)
+
+    def scale(self, op: Op, menu: Sequence[Choice], seen: Seen | None) -> float:
+        """Error of the answers for each share of the energy that a layer loses.
+
+        Measured at one choice: small errors of a layer grow in proportion, squares to squares.
+        """
+        lossy = [choice for choice in menu if choice.plan is not None and choice.lost > 0]
+        if not lossy:
+            return 1.0
+        probe = min(lossy, key=lambda choice: abs(choice.lost - PROBED))
+        assert probe.plan is not None
+        matrix = probe.plan.scheme.chain(op.layer, probe.plan.ranks, seen).matrix
+        with _changed(op.layer, matrix, seen):
+            error = float(scaled_error(answers(self._module, self._inputs), self._wanted))
+        return max(error, 1e-12) / probe.lost
+
+
+@contextmanager
+def _changed(layer: Any, matrix: Tensor, seen: Seen | None) -> Iterator[None]:
+    """The layer computes as its chain would, inside."""
+    weight, bias = layer.weight, getattr(layer, "bias", None)
+    lost = matrix_of(layer).double() - matrix
+    try:
+        layer.weight = nn.Parameter(matrix.reshape(weight.shape).to(weight.dtype))
+        if bias is not None and seen is not None and seen.mean is not None:
+            layer.bias = shifted(bias, lost @ seen.mean)
+        yield
+    finally:
+        layer.weight = weight
+        if bias is not None:
+            layer.bias = bias
