@@ -16,12 +16,12 @@ from torch import nn
 from compressc.analysis import Axis, Coupling, Slot, Width, kept_indices
 from compressc.analysis.axes import leaves
 from compressc.collecting import give_back
-from compressc.editing import cut_widths
 from compressc.errors import CompresscError, first_line
 from compressc.ir import PRODUCTS, Graph, Op, largest_error, random_inputs, run_graph
 from compressc.ir.deriving import NOT_APPLICABLE
 from compressc.ir.layer_building import layer_tensors
 from compressc.pipeline import Context
+from compressc_prune.trials import cut_copy
 
 #: Samples that both graphs run on.
 SAMPLES = 3
@@ -100,14 +100,8 @@ class Proof:
         return f"sliced is not zeroed: outputs differ by {min(errors):.1%}"
 
     def _run_cut(self, kept: Kept) -> list[torch.Tensor]:
-        graph = self.graph.copy()
-        try:
-            cut_widths(graph, self.found, {width.axis: rest for width, rest in kept.items()})
+        with cut_copy(self.graph, self.found, kept) as graph:
             return run_graph(graph, self.inputs)
-        finally:  # it lies in cycles, and would hold its weights until the collector looks
-            for op in graph:
-                for table in () if op.layer is None else (op.layer._parameters, op.layer._buffers):
-                    table.clear()
 
     def _run_zeroed(self, kept: Kept, makers: bool) -> list[torch.Tensor]:
         """The full graph with zeros for what goes: in every tensor, or only where it is read.

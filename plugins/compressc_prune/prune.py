@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from compressc.analysis import Axis, Coupling, Width, couple
+from compressc.analysis import Axis, Coupling, Width, beside, couple
 from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.editing import cut_widths
 from compressc.importance import Importance, parse_importance
 from compressc.ir import Graph
 from compressc.pipeline import Context, Pass
 from compressc.training import reestimate_behind
+from compressc_prune.allocation import Rounding
 from compressc_prune.factors import INSTEAD, cofactors, doubled
-from compressc_prune.proof import prove
+from compressc_prune.planning import Plan, Wish
+from compressc_prune.protected import protected
 from compressc_prune.refit import refit
 from compressc_prune.scoring import Scorer
+from compressc_prune.targets import COSTS, Target
 from compressc_prune.verdicts import NORMALIZED, verdicts, what, with_culprit
+
+#: A share of a cost that is to be left.
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Prune(Pass):
@@ -45,13 +51,29 @@ class Prune(Pass):
 
     ratio: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Share of each width to remove; weights fall by about the square of what is left."""
+    macs: Share | None = None
+    """In place of `ratio`: share of the multiply-accumulates of one sample that is to be left. Met
+    within 3 %, or as near as widths allow, with a note."""
+    params: Share | None = None
+    """The same of the parameters."""
+    bytes: Share | None = None
+    """The same of the bytes of all tensors."""
     importance: str = "magnitude"
     """Score of an index: `magnitude` (squared weights), `taylor` (weight times gradient on
     calibration data) or any other of `compressc importances`, options in brackets."""
+    allocation: Literal["uniform", "global", "sensitivity"] = "uniform"
+    """How much of each width goes: the same share of all (`uniform`); the indices of all widths are
+    ranked together (`global`); or by what cutting each width alone costs on calibration data
+    (`sensitivity`)."""
+    uniform: bool = False
+    """Corresponding widths of repeated blocks get one size, so that a Hugging Face configuration
+    can say it: one number of heads, one head width, one MLP width."""
+    keep: tuple[str, ...] = ()
+    """Layers that nothing is cut of, by patterns of names: `keep="head.*"`, several with commas."""
     round_to: Annotated[int, Field(ge=1, le=512)] = 8
     """Keep a multiple of this many channels (never of heads): odd widths run slower."""
     global_ranking: Annotated[bool, Field(alias="global")] = False
-    """Rank the indices of all widths together, so that important layers keep more."""
+    """Short for `allocation=global`."""
     attention: Literal["heads", "head_width", "both", "keep"] = "heads"
     """What to cut of attention: whole heads, the width of every head, both, or nothing (`keep`)."""
     normalized: bool = False
@@ -63,11 +85,31 @@ class Prune(Pass):
     statistics: bool = True
     """Take the mean and variance of batch norms anew from calibration data, where there are any."""
 
+    @model_validator(mode="after")
+    def _one_measure(self) -> Self:
+        """Options that contradict each other are an error before any work starts."""
+        given = [name for name in ("ratio", *COSTS) if name in self.model_fields_set]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)}: give one of them")
+        if self.global_ranking and self.allocation == "sensitivity":
+            raise ValueError("global and allocation=sensitivity: give one of them")
+        return self
+
+    @field_validator("keep", mode="before")
+    @classmethod
+    def _patterns(cls, given: object) -> object:
+        """One text holds several patterns."""
+        texts = [given] if isinstance(given, str) else given
+        if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts):
+            return given
+        return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
+
     @property
     def requirements(self) -> frozenset[str]:
-        """What an importance reads beside the weights is measured on data; layers are refitted on
-        them."""
-        return frozenset({"data"}) if self._importance.reads or self.refit else self.needs
+        """What an importance reads beside the weights is measured on data; so are losses, and what
+        layers are refitted to."""
+        looks = self._importance.reads or self.refit or self.allocation == "sensitivity"
+        return frozenset({"data"}) if looks else self.needs
 
     @field_validator("importance")
     @classmethod
@@ -87,10 +129,10 @@ class Prune(Pass):
     def run(self, graph: Graph, ctx: Context) -> None:
         """Score, choose, prove and cut."""
         found = couple(graph)
-        refused = self._refused(found)
+        refused = self._refused(graph, found)
         scorer = Scorer(graph, found, self._importance, ctx)
-        chosen = self._choose(scorer.score_all(_allowed(found, refused)))
-        kept = prove(graph, found, chosen, refused, ctx)
+        plan = Plan(self._wish, graph, found, ctx, scorer.score_all(_allowed(found, refused)))
+        kept = plan.kept(refused)
         self._tell(graph, found, kept, self._spared(found, refused, kept), ctx)
         uncut = graph.copy()
         cut = {width.axis: indices for width, indices in kept.items()}
@@ -99,25 +141,45 @@ class Prune(Pass):
             refit(graph, uncut, found, cut, ctx)
         if self.statistics:
             reestimate_behind(graph, {slot.op for width in kept for slot in width.slots}, ctx)
+        cost = beside(graph, uncut, ctx.example())
+        ctx.note(graph.name, str(cost))
+        plan.tell(cost)
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
-        """By the coupling of the graph; only a global ranking has to look at weights (or data)."""
+        """By the coupling of the graph; only a ranking or a loss has to look at weights or data."""
         found = couple(graph)
-        refused = self._refused(found)
+        refused = self._refused(graph, found)
         allowed = _allowed(found, refused)
-        if self.global_ranking:
+        if self._wish.allocation != "uniform":
             scores = Scorer(graph, found, self._importance, ctx).score_all(allowed)
         else:  # how many indices go depends on the size alone
             scores = {width: torch.zeros(width.size) for width in allowed}
-        kept = prove(graph, found, self._choose(scores), refused, ctx)
+        kept = Plan(self._wish, graph, found, ctx, scores).kept(refused)
         return verdicts(graph, found, kept, self._spared(found, refused, kept))
 
-    def _refused(self, found: Coupling) -> dict[Axis, str]:
+    @property
+    def _wish(self) -> Wish:
+        """How much of which widths is to go."""
+        shares = {name: getattr(self, name) for name in COSTS}
+        given = [Target(name, share) for name, share in shares.items() if share is not None]
+        return Wish(
+            ratio=self.ratio,
+            target=given[0] if given else None,
+            allocation="global" if self.global_ranking else self.allocation,
+            uniform=self.uniform,
+            rounding=Rounding(self.round_to),
+        )
+
+    def _refused(self, graph: Graph, found: Coupling) -> dict[Axis, str]:
         """Leaf axis of each width -> why it must not be cut, or nothing."""
+        kept = protected(graph, found.widths(), self.keep)
         stale = {leaf: f"a size of %{op} would not follow" for leaf, op in found.stale.items()}
         widths = found.widths()
         refused = {
-            width.axis: self._refusal(width) or stale.get(width.axis, "") for width in widths
+            width.axis: self._refusal(width)
+            or stale.get(width.axis, "")
+            or kept.get(width.axis, "")
+            for width in widths
         }
         free = [width for width in widths if not refused[width.axis]]
         return refused | dict.fromkeys(doubled(free, cofactors(found)), INSTEAD)
@@ -126,9 +188,7 @@ class Prune(Pass):
         self, found: Coupling, refused: Mapping[Axis, str], kept: Mapping[Width, torch.Tensor]
     ) -> dict[Axis, str]:
         """Why each width that is not cut is not, those too that would lose nothing."""
-        nothing = f"ratio={self.ratio:g} and round_to={self.round_to} leave all of it"
-        if self.global_ranking:
-            nothing = "all of it ranks above the global limit"
+        nothing = self._wish.spares
         cut = {width.axis for width in kept}
         return {leaf: reason or nothing for leaf, reason in refused.items() if leaf not in cut}
 
@@ -175,31 +235,6 @@ class Prune(Pass):
         if axis.role == "head width" and self.attention not in ("head_width", "both"):
             return f"attention={self.attention} keeps head widths"
         return ""
-
-    def _choose(self, scores: Mapping[Width, torch.Tensor]) -> dict[Width, torch.Tensor]:
-        """Width -> ascending indices that stay; widths that would lose nothing are left out."""
-        limit = self._global_limit(scores)
-        kept = {}
-        for width, score in scores.items():
-            wanted = width.size - int(width.size * self.ratio)
-            if limit is not None:
-                wanted = int((score > limit).sum())
-            count = self._rounded(wanted, width)
-            if count < width.size:
-                kept[width] = score.topk(count).indices.sort().values
-        return kept
-
-    def _global_limit(self, scores: Mapping[Width, torch.Tensor]) -> float | None:
-        if not self.global_ranking or not scores:
-            return None
-        everything = torch.cat(list(scores.values())).sort().values
-        return float(everything[int(len(everything) * self.ratio)])
-
-    def _rounded(self, wanted: int, width: Width) -> int:
-        """A legal number of indices near `wanted`: at least a tenth, a multiple of `round_to`."""
-        least = max(1, width.size // 10)
-        step = 1 if width.axis.role or width.size < 2 * self.round_to else self.round_to
-        return min(width.size, max(step, -(-max(wanted, least) // step) * step))
 
 
 def _allowed(found: Coupling, refused: Mapping[Axis, str]) -> list[Width]:

@@ -15,7 +15,7 @@ class Lamp(Importance):
     """Squared weights as a share of those of all indices that are not smaller.
 
     The order within a width is that of `l2`; what it is for is ranking widths together
-    (`prune(importance=lamp, global=true)`): the best index of every width has the score 1, so
+    (`prune(importance=lamp, allocation=global)`): the best index of every width has the score 1, so
     no layer is emptied.
     """
 
