@@ -127,6 +127,7 @@ def cli_page() -> str:
         "objectives",
         "importances",
         "explain",
+        "explain-cut",
         "cache",
         "doctor",
     ):

@@ -18,6 +18,7 @@ from compressc.analysis.difference import Change, Difference, Row, difference
 from compressc.analysis.lineage import Kin, match_kin
 from compressc.analysis.liveness import Peak, peak_formula, peak_memory
 from compressc.analysis.overview import CostRow, Overview, overview
+from compressc.analysis.together import CutTogether, cut_together
 from compressc.analysis.widths import symbolize_widths
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "CostFormula",
     "CostRow",
     "Coupling",
+    "CutTogether",
     "Difference",
     "Kin",
     "Overview",
@@ -40,6 +42,7 @@ __all__ = [
     "beside",
     "cost_formula",
     "couple",
+    "cut_together",
     "difference",
     "find_blocks",
     "find_chains",

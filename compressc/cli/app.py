@@ -12,6 +12,7 @@ from compressc.cli.compile import compile_command
 from compressc.cli.diff import diff
 from compressc.cli.doctor import doctor
 from compressc.cli.explain import explain
+from compressc.cli.explain_cut import explain_cut
 from compressc.cli.importances import importances
 from compressc.cli.inspect import inspect
 from compressc.cli.objectives import objectives
@@ -58,6 +59,7 @@ app.command("passes")(passes)
 app.command("objectives")(objectives)
 app.command("importances")(importances)
 app.command("explain")(explain)
+app.command("explain-cut")(explain_cut)
 app.command("cache")(cache)
 app.command("doctor")(doctor)
 
