@@ -15,6 +15,7 @@ side by side (`--share 0/4`, ...). The students of digits need no network, but `
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 import tempfile
@@ -123,7 +124,7 @@ class Bench:
     @torch.no_grad()
     def answers(self, graph: Graph) -> Tensor:
         """Log-probabilities f32[n,c] of the test part."""
-        module = lower(graph).to(self.device).eval()
+        module = copy.deepcopy(lower(graph)).to(self.device).eval()
         parts = self.test.batches(500)
         rows = [module(*[x.to(self.device) for x in part.inputs]) for part in parts]
         return torch.cat(rows).float().log_softmax(1).cpu()

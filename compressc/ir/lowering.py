@@ -1,7 +1,8 @@
 """Graph -> `torch.fx.GraphModule`: how a graph runs, trains and is exported.
 
 The module shares the graph's layers, so training it trains the graph. Widths become plain ints;
-open dimensions are read off the inputs at run time.
+open dimensions are read off the inputs at run time, and so is the device of what ops make anew: a
+graph says the one it was traced on, and a module runs where it is moved to.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class _Lowering:
         self.sources = dimension_symbols(graph)
         self.dimensions: dict[str, fx.Node] = {}
         self.modules: dict[str, str] = {}
+        self.here: fx.Node | None = None
 
     def build(self, also: tuple[str, ...]) -> fx.GraphModule:
         for op in self.graph:
@@ -82,7 +84,16 @@ class _Lowering:
             return self.nodes[arg.name]
         if hasattr(arg, "free_symbols"):
             return fold_size(arg, self._symbol, self._arithmetic())
+        if isinstance(arg, torch.device) and self.graph.inputs:
+            return self._device()
         return arg
+
+    def _device(self) -> fx.Node:
+        """Where the first input is."""
+        if self.here is None:
+            first = self.nodes[self.graph.inputs[0].name]
+            self.here = self.fx.call_function(getattr, (first, "device"))
+        return self.here
 
     def _symbol(self, name: str) -> fx.Node | int:
         if name in self.graph.widths:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from compressc.frontend import export_module, import_program
@@ -29,6 +32,32 @@ def test_outputs_are_bit_equal_at_every_batch_size(graph: Graph) -> None:
                 assert torch.equal(a, b), f"batch {batch}: {(a - b).abs().max()}"
     finally:
         torch.backends.mha.set_fastpath_enabled(True)
+
+
+def test_it_runs_where_it_is_moved_to(graph: Graph) -> None:
+    # `meta` stands for a GPU: a tensor that an op made on the CPU cannot be used beside its tensors
+    _, example = ZOO[graph.name]()
+    moved = copy.deepcopy(lower(graph)).to("meta")
+    outputs = tree_leaves(moved(*(x.to("meta") for x in example)))
+    assert {x.device.type for x in outputs} == {"meta"}
+
+
+class Positions(nn.Module):
+    """Makes tensors anew: `arange`, `full`, and a mask; f32[b,s,4] -> f32[b,s,4]."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        steps = torch.arange(x.shape[1], device=x.device)
+        mask = (steps[:, None] >= steps).to(x.dtype)
+        return mask @ x + torch.full((x.shape[1], 1), 0.5, device=x.device)
+
+
+def test_what_ops_make_anew_is_made_where_the_inputs_are() -> None:
+    example = (torch.randn(2, 5, 4),)
+    graph = import_program(export_module(Positions(), example))
+    assert "device.cpu" in str(graph)
+    lowered = lower(graph)
+    assert torch.equal(lowered(*example), Positions()(*example))
+    assert lowered(example[0].to("meta")).device.type == "meta"
 
 
 def test_the_output_structure_is_kept() -> None:
