@@ -261,10 +261,11 @@ class Distill(DistillOptions):
         return replace(found[0], loss=own), replace(found[1], loss=own)
 
     def _loss(self, graph: Graph, ctx: Context, matched: Matched) -> Loss:
-        """What is minimized; terms that lack what they read are left out, with a note.
+        """What is minimized; a term of the labels is left out where there are none, with a note.
 
         Raises:
-            CompresscError: CC105 where nothing is left.
+            CompresscError: CC105 where nothing is left; CC506 for a term of the written loss that
+                reads what the model does not have.
         """
         task, options = task_of(ctx), self._composition
         terms, lost = [], {}
@@ -281,6 +282,13 @@ class Distill(DistillOptions):
             raise CompresscError("CC105", wanted, where=self.name)
         if self.loss != "auto":  # what the others say is said without them, too
             for name, what in lost.items():
+                if what != "labels":
+                    raise CompresscError(
+                        "CC506",
+                        f"objective '{name}' reads {what}, and there are none",
+                        where=f"the loss {self.loss}",
+                        hint="leave it out; `compressc objectives` says what each reads",
+                    )
                 ctx.note(task.value_in(graph), f"{name} is left out: there are no {what}")
         others = tuple((r, options.of_output(r)) for r in learned(task)[1:])
         matched_all = any("heads" in term.of.reads for term in terms)

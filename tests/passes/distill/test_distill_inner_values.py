@@ -78,7 +78,7 @@ def test_heads_that_pruning_left_learn_from_those_they_came_from(objective):
     _, mask = data.train.inputs
     mask[::2, 4:] = 0
     ctx = Context(teacher, data)
-    parse_pass("prune(ratio=0.5)").run(student, ctx)
+    parse_pass("prune(ratio=0.5,refit=false)").run(student, ctx)
     ctx.notes.clear()
     Distill(loss=f"kd + 10*{objective}", epochs=3, lr=0.003, answers="memory").run(student, ctx)
     matched = [text for _, text in ctx.notes if text.startswith("attention matched")]
@@ -88,11 +88,13 @@ def test_heads_that_pruning_left_learn_from_those_they_came_from(objective):
     assert 0 < last[objective] < first[objective]
 
 
-def test_without_attention_the_term_is_left_out_and_noted():
-    first, _, notes = train("digits_cnn", "kd + attention", epochs=1)
-    assert set(first) == {"kd"}
-    texts = [text for _, text in notes]
-    assert "attention is left out: there are no attention layers" in texts
+@pytest.mark.parametrize("name", ["attention", "minilm"])
+def test_a_term_of_attention_is_refused_where_there_is_none(name):
+    with pytest.raises(CompresscError) as caught:
+        train("digits_cnn", f"kd + {name}", epochs=1)
+    assert caught.value.code == "CC506"
+    assert f"objective '{name}' reads attention layers, and there are none" in str(caught.value)
+    assert f"the loss kd + {name}" in str(caught.value)
 
 
 def test_points_that_do_not_suit_a_term_are_noted():
