@@ -1,10 +1,10 @@
 """Every objective on students that start from a teacher's weights: python benchmarks/objectives.py
 
 Each student learns for equal epochs by each loss, in three seeds, from the same teacher: score and
-mean KL(teacher || student) on the test part, mean and spread (largest minus smallest), and the time
-of a training beside that of plain `kd`. `labels alone` is `ce`; an objective that reads answers
-stands in the place of `kd` in `0.1*ce + 0.9*kd`; one that reads inner values or relations stands
-beside it, at the weight that `weights=auto` gives it.
+mean KL(teacher || student) on the test part, mean and half of the range, and the time of a training
+beside that of plain `kd`. `as it comes` is `distill` with no loss named; `labels alone` is `ce`; an
+objective that reads answers stands in the place of `kd` in `0.1*ce + 0.9*kd`; one that reads inner
+values or relations stands beside it, at the weight that `weights=auto` gives it.
 
 Runs are kept in `--out`, a file each: the same command goes on where it was, and several may work
 side by side (`--share 0/4`, ...). The students of digits need no network, but `model.pt` and
@@ -40,7 +40,7 @@ from compressc.session import Session, open_session
 from compressc.spec import load_class
 from compressc.target import Target
 
-LABELS, KD = "labels alone", "kd"
+DEFAULT, LABELS, KD = "as it comes", "labels alone", "kd"
 #: Of the test part, where it is larger.
 TESTED = 10_000
 
@@ -93,6 +93,7 @@ STUDENTS = {
 
 def losses() -> Iterator[tuple[str, str]]:
     """(objective, options of `distill`) of each row."""
+    yield DEFAULT, "loss=auto"
     yield LABELS, "loss=ce"
     yield KD, "loss='0.1*ce + 0.9*kd'"
     for name in find(OBJECTIVES):
@@ -182,7 +183,7 @@ def table(name: str, found: dict[str, dict[str, Any]], seeds: int) -> str:
         for objective, _ in losses()
     }
     kd = median([one["seconds"] for one in runs[KD]] or [float("nan")])
-    rows = [row(n if n == LABELS else f"`{n}`", some, kd) for n, some in runs.items()]
+    rows = [row(n if n in (DEFAULT, LABELS) else f"`{n}`", some, kd) for n, some in runs.items()]
     student = STUDENTS[name]
     head = f"### {name}: `{student.made_by.split('=')[0]}`"
     if "factory" not in student.made_by:
