@@ -7,7 +7,12 @@ from compressc.training.checkpoint import Checkpoints
 from compressc.training.length import parse_budget
 from compressc.training.lesson import Lesson, Recipe
 from compressc.training.loop import train
-from compressc.training.machine import fast_precision, likes_channels_last, precision_for
+from compressc.training.machine import (
+    channels_last_for,
+    fast_precision,
+    likes_channels_last,
+    precision_for,
+)
 from compressc.training.optimizer import Group
 from compressc.training.result import Epoch, Hooks, Moment, TrainingResult
 from compressc.training.scaled import LEAST_VARIANCE, scaled_error, variance
@@ -33,6 +38,7 @@ __all__ = [
     "answers",
     "batch_norms",
     "batched",
+    "channels_last_for",
     "cosine_with_warmup",
     "drawn",
     "fast_precision",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from compressc.training.sharding import is_shared
 from compressc.training.two_momenta import TwoMomenta
 
 if TYPE_CHECKING:
@@ -53,4 +54,14 @@ def optimizer_of(groups: Iterable[Group], recipe: Recipe) -> torch.optim.Optimiz
         return TwoMomenta(found, recipe.momentum, recipe.dot)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(found, lr=0.0, momentum=recipe.momentum)
-    return torch.optim.AdamW(found)
+    return torch.optim.AdamW(found, fused=_fusible(parameters_of(groups)) or None)
+
+
+def _fusible(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether one kernel may do a step of all: a CPU's, for plain floats.
+
+    Step by step in Python takes 1 ms for 30 small tensors. Elsewhere torch chooses by itself.
+    """
+    return all(
+        p.device.type == "cpu" and p.is_floating_point() and not is_shared(p) for p in parameters
+    )

@@ -81,7 +81,10 @@ def clip_gradients(parameters: Sequence[nn.Parameter], most: float) -> float:
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     if not any(map(is_shared, gradients)):
-        return float(nn.utils.clip_grad_norm_(parameters, most))
+        norm = nn.utils.get_total_norm(gradients)
+        if bool(most / (norm + 1e-6) < 1):  # else each would be multiplied by 1
+            nn.utils.clip_grads_with_norm_(parameters, most, norm)
+        return float(norm)
     parts = [[g for g in gradients if is_shared(g) == shared] for shared in (True, False)]
     norms = [whole(nn.utils.get_total_norm(part)) for part in parts if part]
     total = float(torch.stack(norms).norm())

@@ -37,7 +37,7 @@ from compressc.training import (
     Checkpoints,
     Recipe,
     TrainingResult,
-    likes_channels_last,
+    channels_last_for,
     precision_for,
     reestimate_on_trial,
     train,
@@ -183,7 +183,11 @@ class Distill(DistillOptions):
             ctx.note(task_of(ctx).output, "trained in bfloat16, with float32 weights and losses")
         if self.shard and processes.world() == 1:
             ctx.note(task_of(ctx).output, "shard: one process holds all; torchrun starts several")
-        rows = self.channels_last
+        rows, why = self.channels_last, ""
+        if rows == "auto":
+            rows, why = channels_last_for(module, inputs)
+        if why:
+            ctx.note(task_of(ctx).output, f"images lie plane by plane: {why}")
         return Recipe(
             epochs=self.epochs,
             learning_rate=None if self.lr == "auto" else self.lr,
@@ -197,7 +201,7 @@ class Distill(DistillOptions):
             optimizer=self.optimizer,
             accumulate=self.accumulate,
             ema=self.ema,
-            channels_last=likes_channels_last(ctx.device) if rows == "auto" else rows,
+            channels_last=rows,
             precision=precision,
             shard=self.shard,
             dot=self.dot,

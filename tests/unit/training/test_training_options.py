@@ -13,6 +13,7 @@ from compressc.training import (
     Lesson,
     Recipe,
     TensorBatches,
+    channels_last_for,
     fast_precision,
     likes_channels_last,
     parse_budget,
@@ -21,7 +22,7 @@ from compressc.training import (
 )
 from compressc.training import loop as module_under_test
 from compressc.training.length import steps_within
-from compressc.training.machine import InBfloat16
+from compressc.training.machine import InBfloat16, channels_last
 
 PLAIN = Recipe(epochs=2, learning_rate=0.1, weight_decay=0.0, warmup=0.0, clip=0.0)
 
@@ -236,6 +237,54 @@ def test_filters_lie_channels_last_in_steps_alone():
         assert torch.allclose(a, b, atol=1e-4)
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_behind_a_filter_of_one_channel_images_lie_channels_last_too(kernel):
+    net = nn.Conv2d(1, 8, kernel)
+    x, layouts = torch.randn(2, 1, 8, 8), []
+    for wanted in (True, False):
+        with channels_last({"model": net}, wanted):
+            layouts.append(net(x).is_contiguous(memory_format=torch.channels_last))
+    assert layouts == [True, False]
+    assert net.weight.stride() == nn.Conv2d(1, 8, kernel).weight.stride()
+
+
+class ReadsMemory(nn.Module):
+    """Has an op that takes the order of memory for that of the numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3)
+
+    def forward(self, x):
+        return self.conv(x).as_strided((len(x), 4), (64, 1))
+
+
+class Views(ReadsMemory):
+    """Has an op that wants one order."""
+
+    def forward(self, x):
+        return self.conv(x).view(len(x), -1)
+
+
+@pytest.mark.parametrize(
+    ("net", "want", "why"),
+    [
+        (nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Flatten()), True, ""),
+        (nn.Flatten(), False, ""),
+        (ReadsMemory(), False, "outputs differ"),
+        (Views(), False, "view"),
+    ],
+)
+def test_a_net_is_trained_channels_last_where_it_answers_as_before(monkeypatch, net, want, why):
+    cpu = torch.device("cpu")
+    x = torch.randn(2, 2, 6, 6)
+    found, told = channels_last_for(net.eval(), (x,))
+    assert found == (want and likes_channels_last(cpu))
+    assert why in told if likes_channels_last(cpu) else not told
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert channels_last_for(net, (x,)) == (False, "")
+
+
 def test_bfloat16_is_for_the_module_alone():
     net, lesson, _ = conv()
     seen, moved = [], set()
@@ -270,7 +319,6 @@ def test_bfloat16_gives_the_same_bytes_each_time():
 def test_the_processor_says_which_precision_is_fast(monkeypatch, units, want):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
     assert fast_precision(torch.device("cpu")) == want
-    assert not likes_channels_last(torch.device("cpu"))
     net = nn.Linear(4, 4)
     assert precision_for(net, (torch.ones(1, 4),)) == (want, "")
     assert precision_for(net.double(), (torch.ones(1, 4).double(),)) == ("float32", "")
