@@ -128,21 +128,30 @@ class MiniLM(nn.Module):
 
 def glosses(cache: Path, folder: Path) -> tuple[Split, Split]:
     """Glosses of nouns of the ten most frequent classes: 1,000 to train on, 500 to test."""
-    from transformers import AutoTokenizer
+    texts, classes = texts_and_classes(cache)
+    whole = Split(encoded(texts[:1500], folder), torch.tensor(classes[:1500]))
+    return whole.take(1000), whole.select(torch.arange(1000, 1500))
 
+
+def texts_and_classes(cache: Path) -> tuple[list[str], list[int]]:
+    """All glosses of those classes, shuffled, and the class of each."""
     lines = (cache / "package" / "dict" / "data.noun").read_text(encoding="utf-8").splitlines()
     rows = [line.partition("|") for line in lines if not line.startswith(" ")]
     classes = np.array([int(head.split()[1]) for head, _, _ in rows])
     frequent = np.argsort(-np.bincount(classes), kind="stable")[:CLASSES].tolist()
     order = np.random.RandomState(0).permutation(len(rows))
-    chosen = [i for i in order if classes[i] in frequent][:1500]
-    texts = [rows[i][2].strip() for i in chosen]
-    labels = torch.tensor([frequent.index(classes[i]) for i in chosen])
+    chosen = [i for i in order if classes[i] in frequent]
+    return [rows[i][2].strip() for i in chosen], [frequent.index(classes[i]) for i in chosen]
+
+
+def encoded(texts: list[str], folder: Path) -> tuple[Tensor, Tensor]:
+    """Ids and mask `[n, TOKENS]`."""
+    from transformers import AutoTokenizer
+
     tokenizer = AutoTokenizer.from_pretrained(folder)
     options = {"padding": "max_length", "truncation": True, "max_length": TOKENS}
     found = tokenizer(texts, return_tensors="pt", **options)
-    whole = Split((found["input_ids"], found["attention_mask"]), labels)
-    return whole.take(1000), whole.select(torch.arange(1000, 1500))
+    return found["input_ids"], found["attention_mask"]
 
 
 def minilm_folder() -> Path:

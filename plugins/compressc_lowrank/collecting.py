@@ -17,8 +17,8 @@ from compressc.tasks import task_of
 from compressc.training.layer_rows import input_rows
 from compressc_lowrank.seen import Seen
 
-#: Samples that are run, at most, and so many at a time.
-SAMPLES, BATCH = 1024, 32
+#: Samples that are run, at most, and so many at a time; samples whose tokens are counted.
+SAMPLES, BATCH, COUNTED = 1024, 32, 1 << 16
 #: Rows of a layer's input that count: at most so many, or so many for each of its columns.
 ROWS, PER_COLUMN = 8192, 2
 #: Columns of a moment, at most: in double precision it takes half a gigabyte then.
@@ -49,6 +49,7 @@ class Inputs:
         narrow = [op for op in ops if op.role == "embedding" or _columns(op) <= LARGEST]
         self._keys = {op.name: _key(op) for op in narrow}
         self._readers = {key: op for op in ops if (key := self._keys.get(op.name))}
+        self._order = {op.name: i for i, op in enumerate(graph.inputs)}
         self._sums: dict[_Key, _Sum] = {}
 
     def of(self, op: Op, *, centred: bool) -> Seen | None:
@@ -76,8 +77,21 @@ class Inputs:
             if sums and held > TOGETHER:
                 break
             sums[key] = _Sum(columns, is_table=key[0] == "table")
-        self._run(sums)
+        counted = {key for key in sums if key[0] == "table" and key[1] in self._order}
+        if counted:
+            self._count({key: sums[key] for key in counted})
+        if counted != set(sums):
+            self._run({key: sum_ for key, sum_ in sums.items() if key not in counted})
         return sums
+
+    def _count(self, sums: Mapping[_Key, _Sum]) -> None:
+        """What tables read off the inputs of the model: nothing has to run for that."""
+        assert self._ctx.data is not None
+        samples, task = self._ctx.data.calibration, task_of(self._ctx)
+        for batch in islice(samples.batches(BATCH), -(-COUNTED // BATCH)):
+            valid = task.valid(batch.inputs)
+            for key, sum_ in sums.items():
+                sum_.add(_looked_up(batch.inputs[self._order[key[1]]], valid))
 
     @torch.no_grad()
     def _run(self, sums: Mapping[_Key, _Sum]) -> None:

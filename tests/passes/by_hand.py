@@ -52,6 +52,48 @@ def two_directions(w: Weights, x: np.ndarray) -> np.ndarray:
     return x @ (u[:, :2] * s[:2] @ v[:2]).T + w["a.bias"]
 
 
+def few_channels(w: Weights, x: np.ndarray) -> np.ndarray:
+    """The best two patterns of patches (Eckart and Young 1936)."""
+    weight = w["conv.weight"].astype(np.float64)
+    return _convolved(_best(weight.reshape(8, -1), 2).reshape(weight.shape), w, x)
+
+
+def columns_then_rows(w: Weights, x: np.ndarray) -> np.ndarray:
+    """The best sum of three products of a column and a row, over all channels together."""
+    weight = w["conv.weight"].astype(np.float64).transpose(1, 2, 0, 3)  # in, y, out, x
+    best = _best(weight.reshape(18, 24), 3).reshape(weight.shape)
+    return _convolved(best.transpose(2, 0, 1, 3), w, x)
+
+
+def few_channels_inside(w: Weights, x: np.ndarray) -> np.ndarray:
+    """Three directions of each side, found in turns from those of the unfolded weight."""
+    weight = w["conv.weight"].astype(np.float64)
+
+    def directions(matrix: np.ndarray) -> np.ndarray:
+        u = np.linalg.svd(matrix, full_matrices=False)[0][:, :3]
+        return u @ u.T  # the projection on them
+
+    inner = directions(weight.transpose(1, 0, 2, 3).reshape(6, -1))
+    for _ in range(3):
+        outer = directions(np.einsum("oiyx,ij->ojyx", weight, inner).reshape(8, -1))
+        cut = np.einsum("oiyx,op->piyx", weight, outer)
+        inner = directions(cut.transpose(1, 0, 2, 3).reshape(6, -1))
+    return _convolved(np.einsum("oiyx,op,ij->pjyx", weight, outer, inner), w, x)
+
+
+def _best(matrix: np.ndarray, rank: int) -> np.ndarray:
+    u, s, v = np.linalg.svd(matrix, full_matrices=False)
+    return u[:, :rank] * s[:rank] @ v[:rank]
+
+
+def _convolved(weight: np.ndarray, w: Weights, x: np.ndarray) -> np.ndarray:
+    """3x3, padding 1, every other row; the mean over rows."""
+    wide = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(wide, (3, 3), axis=(2, 3))[:, :, ::2]
+    value = np.einsum("nihwyx,oiyx->nohw", windows, weight) + w["conv.bias"][:, None, None]
+    return value.mean(2).reshape(len(x), -1)
+
+
 def chain(w: Weights, x: np.ndarray) -> np.ndarray:
     return layer(w, x) @ w["b.weight"].T + w["b.bias"]
 
@@ -89,6 +131,9 @@ COMPUTED = {
     "student/halved": every_other_block,
     "student/whole": every_block,
     "lowrank/wide": two_directions,
+    "lowrank/channel": few_channels,
+    "lowrank/spatial": columns_then_rows,
+    "lowrank/tucker": few_channels_inside,
     "lowrank/narrow": layer,
     "distill/recovers": chain,
     "distill/nothing": relu,
