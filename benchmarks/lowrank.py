@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from compressc_lowrank.leading import sketched
+from compressc_lowrank.leading import energies, sketched
 from recovery import MiniLM, answers, cosine, encoded, fetch, minilm_folder, texts_and_classes
 from torch import Tensor, nn
 
@@ -52,24 +52,25 @@ def matrices() -> dict[str, Tensor]:
 
 
 def decompositions() -> bool:
-    """A row for each spectrum: medians of `ROUNDS`, full and sketched in turns."""
-    print("| spectrum | full SVD | sketch | ratio | error over the best |")
-    print("|---|---|---|---|---|")
-    fine = True
-    for name, matrix in matrices().items():
-        times: dict[str, list[float]] = {"full": [], "sketch": []}
-        for _ in range(ROUNDS):
-            times["full"].append(seconds(lambda: torch.linalg.svd(matrix)))  # noqa: B023
-            times["sketch"].append(seconds(lambda: sketched(matrix, RANK)))  # noqa: B023
+    """Medians of `ROUNDS`, full and sketched in turns; then a row of errors for each spectrum."""
+    found = matrices()
+    matrix = found["1 / sqrt(i)"]
+    times: dict[str, list[float]] = {"full": [], "sketch": []}
+    for _ in range(ROUNDS):
+        times["full"].append(seconds(lambda: torch.linalg.svd(matrix)))
+        times["sketch"].append(seconds(lambda: sketched(matrix, RANK)))
+    full, ours = (median(values) for values in times.values())
+    print(f"{SIZE} x {SIZE}, rank {RANK}: full SVD {full:.1f} s, sketch {ours:.2f} s", end="")
+    print(f", {full / ours:.1f}x (medians of {ROUNDS}, one thread)\n", flush=True)
+    print("| singular values | error of the sketch over that of the best |\n|---|---|")
+    fine = full / ours >= FASTER
+    for name, matrix in found.items():
         basis, exact = sketched(matrix, RANK), matrix.double()
         error = (exact - basis @ (basis.T @ exact)).norm()
-        best = torch.linalg.svdvals(exact)[RANK:].norm()
-        full, ours = (median(values) for values in times.values())
-        print(
-            f"| {name} | {full:.1f} s | {ours:.2f} s | {full / ours:.1f}x | {error / best:.4f} |",
-            flush=True,
-        )
-        fine &= full / ours >= FASTER and float(error / best) <= WITHIN
+        ratio = float(error / energies(exact)[RANK:].sum().sqrt())
+        print(f"| {name} | {ratio:.4f} |", flush=True)
+        fine &= ratio <= WITHIN
+    print()
     return fine
 
 

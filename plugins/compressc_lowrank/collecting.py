@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -15,6 +14,7 @@ from compressc.ir.lowering import module_names
 from compressc.pipeline import Context
 from compressc.tasks import task_of
 from compressc.training.layer_rows import input_rows
+from compressc.training.least_squares import NormalEquations
 from compressc_lowrank.seen import Seen
 
 #: Samples that are run, at most, and so many at a time; samples whose tokens are counted.
@@ -115,42 +115,32 @@ class Inputs:
                 hook.remove()
 
 
-@dataclass
 class _Sum:
-    """Rows, added up: their number, sum and products; of a table, how often each row was used."""
+    """Rows, added up in double precision; of a table, how often each row was looked up."""
 
-    columns: int
-    is_table: bool
-    count: int = 0
-    total: Tensor = field(init=False)
-    products: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.total = torch.zeros(self.columns, dtype=torch.float64)
-        if not self.is_table:
-            self.products = torch.zeros(self.columns, self.columns, dtype=torch.float64)
+    def __init__(self, columns: int, *, is_table: bool) -> None:
+        self.looks = torch.zeros(columns, dtype=torch.float64) if is_table else None
+        self.rows = NormalEquations(0 if is_table else columns, 0)
 
     def add(self, rows: Tensor) -> None:
         """Rows `[n, columns]`, or the rows of a table that are looked up, `[n]`."""
-        self.count += len(rows)
-        if self.is_table:
-            self.total += torch.bincount(rows, minlength=self.columns)
+        if self.looks is not None:
+            self.looks += torch.bincount(rows, minlength=len(self.looks))
         else:
-            wide = rows.double()
-            self.total += wide.sum(0)
-            self.products.addmm_(wide.T, wide)
+            self.rows.add(rows, rows[:, :0])
 
     def seen(self, *, centred: bool) -> Seen | None:
         """What there is to know of them, or nothing."""
-        if not self.count or self.is_table:
-            return Seen(self.total) if self.count else None
-        mean, second = self.total / self.count, self.products / self.count
+        if self.looks is not None:
+            return Seen(self.looks) if float(self.looks.sum()) else None
+        if not self.rows.count:
+            return None
+        mean, second = self.rows.x / self.rows.count, self.rows.xx / self.rows.count
+        # a constant input: by rounding, the variance is next to nothing, or below
+        least = 1e-12 * float(second.diagonal().mean())
         if centred:
             second = second - torch.outer(mean, mean)
-        level = float(second.diagonal().mean())
-        # a constant input: by rounding, the variance is next to nothing, or below
-        least = 1e-12 * float(self.products.diagonal().mean()) / self.count
-        if not least < level < float("inf"):
+        if not least < float(second.diagonal().mean()) < float("inf"):
             return None
         return Seen(second, mean if centred else None)
 
