@@ -117,4 +117,6 @@ def test_by_the_clock_in_onnx_runtime():
     graph = export_graph(layers.eval(), torch.randn(4, 1024))
     context = Context(graph, target=Target(backends=("onnx",), batches=(64,)))
     LowRank(rank=8, measure=True).run(graph, context)
-    assert "0.v" in graph
+    (row, *_) = context.records["layer speed-ups"]
+    assert row["ratio"] > 2
+    assert ("0.v" in graph) == (row["verdict"] == "faster")  # `busy` on a machine without time
