@@ -1,6 +1,6 @@
 """The one training engine that any pass may use."""
 
-from compressc.training.after_cut import answers, reader, reestimate_behind
+from compressc.training.after_cut import answers, reestimate_behind
 from compressc.training.batches import Batches, Drawn, SampleBatches, TensorBatches, batched, drawn
 from compressc.training.best import BestState, Score
 from compressc.training.checkpoint import Checkpoints
@@ -45,7 +45,6 @@ __all__ = [
     "likes_channels_last",
     "parse_budget",
     "precision_for",
-    "reader",
     "reestimate",
     "reestimate_behind",
     "reestimate_on_trial",

@@ -44,8 +44,8 @@ def reestimate_behind(graph: Graph, changed: Iterable[str], ctx: Context) -> Non
         ctx.note(where, text)
         return
     inputs = tuple(x.to(ctx.device) for x in ctx.data.calibration.take(SEEN).inputs)
-    wanted = answers(reader(ctx.teacher_to_move(), ctx), inputs)
-    module = reader(graph, ctx)
+    wanted = answers(_reader(ctx.teacher_to_move(), ctx), inputs)
+    module = _reader(graph, ctx)
     trial = reestimate_on_trial(
         module,
         inputs,
@@ -66,7 +66,7 @@ def reestimate_behind(graph: Graph, changed: Iterable[str], ctx: Context) -> Non
     ctx.note(where, f"statistics taken anew {seen}{kept}")
 
 
-def reader(graph: Graph, ctx: Context) -> nn.Module:
+def _reader(graph: Graph, ctx: Context) -> nn.Module:
     """Puts out what is learned of the task."""
     return lower(graph, also=[task_of(ctx).value_in(graph)]).to(ctx.device).eval()
 

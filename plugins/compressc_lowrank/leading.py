@@ -15,7 +15,7 @@ SKETCHED, TIMES = 1024, 8
 #: Directions beyond the rank, and power iterations: Halko, Martinsson and Tropp 2011, section 4.5.
 #: What is lost is then within 1 % of what the best basis loses, on a flat spectrum too
 #: (benchmarks/lowrank.py).
-_EXTRA, _POWERS = 16, 3
+_EXTRA, _POWERS = 16, 5
 
 
 def energies(matrix: Tensor) -> Tensor:

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from compressc.ir import Graph, Op
+from compressc.ir import Graph, Op, lower
 from compressc.pipeline import Context
-from compressc.training import answers, reader, scaled_error
+from compressc.tasks import task_of
+from compressc.training import answers, scaled_error
 from compressc_lowrank.budget import Choice
 from compressc_lowrank.factorizing import shifted
 from compressc_lowrank.schemes import matrix_of
@@ -32,7 +33,8 @@ class Answers:
 
     def __init__(self, graph: Graph, ctx: Context) -> None:
         assert ctx.data is not None
-        self._module = reader(graph, ctx)
+        # on the CPU, whatever trains elsewhere: it shares its layers with the graph
+        self._module = lower(graph, also=[task_of(ctx).value_in(graph)])
         self._inputs = ctx.data.calibration.take(SAMPLES).inputs
         self._wanted = answers(self._module, self._inputs)
 

@@ -17,6 +17,7 @@ from compressc.data import Dataset, Split
 from compressc.errors import CompresscError
 from compressc.ir import Graph, graph_hash
 from compressc.pipeline import Context
+from compressc.spec import make
 from compressc.testing import check_coverage, check_pass, export_graph
 
 
@@ -95,8 +96,8 @@ def test_coverage(options):
     ids=str,
 )
 def test_two_rules_are_refused(options):
-    with pytest.raises(ValueError, match="each choose the ranks"):
-        LowRank(**options)
+    with pytest.raises(CompresscError, match=r"CC102.*each choose the ranks: give one of them"):
+        make(LowRank, options)
 
 
 def menus(draw) -> dict[str, list[Choice]]:

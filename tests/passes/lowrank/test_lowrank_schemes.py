@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from compressc_lowrank.factorizing import factorize
-from compressc_lowrank.planning import Plan
+from compressc_lowrank.leading import energies, leading
+from compressc_lowrank.planning import Plan, places
 from compressc_lowrank.schemes import SCHEMES, matrix_of
 from compressc_lowrank.schemes.spatial import Spatial
 from compressc_lowrank.schemes.svd import Channel, Svd
@@ -129,8 +130,6 @@ def test_costs_and_types_are_those_of_the_graph(scheme, drawn, part):
     costs = op_costs(twin, b=2)
     assert sum(c.parameters for c in costs.values()) == weights.of(ranks) + bias
     assert weights.dense == layer.weight.numel()
-    from compressc_lowrank.planning import places
-
     macs = weights.times(*places(graph, op, scheme, {"b": 2}))
     assert sum(c.macs for c in costs.values()) == macs.of(ranks)
     assert sum(c.macs for c in op_costs(graph, b=2).values()) == macs.dense
@@ -193,6 +192,21 @@ def test_the_linear_optimum():
     u, s, v = torch.linalg.svd(matrix_of(layer).double() @ root, full_matrices=False)
     want = (u[:, :3] * s[:3]) @ v[:3] @ root.inverse()
     torch.testing.assert_close(found, want, atol=1e-8, rtol=1e-6)
+
+
+def test_few_directions_of_a_large_matrix_come_from_a_sketch():
+    """Near the best basis on a flat spectrum, the same each time, and nobody's generator moves."""
+    matrix = torch.randn(1100, 1030, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(1)
+    want = torch.rand(3)
+    torch.manual_seed(1)
+    basis = leading(matrix, 32)
+    assert torch.equal(torch.rand(3), want)
+    assert torch.equal(leading(matrix, 32), basis)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(32, dtype=torch.float64))
+    exact = matrix.double()
+    error = (exact - basis @ (basis.T @ exact)).norm()
+    assert 1 <= float(error / energies(exact)[32:].sum().sqrt()) < 1.01
 
 
 @pytest.mark.parametrize("scheme", OF_CONVOLUTIONS, ids=lambda s: s.name)
