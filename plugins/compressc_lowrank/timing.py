@@ -14,6 +14,7 @@ from torch import Tensor
 from compressc.analysis import sizes_of
 from compressc.backend import Backend, Runner, load_backend
 from compressc.backend.threads import torch_threads
+from compressc.errors import CompresscError
 from compressc.ir import Graph, Op, Ref, TensorType, dimension_symbols, evaluate, retype, symbol
 from compressc.measure import Speedup, measure_latency, speedup
 from compressc.pipeline import Context
@@ -51,8 +52,11 @@ def slower(graph: Graph, plans: Mapping[str, Plan | str], ctx: Context) -> dict[
         op, examples = graph[name], _examples(graph, graph[name], ctx)
         key = (str(plan), repr(op.layer), [tuple(x.shape) for x in examples.values()])
         if (text := str(key)) not in known:
-            ratios = _ratios(backend, op, plan, examples, ctx.target.threads)
-            known[text] = _judged(ratios, backend.runtime)
+            try:
+                ratios = _ratios(backend, op, plan, examples, ctx.target.threads)
+                known[text] = _judged(ratios, backend.runtime)
+            except CompresscError as error:  # a layer that the runtime does not take by itself
+                ratios, known[text] = {}, f"{backend.runtime} cannot time it: {error}"
             rows += [
                 {"layer": name, "rank": str(plan), "batch": batch, **ratio.model_dump()}
                 for batch, ratio in ratios.items()

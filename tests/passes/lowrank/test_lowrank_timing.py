@@ -7,6 +7,7 @@ import torch
 from compressc_lowrank import LowRank, timing
 from torch import nn
 
+from compressc.errors import CompresscError
 from compressc.ir import Graph, graph_hash, run_graph
 from compressc.measure import Spread
 from compressc.pipeline import Context, cover
@@ -91,6 +92,18 @@ def test_a_chain_that_is_not_faster_is_not_made(ratios, faster, stays):
         ("3", 1),
         ("3", 16),
     ]
+
+
+def test_what_cannot_be_measured_stays(ratios, monkeypatch):
+    def refuse(*args):
+        raise CompresscError("CC503", "torch.export failed", got="a reason")
+
+    monkeypatch.setattr(Stub, "emit", refuse)
+    graph = net()
+    context = Context(graph, target=TARGET)
+    LowRank(rank=2, measure=True).run(graph, context)
+    assert not graph.edits
+    assert "a stub cannot time it: [CC503] torch.export failed" in dict(context.notes)["0"]
 
 
 def test_nothing_is_measured_unless_asked(monkeypatch):
