@@ -65,7 +65,7 @@ def test_lowrank_takes_new_statistics_behind_what_it_factorized():
     graph = export_graph(net(), images()[:4])
     first = graph["1"].layer.running_mean.clone()
     ctx = Context(graph.copy(), data())
-    LowRank(rank=4).run(graph, ctx)
+    LowRank(rank=4, scheme="svd", aware=False).run(graph, ctx)
     assert "3.v" in graph
     assert off(graph) < 1e-3
     assert torch.equal(graph["1"].layer.running_mean, first)
