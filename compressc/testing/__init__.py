@@ -1,7 +1,8 @@
-"""The kits for plugin authors: hold a pass, an objective or a task against what a run asks."""
+"""The kits for authors: hold a pass, objective, importance or task against what a run asks."""
 
 from compressc.testing.agreement import check_coverage
 from compressc.testing.checking import Checked, check_pass, export_graph
+from compressc.testing.importances import check_importance
 from compressc.testing.objectives import check_objective, draw_readings
 from compressc.testing.tasks import CheckedTask, check_task
 
@@ -9,6 +10,7 @@ __all__ = [
     "Checked",
     "CheckedTask",
     "check_coverage",
+    "check_importance",
     "check_objective",
     "check_pass",
     "check_task",

@@ -23,7 +23,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 RUN = [ROOT / page for page in ("README.md", "docs/tutorial.md")]
 RUN += [
     ROOT / f"docs/howto-{topic}.md"
-    for topic in ("inspect", "coverage", "watch", "distill", "tasks", "lowrank")
+    for topic in ("inspect", "coverage", "watch", "prune", "distill", "tasks", "lowrank")
 ]
 MAKE = re.compile(r"^make \w+")
 #: `diff` exits with 1 where it finds something, as diff does.
@@ -130,6 +130,21 @@ def test_task_of_the_howto_runs(teacher: Path, tmp_path: Path) -> None:
         task = load_task(f"{tmp_path / 'mine.py'}:Smoothed(amount={amount})")
         loss = task.row_loss(None, rows, labels)  # type: ignore[attr-defined]
         assert torch.isclose(loss, plain) == equal
+
+
+def test_importance_of_the_howto_is_one(tmp_path: Path) -> None:
+    """The page's own class: the largest weight of each index, the mean over layers."""
+    import torch
+
+    from compressc.importance import Member, Together
+
+    (code,) = snippets(ROOT / "docs/howto-prune.md")
+    (tmp_path / "mine.py").write_text(code)
+    largest = runpy.run_path(str(tmp_path / "mine.py"))["Largest"]()
+    rows = torch.tensor([[1.0, -5.0], [2.0, 0.0]])
+    members = tuple(Member(name, "makes", "linear", rows) for name in "ab")
+    score = largest.score(Together(2, members, torch.Generator()))
+    assert score.tolist() == [5.0, 2.0]
 
 
 def test_objective_of_the_howto_is_one(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from compressc.ir import Graph
 from compressc.pipeline import Context
 from compressc.plugins import IMPORTANCES, find
 from compressc.spec import load_class, make
-from compressc.testing import export_graph
+from compressc.testing import check_importance, export_graph
 
 SAMPLES, HIDDEN = 24, 6
 
@@ -186,6 +187,41 @@ def test_torch_prunings_scores_are_ours(case):
         assert torch.allclose(scored(case, name).float(), theirs, rtol=1e-5)
     theirs = tp.importance.GroupMagnitudeImportance(p=2, normalizer="lamp")(group)
     assert torch.allclose(scored(case, "lamp").float(), theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", find(IMPORTANCES))
+def test_every_importance_is_one(name):
+    check_importance(parse_importance(name))
+
+
+class Wrong(Importance):
+    """A score that goes by the place, or is no number, or below 0."""
+
+    name: ClassVar[str] = "wrong"
+    kind: str
+
+    def score(self, together: Together) -> Tensor:
+        own = together.mean(lambda member: member.weights.sum(1))
+        return {
+            "place": own.abs() + torch.arange(together.size),
+            "negative": own,
+            "nan": own.abs() * float("nan"),
+            "few": own.abs()[:1],
+        }[self.kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("place", "by the place"),
+        ("negative", "at least 0"),
+        ("nan", "finite"),
+        ("few", "each of 2"),
+    ],
+)
+def test_the_kit_finds_fault(kind, says):
+    with pytest.raises(AssertionError, match=says):
+        check_importance(Wrong(kind=kind))
 
 
 @pytest.mark.parametrize("name", find(IMPORTANCES))
