@@ -14,6 +14,9 @@ from torch import Tensor
 
 #: Ridges that are tried, as shares of the mean square of a column.
 RIDGES = (1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+#: The largest ridge is taken whose error is within this share of the best one: weights that are
+#: hardly better and twice as large are worse to train on and to round.
+SLACK = 0.1
 
 
 @dataclass(frozen=True)
@@ -125,20 +128,22 @@ def fit(
         ridges: to try.
     """
     plain = learned.intercept(near, wanted=intercept)
-    before = best = held.error(near, plain)
-    chosen: float | None = None
+    before = held.error(near, plain)
+    errors: dict[float, float] = {}
     for ridge in ridges:
         try:
-            error = held.error(*learned.solve(near, ridge, intercept=intercept))
+            errors[ridge] = held.error(*learned.solve(near, ridge, intercept=intercept))
         except RuntimeError:  # `LinAlgError`: no one solution
             continue
-        if error < best:
-            best, chosen = error, ridge
+    best = min([before, *errors.values()])
+    good = [ridge for ridge, error in errors.items() if error <= best * (1 + SLACK) < before]
+    chosen = max(good, default=None)
+    after = before if chosen is None else errors[chosen]
     every = learned + held
     weight = near
     if chosen is not None:
         weight, _ = every.solve(near, chosen, intercept=intercept)
-    return Fit(weight, every.intercept(weight, wanted=intercept), chosen, before, best)
+    return Fit(weight, every.intercept(weight, wanted=intercept), chosen, before, after)
 
 
 def _zeros(*shape: int) -> Tensor:
