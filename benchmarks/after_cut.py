@@ -111,12 +111,15 @@ def compare(title: str, path: Path, module: nn.Module, data: Dataset) -> bool:
         cells = f"{got:.2%} | {100 * (whole - got):.2f} | {parameters:.0%} | {macs:.0%}"
         print(f"| {name} | {cells} |", flush=True)
 
-    for text in OURS:
-        passes = text.format(r=RATIO, m=share)
+    def own(passes: str) -> float:
         made = compressc.compile(str(path), passes, data=data, cache=None)
         left = made.passes[0].records["prune"]["left"]
         row(passes, accuracy(made.module(), data.test), left["parameters"], left["macs"])
-        share = left["macs"] if text == OURS[2] else share
+        return float(left["macs"])
+
+    for text in OURS:
+        left = own(text.format(r=RATIO, m=share))
+        share = left if text == OURS[2] else share
     example = data.calibration.take(1).inputs[0]
     before = costs(module, example)
     for statistics in (False, True):
@@ -129,6 +132,8 @@ def compare(title: str, path: Path, module: nn.Module, data: Dataset) -> bool:
         after = costs(cut, example)
         name = f"Torch-Pruning{', statistics anew' if statistics else ''}"
         row(name, got, after[1] / before[1], after[0] / before[0])
+        share = after[0] / before[0]
+    own(f"prune(macs={share:.3f})")  # as small as theirs
     bare, refitted = (lost[text.format(r=RATIO, m=share)] for text in (OURS[1], OURS[2]))
     print(f"\nrefit loses {100 * refitted:.2f} points, magnitude {100 * bare:.2f}")
     return refitted <= bare / LEAST
