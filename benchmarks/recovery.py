@@ -61,7 +61,14 @@ class Case:
 
 
 def fetch(cache: Path) -> None:
-    """Packages into `cache`, once; without a network this fails, and says so."""
+    """Packages into `cache`, once; without a network the benchmark ends, and says so."""
+    try:
+        _fetch(cache)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SystemExit(f"SKIPPED: the packages could not be fetched: {error}") from error
+
+
+def _fetch(cache: Path) -> None:
     cache.mkdir(parents=True, exist_ok=True)
     site = cache / "site"
     if not (site / "skimage").is_dir():
@@ -309,10 +316,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     target = Target(device=options.device)
-    try:
-        fetch(options.cache)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise SystemExit(f"SKIPPED: the packages could not be fetched: {error}") from error
+    fetch(options.cache)
     print("| model | seed | figure | pruned | ours | by hand | time | feature points | chosen |")
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:

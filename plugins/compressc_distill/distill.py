@@ -88,8 +88,9 @@ class Distill(DistillOptions):
         """Train the layers of the graph in place; see `_run`."""
         planned = self
         if self.effort is not None:
-            timed = bool(self.steps or self.budget)
-            facts = facts_of(graph, ctx, ctx.require_data(self.name).train, timed=timed)
+            timed, answered = bool(self.steps or self.budget), bool(self.answers_from)
+            train = ctx.require_data(self.name).train
+            facts = facts_of(graph, ctx, train, timed=timed, answered=answered)
             choices = choose(self.effort, facts, self._given_options)
             planned = self._with({choice.option: choice.value for choice in choices})
             say_choices(choices, sum_text(planned._composition.terms(task_of(ctx))), ctx)

@@ -50,7 +50,8 @@ class Facts:
         cut: share of the teacher's weights that is gone, 0 to 1.
         labelled: whether labels can be learned from.
         classes: of the judged output, 0 where it has none.
-        side: the smaller side of the images, 0 where the inputs are no images or are augmented.
+        side: the smaller side of the images, 0 where the inputs are no images or are augmented, or
+            where the answers are given: they are those to the samples as they are.
         timed: whether the length of the training is given otherwise.
     """
 
@@ -62,15 +63,23 @@ class Facts:
     timed: bool = False
 
 
-def facts_of(graph: Graph, ctx: Context, train: Samples, *, timed: bool) -> Facts:
-    """Of a student that is about to be trained."""
+def facts_of(graph: Graph, ctx: Context, train: Samples, *, timed: bool, answered: bool) -> Facts:
+    """Of a student that is about to be trained.
+
+    Args:
+        graph: the student.
+        ctx: has the teacher and the task.
+        train: what it learns from.
+        timed: whether the length of the training is given otherwise.
+        answered: whether the teacher's answers are given.
+    """
     ours, theirs = (max(cost_formula(g).parameters, 1) for g in (graph, ctx.teacher))
     return Facts(
         samples=len(train),
         cut=min(max(1 - ours / theirs, 0.0), 1.0),
         labelled=task_of(ctx).labels,
         classes=_classes(graph, task_of(ctx)),
-        side=0 if train.has_views else _side(graph),
+        side=0 if train.has_views or answered else _side(graph),
         timed=timed,
     )
 

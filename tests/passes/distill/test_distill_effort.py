@@ -6,13 +6,14 @@ import pytest
 import torch
 from compressc_distill import Distill
 from compressc_distill.comparing import Comparison
-from compressc_distill.effort import Facts, choose
+from compressc_distill.effort import Facts, choose, facts_of
 from compressc_distill.parts import split
 
 from compressc.data import Dataset, Split
 from compressc.errors import CompresscError
 from compressc.pipeline import Context, Pipeline, parse_pass, parse_passes
 from compressc.tasks.metric import ACCURACY, Metric
+from compressc.testing import export_graph
 
 
 def chosen(effort, facts, given=()):
@@ -96,6 +97,15 @@ def test_the_run_hands_its_wishes_to_passes_that_do_not_say_otherwise():
     assert (wished.effort, wished.compare_scratch) == ("thorough", True)
     assert parse_pass("distill").wished(effort="quick").text == "distill(effort=quick)"
     assert parse_pass("distill").wished().text == "distill"
+
+
+@pytest.mark.parametrize(("answered", "side"), [(False, 8), (True, 0)])
+def test_images_whose_answers_are_given_are_not_moved(answered, side):
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2)).eval()
+    graph = export_graph(net, torch.rand(4, 1, 8, 8))
+    data = images()
+    ctx = Context(graph, data)
+    assert facts_of(graph, ctx, data.train, timed=False, answered=answered).side == side
 
 
 # ---- augment ------------------------------------------------------------------------------------
