@@ -81,12 +81,16 @@ def glosses() -> Session:
 FACTORY = f"student(factory='{Path(__file__).resolve()}:Small')"
 FASHION = partial(open_session, "build/fashion/model.pt2", data="build/fashion/data/")
 STUDENTS = {
-    "digits_cnn": Student(partial(open_session, "model.pt", data="digits"), "prune(ratio=0.5)", 5),
+    "digits_cnn": Student(
+        partial(open_session, "model.pt", data="digits"), "prune(ratio=0.5,refit=false)", 5
+    ),
     "digits_vit": Student(
-        partial(open_session, "vit.pt", data="digits"), "student(depth=0.67),prune(ratio=0.2)", 10
+        partial(open_session, "vit.pt", data="digits"),
+        "student(depth=0.67),prune(ratio=0.2,refit=false)",
+        10,
     ),
     "digits_factory": Student(partial(open_session, "model.pt", data="digits"), FACTORY, 10),
-    "fashion": Student(FASHION, "prune(ratio=0.5)", 2),
+    "fashion": Student(FASHION, "prune(ratio=0.5,refit=false)", 2),
     "minilm": Student(glosses, "student(depth=0.5)", 4),
 }
 
