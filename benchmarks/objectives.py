@@ -1,10 +1,11 @@
 """Every objective on students that start from a teacher's weights: python benchmarks/objectives.py
 
 Each student learns for equal epochs by each loss, in three seeds, from the same teacher: score and
-mean KL(teacher || student) on the test part, mean and half of the range, and the time of a training
-beside that of plain `kd`. `as it comes` is `distill` with no loss named; `labels alone` is `ce`; an
-objective that reads answers stands in the place of `kd` in `0.1*ce + 0.9*kd`; one that reads inner
-values or relations stands beside it, at the weight that `weights=auto` gives it.
+mean KL(teacher || student) on the test part, mean and half of the range; with `--cost` the
+processor's time of a training of one epoch, beside that of plain `kd`. `as it comes` is `distill`
+with no loss named; `labels alone` is `ce`; an objective that reads answers stands in the place of
+`kd` in `0.1*ce + 0.9*kd`; one that reads inner values or relations stands beside it, at the weight
+that `weights=auto` gives it.
 
 Runs are kept in `--out`, a file each: the same command goes on where it was, and several may work
 side by side (`--share 0/4`, ...). The students of digits need no network, but `model.pt` and
@@ -15,15 +16,17 @@ side by side (`--share 0/4`, ...). The students of digits need no network, but `
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 from typing import Any
 
 import torch
@@ -139,71 +142,92 @@ class Bench:
         assert isinstance(self.test.labels, Tensor)
         return float((answers.argmax(1) == self.test.labels).float().mean())
 
+    def made(self, passes: str, seed: int) -> list[Graph]:
+        """What comes of each pass; the last has its weights."""
+        target = Target(backends=(), batches=(), device=self.device)
+        pipeline = Pipeline(
+            parse_passes(passes),
+            self.session.data,
+            seed,
+            PassCache(self.cache),
+            task=self.session.task,
+            target=target,
+        )
+        return [result.graph for result in pipeline.run(self.session.loaded.graph)]
+
     def run(self, options: str, seed: int) -> dict[str, Any]:
         """One training, and how the student does."""
         text = f"{self.student.made_by},distill({options},epochs={self.student.epochs})"
-        target = Target(backends=(), batches=(), device=self.device)
-        before: list[float] = []
-
-        def done(result: Any) -> None:
-            before.append(self.score(self.answers(result.graph)))
-
-        passes, cache = parse_passes(text), PassCache(self.cache)
-        pipeline = Pipeline(
-            passes, self.session.data, seed, cache, task=self.session.task, target=target
-        )
-        last = pipeline.run(self.session.loaded.graph, done)[-1]
-        mine = self.answers(last.graph)
+        before = self.answers(self.made(self.student.made_by, seed)[-1])
+        mine = self.answers(self.made(text, seed)[-1])
         return {
             "score": self.score(mine),
-            "before": before[-2],
+            "before": self.score(before),
             "teacher": self.score(self.theirs),
             "kl": float(F.kl_div(mine, self.theirs, reduction="batchmean", log_target=True)),
-            "seconds": last.seconds,
             "device": self.device,
         }
 
+    def cost(self, options: str) -> float:
+        """The processor's seconds of an epoch and of what is around it: the less of two times."""
+        found = []
+        for seed in (0, 1):
+            self.made(self.student.made_by, seed)  # into the cache, unless it is there
+            start = time.process_time()
+            self.made(f"{self.student.made_by},distill({options},epochs=1)", seed)
+            found.append(time.process_time() - start)
+        return min(found)
 
-def row(label: str, runs: list[dict[str, Any]], kd: float) -> tuple[float, str]:
+
+def row(label: str, runs: list[dict[str, Any]], cost: str) -> tuple[float, str]:
     """(mean KL, a row of the table)."""
     good = [one for one in runs if "error" not in one]
     if not good:
         why = runs[0]["error"].partition(" (got")[0] if runs else "not run"
         return float("inf"), f"| {label} | {why} | | |"
     scores, kls = ([one[key] for one in good] for key in ("score", "kl"))
-    cost = median(one["seconds"] for one in good) / kd
     cells = [
         f"{mean(scores):.2%} ± {(max(scores) - min(scores)) / 2:.2%}",
         f"{mean(kls):.4f} ± {(max(kls) - min(kls)) / 2:.4f}",
-        f"{cost:.2f}",
+        cost,
     ]
     return mean(kls), f"| {label} | {' | '.join(cells)} |"
 
 
-def table(name: str, found: dict[str, dict[str, Any]], seeds: int) -> str:
+def table(name: str, folder: Path, seeds: int) -> str:
     """Rows from the nearest to the teacher on."""
-    runs = {
-        objective: [found[f"{objective}-{s}"] for s in range(seeds) if f"{objective}-{s}" in found]
-        for objective, _ in losses()
-    }
-    kd = median([one["seconds"] for one in runs[KD]] or [float("nan")])
-    rows = [row(n if n in (DEFAULT, LABELS) else f"`{n}`", some, kd) for n, some in runs.items()]
+    files = {file.stem: file for file in folder.glob("*.json")}
+    found = {stem: json.loads(file.read_text(encoding="utf-8")) for stem, file in files.items()}
+    costs, rows, most = found.pop("cost", {}), [], 0
+    for objective, _ in losses():
+        label = objective if objective in (DEFAULT, LABELS) else f"`{objective}`"
+        cost = f"{costs[objective] / costs[KD]:.2f}" if objective in costs else ""
+        runs = [found[f"{objective}-{s}"] for s in range(seeds) if f"{objective}-{s}" in found]
+        rows.append(row(label, runs, cost))
+        most = max(most, len(runs))
     student = STUDENTS[name]
-    head = f"### {name}: `{student.made_by.split('=')[0]}`"
-    if "factory" not in student.made_by:
-        head = f"### {name}: `{student.made_by}`"
+    head = f"### {name}: `{student.made_by.replace(str(Path(__file__).parent), 'benchmarks')}`"
     head += f", {student.epochs} epochs\n\n"
     first = next((one for one in found.values() if "error" not in one), {})
     if first:
         head += f"Teacher {first['teacher']:.2%}, before training {first['before']:.2%}, "
-        head += f"{max(len(some) for some in runs.values())} seeds.\n\n"
-    head += "| objective | score | KL to the teacher | time, kd = 1 |\n|---|---|---|---|\n"
+        head += f"{most} seeds.\n\n"
+    head += "| objective | score | KL to the teacher | cost, kd = 1 |\n|---|---|---|---|\n"
     return head + "\n".join(text for _, text in sorted(rows))
 
 
-def work(name: str, folder: Path, seeds: int, share: tuple[int, int], device: str) -> None:
+def kept(file: Path, work: Callable[[], Any]) -> None:
+    """Write what comes of the work, or why it could not be done."""
+    try:
+        found = work()
+    except compressc.CompresscError as error:
+        found = {"error": str(error)}
+    file.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    print(file, found, file=sys.stderr, flush=True)
+
+
+def train(name: str, folder: Path, seeds: int, share: tuple[int, int], device: str) -> None:
     """Every run of this share that is not there yet."""
-    folder.mkdir(parents=True, exist_ok=True)
     every = [(seed, *loss) for seed in range(seeds) for loss in losses()]
     mine = [one for i, one in enumerate(every) if i % share[1] == share[0]]
     files = {one: folder / f"{one[1]}-{one[0]}.json" for one in mine}
@@ -213,13 +237,20 @@ def work(name: str, folder: Path, seeds: int, share: tuple[int, int], device: st
     with tempfile.TemporaryDirectory() as cache:
         bench = Bench(STUDENTS[name], Path(cache), device)
         for one in left:
-            seed, objective, options = one
-            try:
-                found = bench.run(options, seed)
-            except compressc.CompresscError as error:
-                found = {"error": str(error)}
-            files[one].write_text(json.dumps(found, indent=1), encoding="utf-8")
-            print(name, objective, seed, found, file=sys.stderr, flush=True)
+            kept(files[one], partial(bench.run, one[2], one[0]))
+
+
+def weigh(name: str, folder: Path) -> None:
+    """The cost of each objective that can be trained with."""
+
+    def costs(bench: Bench) -> Iterator[tuple[str, float]]:
+        for objective, options in losses():
+            with contextlib.suppress(compressc.CompresscError):
+                yield objective, bench.cost(options)
+
+    with tempfile.TemporaryDirectory() as cache:
+        bench = Bench(STUDENTS[name], Path(cache))
+        kept(folder / "cost.json", lambda: dict(costs(bench)))
 
 
 def main() -> None:
@@ -230,16 +261,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--share", default="0/1", help="K/N: the K-th of N shares of the runs")
     parser.add_argument("--device", default="cpu", help="cpu, cuda")
-    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--cost", action="store_true", help="measure what each costs, no more")
+    parser.add_argument("--table", action="store_true", help="print what is there, no more")
     given = parser.parse_args()
     share, shares = (int(part) for part in given.share.split("/"))
     for name in given.students:
         folder = given.out / name
-        if not given.table:
-            work(name, folder, given.seeds, (share, shares), given.device)
-        files = sorted(folder.glob("*.json"))
-        found = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
-        print(table(name, found, given.seeds), end="\n\n")
+        folder.mkdir(parents=True, exist_ok=True)
+        if given.cost:
+            weigh(name, folder)
+        elif not given.table:
+            train(name, folder, given.seeds, (share, shares), given.device)
+        print(table(name, folder, given.seeds), end="\n\n")
 
 
 if __name__ == "__main__":
