@@ -32,14 +32,14 @@ RATIO, BATCH, LEAST = 0.3, 256, 3.0
 OURS = (
     "prune(ratio={r},refit=false,statistics=false)",
     "prune(ratio={r},refit=false)",
-    "prune(ratio={r})",
-    "prune(ratio={r},importance=taylor)",
-    "prune(ratio={r},importance=hessian)",
-    "prune(ratio={r},importance=wanda)",
-    "prune(ratio={r},importance=fpgm)",
-    "prune(ratio={r},importance=random)",
-    "prune(macs={m:.3f},allocation=global)",
-    "prune(macs={m:.3f},allocation=sensitivity)",
+    "prune(ratio={r},refit=true)",
+    "prune(ratio={r},importance=taylor,refit=true)",
+    "prune(ratio={r},importance=hessian,refit=true)",
+    "prune(ratio={r},importance=wanda,refit=true)",
+    "prune(ratio={r},importance=fpgm,refit=true)",
+    "prune(ratio={r},importance=random,refit=true)",
+    "prune(macs={m:.3f},allocation=global,refit=true)",
+    "prune(macs={m:.3f},allocation=sensitivity,refit=true)",
 )
 
 
@@ -133,7 +133,7 @@ def compare(title: str, path: Path, module: nn.Module, data: Dataset) -> bool:
         name = f"Torch-Pruning{', statistics anew' if statistics else ''}"
         row(name, got, after[1] / before[1], after[0] / before[0])
         share = after[0] / before[0]
-    own(f"prune(macs={share:.3f})")  # as small as theirs
+    own(f"prune(macs={share:.3f},refit=true)")  # as small as theirs
     bare, refitted = (lost[text.format(r=RATIO, m=share)] for text in (OURS[1], OURS[2]))
     print(f"\nrefit loses {100 * refitted:.2f} points, magnitude {100 * bare:.2f}")
     return refitted <= bare / LEAST

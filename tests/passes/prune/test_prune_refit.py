@@ -36,7 +36,7 @@ def twins(net: Mlp) -> None:
 def cut(module: nn.Module, *shape: int, **options: object) -> tuple[Graph, Graph, Dataset]:
     made = data(*shape)
     graph = export_graph(module.eval(), made.test.inputs[0][:5])
-    after, context = pruned(graph, data=made, **options)
+    after, context = pruned(graph, data=made, **{"refit": True, **options})
     cut.notes = context.notes  # type: ignore[attr-defined]
     return graph, after, made
 
@@ -105,7 +105,7 @@ def test_through_what_does_not_mix_channels():
     assert relative(values[0], values[1][:, own]) < 1e-3
 
 
-def test_without_data_nothing_is_refitted():
+def test_nothing_is_refitted_unless_asked_for():
     graph = export_graph(Mlp().eval(), torch.ones(5, 4))
     after, context = pruned(graph, ratio=0.5)
     own = kept_of(after, "up", 1)
