@@ -226,16 +226,19 @@ def kept(file: Path, work: Callable[[], Any]) -> None:
     print(file, found, file=sys.stderr, flush=True)
 
 
-def train(name: str, folder: Path, seeds: int, share: tuple[int, int], device: str) -> None:
-    """Every run of this share that is not there yet."""
-    every = [(seed, *loss) for seed in range(seeds) for loss in losses()]
-    mine = [one for i, one in enumerate(every) if i % share[1] == share[0]]
+def train(name: str, folder: Path, given: argparse.Namespace) -> None:
+    """Every run that was asked for and is not there yet."""
+    share, shares = (int(part) for part in given.share.split("/"))
+    only = given.only.split(",") if given.only else [objective for objective, _ in losses()]
+    wanted = [loss for loss in losses() if loss[0] in only]
+    every = [(seed, *loss) for seed in range(given.seeds) for loss in wanted]
+    mine = [one for i, one in enumerate(every) if i % shares == share]
     files = {one: folder / f"{one[1]}-{one[0]}.json" for one in mine}
     left = [one for one in mine if not files[one].exists()]
     if not left:
         return
     with tempfile.TemporaryDirectory() as cache:
-        bench = Bench(STUDENTS[name], Path(cache), device)
+        bench = Bench(STUDENTS[name], Path(cache), given.device)
         for one in left:
             kept(files[one], partial(bench.run, one[2], one[0]))
 
@@ -260,18 +263,18 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/objectives"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--share", default="0/1", help="K/N: the K-th of N shares of the runs")
+    parser.add_argument("--only", default="", help="these objectives: kd,hidden")
     parser.add_argument("--device", default="cpu", help="cpu, cuda")
     parser.add_argument("--cost", action="store_true", help="measure what each costs, no more")
     parser.add_argument("--table", action="store_true", help="print what is there, no more")
     given = parser.parse_args()
-    share, shares = (int(part) for part in given.share.split("/"))
     for name in given.students:
         folder = given.out / name
         folder.mkdir(parents=True, exist_ok=True)
         if given.cost:
             weigh(name, folder)
         elif not given.table:
-            train(name, folder, given.seeds, (share, shares), given.device)
+            train(name, folder, given)
         print(table(name, folder, given.seeds), end="\n\n")
 
 
