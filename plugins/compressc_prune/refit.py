@@ -42,7 +42,7 @@ Kept = Mapping[Axis, Tensor]
 
 
 def readers(graph: Graph, found: Coupling, kept: Kept) -> list[str]:
-    """The layers that read a cut width and can be fitted, in order."""
+    """The products that read a cut width, in order."""
     cut = {
         slot.op
         for slot in found.slots
@@ -54,6 +54,8 @@ def readers(graph: Graph, found: Coupling, kept: Kept) -> list[str]:
 
 
 def _reads(op: Op, dim: int) -> bool:
+    if op.role == "transposed_convolution":
+        return dim == 0
     return op.role in ("linear", "convolution") and dim == 1
 
 
@@ -107,13 +109,19 @@ def _tell(done: Sequence[Refitted], samples: int, ctx: Context) -> None:
 
 def _can(graph: Graph, name: str, ctx: Context) -> bool:
     layer: Any = graph[name].layer
+    if graph[name].role == "transposed_convolution":
+        ctx.note(name, "not refitted: a transposed convolution")
+        return False
     if len(graph.holders(layer.weight)) > 1:
         ctx.note(name, "not refitted: another layer has the same weight")
         return False
     if layer.weight[0].numel() > LARGEST:
         ctx.note(name, f"not refitted: more than {LARGEST} columns")
         return False
-    return bool(layer.weight.dtype in (torch.float32, torch.float64))
+    if layer.weight.dtype not in (torch.float32, torch.float64):
+        ctx.note(name, f"not refitted: its weights are {layer.weight.dtype}")
+        return False
+    return True
 
 
 def _batches(graph: Graph, ctx: Context) -> tuple[list[tuple[Tensor, ...]], list[Tensor | None]]:

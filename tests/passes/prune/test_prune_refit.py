@@ -154,3 +154,11 @@ def test_a_residual_stream_makes_up_for_earlier_layers():
     refitted = loss_of(graph, after, made)
     graph, after, made = cut(Residual(), 4, ratio=0.5, refit=False)
     assert refitted < loss_of(graph, after, made) / 2
+
+
+def test_a_transposed_convolution_stays_and_is_said():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(2, 16, 3), nn.ReLU(), nn.ConvTranspose2d(16, 2, 2))
+    _, after, _ = cut(net, 2, 6, 6, ratio=0.5, round_to=1)
+    assert after["2"].layer.weight.shape[0] == 8
+    assert ("2", "not refitted: a transposed convolution") in cut.notes
