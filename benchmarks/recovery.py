@@ -266,21 +266,22 @@ def cumulative(module: nn.Module, samples: Split) -> None:
     module.eval()
 
 
-def run(name: str, case: Case, more: str, **options: Any) -> bool:
+def run(name: str, case: Case, cut_by: str, more: str, **options: Any) -> bool:
     """Print one row; whether ours is as good. The cut is made once, and kept in the cache.
 
     Args:
         name: of the case.
         case: the teacher and its data.
-        more: options of `distill`, as in the text.
+        cut_by: the pass that cuts, as in the text.
+        more: options of `distill`, likewise.
         options: seed, cache and target of `compressc.compile`.
     """
     seed, device = options["seed"], options["target"].device
     test, wanted = case.data.test, answers(case.teacher, case.data.test)
-    cut = compressc.compile(case.teacher, "prune(ratio=0.3)", data=case.data, **options)
+    cut = compressc.compile(case.teacher, cut_by, data=case.data, **options)
     start = case.score(answers(cut.module(), test), wanted)
     more = f",{more}" if more else ""
-    passes = f"prune(ratio=0.3),distill(epochs={case.epochs}{more})"
+    passes = f"{cut_by},distill(epochs={case.epochs}{more})"
     ours = compressc.compile(cut.teacher, passes, data=case.data, **options)
     seconds = ours.passes[-1].seconds
     notes = ours.passes[-1].notes
@@ -310,6 +311,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path(".recovery"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--samples", type=int, help="train on the first so many: a quick look")
+    parser.add_argument("--cut", default="prune(ratio=0.3)", help="the pass that cuts")
     parser.add_argument("--options", default="", help="more options of distill, as in the text")
     parser.add_argument("--device", default="cpu", help="cpu, cuda")
     parser.add_argument("cases", nargs="*", default=list(CASES))
@@ -321,7 +323,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         fine = [
-            run(name, case, options.options, seed=seed, cache=folder, target=target)
+            run(name, case, options.cut, options.options, seed=seed, cache=folder, target=target)
             for name in options.cases
             for case in [fewer(CASES[name](options.cache), options.samples)]
             for seed in options.seeds
