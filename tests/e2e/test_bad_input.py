@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -249,8 +248,6 @@ def test_ctrl_c(teacher: Path, tmp_path: Path) -> None:
         env={**os.environ, "COMPRESSC_CACHE": str(tmp_path / "cache")},
         stderr=subprocess.PIPE,
         text=True,
-        # where the tests themselves run in the background, a shell had it ignored
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     deadline = time.monotonic() + 120
     while not list((tmp_path / "cache").glob("[0-9a-f]*")) and time.monotonic() < deadline:
