@@ -113,13 +113,9 @@ def _table(places: Sequence[Place]) -> Table:
 
 def _indices(indices: Sequence[int]) -> str:
     """`3, 7-9`, the middle of many left out."""
-    runs: list[list[int]] = []
-    for index in indices:
-        if runs and index == runs[-1][1] + 1:
-            runs[-1][1] = index
-        else:
-            runs.append([index, index])
-    texts = [str(a) if a == b else f"{a}-{b}" for a, b in runs]
+    from compressc.ir.printer import ranges_text
+
+    texts = ranges_text(indices).split(",")
     if len(texts) > _LISTED:
         texts = [*texts[: _LISTED - 1], "...", texts[-1]]
     return ", ".join(texts)

@@ -5,25 +5,16 @@ from __future__ import annotations
 
 def importances() -> None:
     """List the installed importances: formula, what each reads on calibration data, its source."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from compressc.errors import CompresscError
+    from compressc.cli.installed import print_installed
     from compressc.importance import Importance
-    from compressc.plugins import IMPORTANCES, distribution, find
-    from compressc.spec import load_class
+    from compressc.plugins import IMPORTANCES
 
-    table = Table(title="importances", title_justify="left")
-    for column in ("importance", "formula", "reads", "source", "from"):
-        table.add_column(column)
-    for name in find(IMPORTANCES):
-        where = distribution(IMPORTANCES, name)
-        try:
-            cls: type[Importance] = load_class(Importance, name)  # type: ignore[type-abstract]
-        except CompresscError as error:  # one broken plugin must not hide the others
-            table.add_row(name, escape(str(error)), "-", "-", where)
-            continue
-        reads = ", ".join(sorted(cls.reads)) or "weights alone"
-        table.add_row(name, escape(cls.formula), reads, escape(cls.paper), where)
-    Console().print(table)
+    print_installed(
+        Importance,  # type: ignore[type-abstract]
+        IMPORTANCES,
+        {
+            "formula": lambda cls: cls.formula,
+            "reads": lambda cls: ", ".join(sorted(cls.reads)) or "weights alone",
+            "source": lambda cls: cls.paper,
+        },
+    )

@@ -5,25 +5,17 @@ from __future__ import annotations
 
 def objectives() -> None:
     """List the installed objectives: formula, what each reads, and its source."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
+    from compressc.cli.installed import print_installed
     from compressc.distillation import Objective
-    from compressc.errors import CompresscError
-    from compressc.plugins import OBJECTIVES, distribution, find
-    from compressc.spec import load_class
+    from compressc.plugins import OBJECTIVES
 
-    table = Table(title="objectives", title_justify="left")
-    for column in ("objective", "formula", "reads", "weight", "source", "from"):
-        table.add_column(column)
-    for name in find(OBJECTIVES):
-        where = distribution(OBJECTIVES, name)
-        try:
-            cls: type[Objective] = load_class(Objective, name)  # type: ignore[type-abstract]
-        except CompresscError as error:  # one broken plugin must not hide the others
-            table.add_row(name, escape(str(error)), "-", "-", "-", where)
-            continue
-        facts = (escape(cls.formula), ", ".join(sorted(cls.reads)), f"{cls.default_weight:g}")
-        table.add_row(name, *facts, escape(cls.paper), where)
-    Console().print(table)
+    print_installed(
+        Objective,  # type: ignore[type-abstract]
+        OBJECTIVES,
+        {
+            "formula": lambda cls: cls.formula,
+            "reads": lambda cls: ", ".join(sorted(cls.reads)),
+            "weight": lambda cls: f"{cls.default_weight:g}",
+            "source": lambda cls: cls.paper,
+        },
+    )
