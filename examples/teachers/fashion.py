@@ -35,6 +35,7 @@ def net() -> nn.Module:
 
 def official(cache: Path) -> dict[str, np.ndarray]:
     """x f32[n,1,28,28] in 0..1 and y i64[n] of the official parts, train and test."""
+    cache = cache.resolve()  # the tools below run in it
     cache.mkdir(parents=True, exist_ok=True)
     if not (cache / "usr").is_dir():
         subprocess.run(["apt-get", "download", PACKAGE], cwd=cache, check=True)
