@@ -30,6 +30,7 @@ CODES: dict[str, str] = {
     "CC301": "the data set does not fit the model",
     "CC302": "a sample cannot be read, or is not what it was",
     "CC303": "a teacher's answers are of something else, or not all there",
+    "CC304": "a table of latencies is damaged, or of something else",
     # CC4xx: the IR
     "CC400": "the graph is not well formed",
     "CC401": "a recorded type is not the derived one",

@@ -128,6 +128,7 @@ def cli_page() -> str:
         "importances",
         "explain",
         "explain-cut",
+        "probe",
         "cache",
         "doctor",
     ):

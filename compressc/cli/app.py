@@ -18,6 +18,7 @@ from compressc.cli.inspect import inspect
 from compressc.cli.objectives import objectives
 from compressc.cli.opt import opt
 from compressc.cli.passes import passes
+from compressc.cli.probe import probe
 from compressc.cli.teacher import teacher
 from compressc.errors import CompresscError
 
@@ -60,6 +61,7 @@ app.command("objectives")(objectives)
 app.command("importances")(importances)
 app.command("explain")(explain)
 app.command("explain-cut")(explain_cut)
+app.command("probe")(probe)
 app.command("cache")(cache)
 app.command("doctor")(doctor)
 

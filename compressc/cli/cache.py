@@ -87,6 +87,8 @@ def _what(entry: Entry) -> str:
         return f"{entry.unfinished}, not finished: the same command goes on with it"
     if entry.is_answers:
         return "a teacher's answers"
+    if entry.is_latencies:
+        return "times of layers on this machine"
     return entry.facts.text if entry.facts else "damaged: it will be made again"
 
 

@@ -22,6 +22,7 @@ from compressc.cli.model_options import (
     WorkersOption,
 )
 from compressc.cli.progress import progress_bar
+from compressc.cli.sizes import batch_sizes
 from compressc.errors import CompresscError
 from compressc.spec import split_top_level
 
@@ -122,7 +123,7 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     from compressc.report import make_writable, require_apart
     from compressc.target import Target
 
-    sizes = _sizes(batches)
+    sizes = batch_sizes(batches)
     formats = dict.fromkeys(name for part in split_top_level(emit) if (name := part.strip()))
     if not formats:
         raise CompresscError("CC100", "--emit names a format", got="none", hint="--emit onnx")
@@ -191,18 +192,6 @@ def _show(report: Record, output: Path) -> None:
     console = Console()
     render(report, console)
     console.print(f"wrote {output}/: manifest.json, report.html, graph/, passes/", markup=False)
-
-
-def _sizes(text: str) -> list[int]:
-    try:
-        sizes = [int(item) for item in text.split(",") if item.strip()]
-        if min(sizes, default=1) < 1:
-            raise ValueError(text)
-    except ValueError:
-        raise CompresscError(
-            "CC100", "--batches are positive integers", got=repr(text), hint="--batches 1,64"
-        ) from None
-    return sizes
 
 
 def _remove_empty(made: Path | None) -> None:

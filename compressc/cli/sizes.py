@@ -1,4 +1,4 @@
-"""The sizes of open dimensions that costs are given for: `--batch 8 --size s=256`."""
+"""Sizes on the command line: of batches, and of the open dimensions that costs are given for."""
 
 from __future__ import annotations
 
@@ -62,3 +62,20 @@ def _parse(text: str) -> tuple[str, int]:
     if match is None or not int(match[2]):
         raise CompresscError("CC100", "a size is written like s=256", got=text, where="--size")
     return match[1], int(match[2])
+
+
+def batch_sizes(text: str) -> list[int]:
+    """`1,64` as numbers; empty for none.
+
+    Raises:
+        CompresscError: CC100 for anything else.
+    """
+    try:
+        sizes = [int(item) for item in text.split(",") if item.strip()]
+        if min(sizes, default=1) < 1:
+            raise ValueError(text)
+    except ValueError:
+        raise CompresscError(
+            "CC100", "--batches are positive integers", got=repr(text), hint="--batches 1,64"
+        ) from None
+    return sizes

@@ -10,24 +10,16 @@ repeats where ratios of single samples do not, and is claimed only where its ran
 from __future__ import annotations
 
 import gc
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from time import perf_counter_ns, process_time_ns
 from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from compressc.collecting import collector_paused
+from compressc.measure.layer_times import Clock, calibrate, calmest, system_clock, take_rounds
 
-#: Growth of the repeat count in one step of the calibration: a first call can be misleading.
-GROWTH = 8
-#: A sample that lasts so many times the least duration is long enough, whatever it waited for.
-LONGEST = 50
-#: A sample that had less of the processor than this share of what the call can use was pre-empted.
-UNDISTURBED = 0.9
 #: Rounds that a ratio needs: 7 pairs of equal callables all on one side are a chance of 1 in 64.
 LEAST_ROUNDS = 7
 #: Rounds of a block, whose fastest samples make one ratio.
@@ -38,15 +30,8 @@ RESOLUTION = 1.05
 #: Where the 90th percentile of the ratios is so many times the 10th, neighbours decide the ratio.
 WIDE = 2.0
 
-#: Wall time and CPU time of the process, in nanoseconds.
-Clock = Callable[[], tuple[int, int]]
 #: What a ratio is worth: `same` is no difference measured, `busy` a machine without time for it.
 Verdict = Literal["faster", "slower", "same", "busy"]
-
-
-def system_clock() -> tuple[int, int]:
-    """Now: wall time and the CPU time of all threads of this process."""
-    return perf_counter_ns(), process_time_ns()
 
 
 class Spread(BaseModel):
@@ -123,22 +108,25 @@ def measure_latency(  # noqa: PLR0913  (how to measure; each has a default)
     """
     if rounds < 1 or warmup < 0:
         raise ValueError(f"rounds is at least 1 and warmup at least 0, not {rounds} and {warmup}")
-    shuffle = random.Random(seed).shuffle
     least = min(rounds, LEAST_ROUNDS)
-    taken: list[_Round] = []
     gc.collect()  # one in the middle of a sample would be charged to whoever runs just then
     with collector_paused():
         for run in runs.values():
             for _ in range(warmup):
                 run()
-        repeats = {name: _calibrate(run, min_time_s, clock) for name, run in runs.items()}
-        order, end = list(runs), clock()[0] + budget_s * 1e9
-        while sum(value >= UNDISTURBED for value in _calmness(taken, threads)) < rounds:
-            if len(taken) >= least and clock()[0] > end:
-                break
-            shuffle(order)
-            taken.append({name: _sample(runs[name], repeats[name], clock) for name in order})
-    kept, disturbed = _kept(taken, threads, least)
+        repeats = {name: calibrate(run, min_time_s, clock) for name, run in runs.items()}
+        taken = take_rounds(
+            runs,
+            repeats,
+            rounds=rounds,
+            least=least,
+            budget_s=budget_s,
+            threads=threads,
+            shuffle=random.Random(seed).shuffle,
+            clock=clock,
+        )
+    places, disturbed = calmest(taken, threads, least)
+    kept = [taken[place] for place in places]
     return {name: Spread.of([r[name].wall * 1e3 for r in kept], disturbed) for name in runs}
 
 
@@ -187,60 +175,3 @@ def verdict_of(low: float, high: float, disturbed: int = 0) -> Verdict:
 def _percentiles(values: Sequence[float]) -> tuple[float, float, float]:
     low, median, high = np.quantile(np.asarray(values, np.float64), [0.1, 0.5, 0.9])
     return float(low), float(median), float(high)
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """Seconds of one call, and the processors that it had: 1 where it was never pre-empted."""
-
-    wall: float
-    share: float
-
-
-#: One sample of each callable, by name.
-_Round = dict[str, _Sample]
-
-
-def _sample(run: Callable[[], object], repeats: int, clock: Clock) -> _Sample:
-    wall, cpu = clock()
-    for _ in range(repeats):
-        run()
-    then, cpu_then = clock()
-    # never 0: a ratio is taken of it
-    lasted = max(then - wall, 1)
-    return _Sample(wall=lasted / 1e9 / repeats, share=(cpu_then - cpu) / lasted)
-
-
-def _calibrate(run: Callable[[], object], min_time_s: float, clock: Clock) -> int:
-    """How many calls last `min_time_s`.
-
-    By their CPU time: waiting for a neighbour would make them too few, and single calls with cold
-    caches would be compared with many in a row.
-    """
-    repeats = 1
-    while True:
-        sample = _sample(run, repeats, clock)
-        seconds = sample.wall * repeats
-        worked = seconds * min(sample.share, 1.0)
-        if worked >= min_time_s or seconds >= LONGEST * min_time_s:
-            return repeats
-        wanted = repeats * 1.2 * min_time_s / max(worked, 1e-9)
-        repeats = min(math.ceil(wanted), repeats * GROWTH)
-
-
-def _calmness(taken: Sequence[_Round], threads: int) -> list[float]:
-    """For each round the worst share of what its callable can use: one processor, more at best."""
-    if not taken:
-        return []
-    best = {n: min(max(1.0, *(r[n].share for r in taken)), threads) for n in taken[0]}
-    return [min(sample.share / best[name] for name, sample in r.items()) for r in taken]
-
-
-def _kept(taken: Sequence[_Round], threads: int, least: int) -> tuple[list[_Round], int]:
-    """The undisturbed rounds; where they are too few, the calmest, and how many were disturbed."""
-    calmness = _calmness(taken, threads)
-    calm = [r for r, value in zip(taken, calmness, strict=True) if value >= UNDISTURBED]
-    if len(calm) >= least:
-        return calm, 0
-    ranked = sorted(range(len(taken)), key=lambda index: -calmness[index])
-    return [taken[index] for index in ranked[:least]], least - len(calm)

@@ -3,6 +3,7 @@
 from compressc.analysis.coverage import Coverage, Verdict
 from compressc.ir import random_inputs, run_graph
 from compressc.pipeline.cache import PassCache, default_cache_folder
+from compressc.pipeline.choices import Choice, choose, lower_hull
 from compressc.pipeline.covering import cover
 from compressc.pipeline.exactness import EXACT_TOLERANCE, check_exact
 from compressc.pipeline.options import load_pass, parse_pass, parse_passes
@@ -16,6 +17,7 @@ from compressc.pipeline.store import Store
 __all__ = [
     "EXACT_TOLERANCE",
     "Batch",
+    "Choice",
     "Context",
     "Coverage",
     "Pass",
@@ -30,9 +32,11 @@ __all__ = [
     "Verdict",
     "View",
     "check_exact",
+    "choose",
     "cover",
     "default_cache_folder",
     "load_pass",
+    "lower_hull",
     "parse_pass",
     "parse_passes",
     "plan",

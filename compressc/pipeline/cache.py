@@ -18,14 +18,14 @@ from compressc import processes
 from compressc.durable import make_folder, rename, sync_tree
 from compressc.interruption import held_back
 from compressc.ir import Graph
-from compressc.pipeline.store import ANSWERS, UNFINISHED, read_about
+from compressc.pipeline.store import ANSWERS, LATENCIES, UNFINISHED, read_about
 from compressc.pipeline.stored import DamagedError, Facts, read_entry, read_facts, write_entry
 from compressc.scratch import scratch
 
 #: Bytes that entries may take together where nobody says otherwise.
 LIMIT = 10 * 10**9
 _LIMIT_FILE = ".limit"
-_KEY = re.compile(rf"[0-9a-f]{{64}}({re.escape(UNFINISHED)}|{re.escape(ANSWERS)})?")
+_KEY = re.compile(rf"[0-9a-f]{{64}}({'|'.join(map(re.escape, (UNFINISHED, ANSWERS, LATENCIES)))})?")
 _PARTIAL = ".partial-"
 
 
@@ -48,7 +48,7 @@ class Cached:
 
 @dataclass(frozen=True)
 class Entry:
-    """One result in the cache, what a pass that was not finished left, or a teacher's answers.
+    """One result in the cache, what a pass that was not finished left, answers or latencies.
 
     Attributes:
         path: its folder.
@@ -74,6 +74,11 @@ class Entry:
     def is_answers(self) -> bool:
         """Whether these are a teacher's answers."""
         return self.path.name.endswith(ANSWERS)
+
+    @property
+    def is_latencies(self) -> bool:
+        """Whether this is a table of latencies."""
+        return self.path.name.endswith(LATENCIES)
 
 
 class PassCache:
@@ -210,7 +215,7 @@ def _bytes(entry: Path) -> int:
 
 def _used(entry: Path) -> float:
     """When it was last stored or read, or written into."""
-    written = entry.name.endswith((UNFINISHED, ANSWERS))
+    written = entry.name.endswith((UNFINISHED, ANSWERS, LATENCIES))
     inside: Iterable[Path] = entry.iterdir() if written else ()
     times: list[float] = [path.lstat().st_mtime for path in (entry, *inside)]
     return max(times)

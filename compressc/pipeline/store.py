@@ -21,6 +21,8 @@ from compressc import durable, processes
 UNFINISHED = ".unfinished"
 #: Behind the key of a teacher's answers, which outlive the pass that asked for them.
 ANSWERS = ".answers"
+#: Behind the key of a table of latencies.
+LATENCIES = ".latencies"
 #: What it is of: the text of the pass, and the parts of its key.
 ABOUT = "about.json"
 #: Seconds between two checkpoints where nobody says otherwise.
@@ -89,6 +91,10 @@ class Store:
     def answers(self, key: str) -> Path | None:
         """Where the answers of that key (64 hex digits) are, or will be; None to keep nothing."""
         return self.folder and self.folder.parent / f"{key}{ANSWERS}"
+
+    def latencies(self, key: str) -> Path | None:
+        """Where latencies of that key (64 hex digits) are, or will be; None to keep nothing."""
+        return self.folder and self.folder.parent / f"{key}{LATENCIES}"
 
     def clear(self) -> None:
         """Away with it: the result is stored."""

@@ -10,8 +10,7 @@ from compressc.analysis import sizes_of, total_cost
 from compressc.analysis.coverage import parameters_of
 from compressc.errors import CompresscError
 from compressc.ir import Graph, Op
-from compressc.pipeline import Context
-from compressc_lowrank.budget import Choice, choose
+from compressc.pipeline import Choice, Context, choose
 from compressc_lowrank.collecting import Inputs
 from compressc_lowrank.factorizing import seen_by
 from compressc_lowrank.planning import Plan, candidates, places, too_wide
@@ -154,13 +153,13 @@ def _together(
         text += f"; nothing is nearer, because no chain costs {rule.limit:g} of its layer or more"
     ctx.note(graph.name, text)
     return {
-        layer: choice.plan or f"{name}={share:g} is met without" for layer, choice in chosen.items()
+        layer: choice.pick or f"{name}={share:g} is met without" for layer, choice in chosen.items()
     }
 
 
 def _menus(
     graph: Graph, legal: Mapping[str, list[_Priced]], rule: Rule, ctx: Context
-) -> Iterator[tuple[str, list[Choice]]]:
+) -> Iterator[tuple[str, list[Choice[Plan | None]]]]:
     """What may become of each layer, what it costs, and what it does to the answers."""
     ops = [graph[name] for name in legal]
     sees = rule.aware and ctx.data is not None
@@ -169,7 +168,7 @@ def _menus(
     for done, op in enumerate(ops):
         ctx.progress("weighing layers", done, len(ops))
         layer, seen = op.layer, seen_by(graph, op, inputs)
-        menu = []
+        menu: list[Choice[Plan | None]] = []
         for one in legal[op.name]:
             cost = one.weights if rule.params is not None else one.macs
             spectrum = one.scheme.spectrum(layer, seen)
@@ -189,5 +188,5 @@ def _menus(
         dense = legal[op.name][0]
         whole = dense.weights.dense if rule.params is not None else max(dense.macs.dense, 0)
         scale = 1.0 if answers is None else answers.scale(op, menu, seen)
-        scaled = [Choice(c.plan, c.cost, c.lost * scale) for c in menu]
+        scaled = [Choice(c.pick, c.cost, c.lost * scale) for c in menu]
         yield op.name, [Choice(None, whole, 0.0), *scaled]

@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from compressc.ir import Graph, Op, lower
-from compressc.pipeline import Context
+from compressc.pipeline import Choice, Context
 from compressc.tasks import task_of
 from compressc.training import answers, scaled_error
-from compressc_lowrank.budget import Choice
 from compressc_lowrank.factorizing import shifted
+from compressc_lowrank.planning import Plan
 from compressc_lowrank.schemes import matrix_of
 from compressc_lowrank.seen import Seen
 
@@ -38,17 +38,17 @@ class Answers:
         self._inputs = ctx.data.calibration.take(SAMPLES).inputs
         self._wanted = answers(self._module, self._inputs)
 
-    def scale(self, op: Op, menu: Sequence[Choice], seen: Seen | None) -> float:
+    def scale(self, op: Op, menu: Sequence[Choice[Plan | None]], seen: Seen | None) -> float:
         """Error of the answers for each share of the energy that a layer loses.
 
         Measured at one choice: small errors of a layer grow in proportion, squares to squares.
         """
-        lossy = [choice for choice in menu if choice.plan is not None and choice.lost > 0]
+        lossy = [choice for choice in menu if choice.pick is not None and choice.lost > 0]
         if not lossy:
             return 1.0
         probe = min(lossy, key=lambda choice: abs(choice.lost - PROBED))
-        assert probe.plan is not None
-        matrix = probe.plan.scheme.chain(op.layer, probe.plan.ranks, seen).matrix
+        assert probe.pick is not None
+        matrix = probe.pick.scheme.chain(op.layer, probe.pick.ranks, seen).matrix
         with _changed(op.layer, matrix, seen):
             error = float(scaled_error(answers(self._module, self._inputs), self._wanted))
         return max(error, 1e-12) / probe.lost

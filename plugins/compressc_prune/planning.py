@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
@@ -12,6 +13,8 @@ from compressc.ir import Graph
 from compressc.pipeline import Context
 from compressc_prune.alike import Alike, by_block, each_alone
 from compressc_prune.allocation import Allocation, Global, Rounding, Scores, Sizes, Uniform, chosen
+from compressc_prune.latency import Latency
+from compressc_prune.meeting import Met, knapsack_of, meet_latency, path_of
 from compressc_prune.proof import prove
 from compressc_prune.sensitivity import Curve, Sensitivity, curves, record, saved
 from compressc_prune.targets import COSTS, WITHIN, Costs, Target, meet
@@ -20,6 +23,10 @@ from compressc_prune.targets import COSTS, WITHIN, Costs, Target, meet
 ROUNDS = 3
 #: Why a width is left whole whose like cannot be cut.
 TWIN = "uniform=true, and that of another block cannot be cut"
+#: Why a width is left whole that takes no less time when it is cut.
+UNPAID = "by the table of latencies no cut of it saves time"
+#: How widths are shared out.
+Way = Literal["uniform", "global", "sensitivity", "knapsack"]
 
 
 @dataclass(frozen=True)
@@ -32,19 +39,31 @@ class Wish:
         allocation: see the option of `prune`.
         uniform: corresponding widths of repeated blocks have one size.
         rounding: which sizes may be had.
+        rounded: whether the user said so; else a table of latencies may know better.
+        batch: of a share of the time: the size at which it counts; None for the target's first.
+        table: of a share of the time: whose times count; None for this machine's.
+        comparable: whether scores of several widths are on one scale.
     """
 
     ratio: float
     target: Target | None
-    allocation: Literal["uniform", "global", "sensitivity"]
+    allocation: Way
     uniform: bool
     rounding: Rounding
+    rounded: bool = True
+    batch: int | None = None
+    table: str | None = None
+    comparable: bool = False
 
     @property
     def spares(self) -> str:
         """Why a width that could be cut lost nothing."""
         if self.allocation != "uniform":
-            ways = {"global": "ranks above the global limit", "sensitivity": "is worth more"}
+            ways = {
+                "global": "ranks above the global limit",
+                "sensitivity": "is worth more",
+                "knapsack": "is worth more than its time",
+            }
             return f"all of it {ways[self.allocation]}"
         if self.target is not None:
             return f"{self.target.option}={self.target.share:g} is met with all of it"
@@ -66,12 +85,21 @@ class Plan:
         self, wish: Wish, graph: Graph, found: Coupling, ctx: Context, scores: Scores
     ) -> None:
         self.wish, self.graph, self.found, self.ctx, self.scores = wish, graph, found, ctx, scores
-        target = wish.target
-        self.costs = None if target is None else Costs(graph, found, target, ctx)
-        widths = list(scores)
+        target, widths = wish.target, list(scores)
+        self.latency: Latency | None = None
+        self.costs: Costs | Latency | None = None
+        if target is not None and target.option == "latency":
+            self.latency = Latency(graph, found, widths, ctx, wish.batch, wish.table)
+            self.costs = self.latency
+            step = self.latency.step()
+            if not wish.rounded and step > 1:
+                self.wish = replace(wish, rounding=Rounding(step))
+        elif target is not None:
+            self.costs = Costs(graph, found, target, ctx)
         self.alike = by_block(graph, widths) if wish.uniform else each_alone(widths)
         self.curves: dict[Alike, Curve] = {}
         self.sizes: Sizes = {}
+        self.met: Met | None = None
 
     def kept(self, refused: dict[Axis, str]) -> dict[Width, Tensor]:
         """Width -> ascending indices that stay; what does not hold enters `refused`.
@@ -81,9 +109,7 @@ class Plan:
         """
         held: dict[Width, Tensor] = {}
         for _ in range(ROUNDS):
-            alike = self._free(refused)
-            allocation = self._allocation(alike)
-            self.sizes = self._sizes(allocation)
+            self.sizes = self._sizes(self._free(refused), refused)
             wanted = chosen(self.sizes, self.scores)
             held = prove(self.graph, self.found, wanted, refused, self.ctx)
             lost = len(held) < len(wanted)
@@ -100,7 +126,12 @@ class Plan:
         self.ctx.record("prune", {"left": left, "at": cost.sizes})
         if target is None:
             return
-        got = left[COSTS[target.option][0]]
+        if self.latency is not None:
+            assert self.met is not None
+            self._tell_latency(target, self.latency, self.met)
+            got = self.met.left
+        else:
+            got = left[COSTS[target.option][0]]
         if target.off(got) > WITHIN:
             self.ctx.note(
                 self.graph.name,
@@ -120,10 +151,58 @@ class Plan:
                 refused[width.axis] = refused.get(width.axis) or TWIN
         return free
 
-    def _sizes(self, allocation: Allocation) -> Sizes:
-        if self.wish.target is None or self.costs is None:
-            return allocation.at(self.wish.ratio)
-        return meet(allocation, self.wish.target, self.costs)
+    def _tell_latency(self, target: Target, latency: Latency, met: Met) -> None:
+        """Whose time, what was foretold and what was measured."""
+        before, predicted = latency.times.whole, met.predicted
+        text = f"{target.option}={target.share:g}: {before * predicted:.3g} of {before:.3g} ms "
+        text += f"({predicted:.1%}) predicted"
+        said = "not measured here" if met.measured is None else f"{met.measured:.1%} measured"
+        fixed = latency.plan.layers.fixed
+        if fixed:
+            said += f"; the time of {len(fixed)} ops counts as fixed, {fixed[0]} first"
+        self.ctx.note(self.graph.name, f"{text}, {said}; on {latency.where}")
+        self.ctx.record(
+            "latency",
+            {
+                "device": latency.table.machine,
+                "runtime": f"{latency.table.runtime} {latency.table.runtime_version}",
+                "threads": latency.table.threads,
+                "batch": latency.batch,
+                "before_ms": before,
+                "predicted": predicted,
+                "measured": met.measured,
+                "rows measured": latency.measured_rows,
+                "step": latency.step(),
+            },
+        )
+
+    def _sizes(self, alike: list[Alike], refused: dict[Axis, str]) -> Sizes:
+        target = self.wish.target
+        if target is None or self.costs is None:
+            return self._allocation(alike).at(self.wish.ratio)
+        if self.latency is None:
+            return meet(self._allocation(alike), target, self.costs)
+        if self.wish.allocation in ("knapsack", "sensitivity"):
+            cut_to = self._knapsack(alike, refused, self.latency)
+        else:
+            cut_to = path_of(self._allocation(alike), target, self.latency)
+        self.met = meet_latency(target, self.latency, cut_to)
+        return self.met.sizes
+
+    def _knapsack(
+        self, alike: list[Alike], refused: dict[Axis, str], latency: Latency
+    ) -> Callable[[float], Sizes]:
+        """Over the widths whose cut pays; the others enter `refused`."""
+        unpaid = latency.unpaid(alike)
+        for kind in unpaid:
+            for width in kind:
+                refused[width.axis] = refused.get(width.axis) or UNPAID
+        paid = [kind for kind in alike if kind not in unpaid]
+        if self.wish.allocation == "sensitivity" and not self.curves:
+            trial = Uniform(paid, self.wish.rounding)
+            self.curves = curves(self.graph, self.found, trial, self.scores, self.ctx)
+        rounding, comparable = self.wish.rounding, self.wish.comparable
+        return knapsack_of(paid, rounding, latency, self.scores, comparable, self.curves)
 
     def _allocation(self, alike: list[Alike]) -> Allocation:
         rounding = self.wish.rounding

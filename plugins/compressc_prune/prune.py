@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
@@ -13,11 +15,12 @@ from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.editing import cut_widths
 from compressc.importance import Importance, parse_importance
 from compressc.ir import Graph
+from compressc.measure.table import read_table
 from compressc.pipeline import Context, Pass
 from compressc.training import reestimate_behind
 from compressc_prune.allocation import Rounding
 from compressc_prune.factors import INSTEAD, cofactors, doubled
-from compressc_prune.planning import Plan, Wish
+from compressc_prune.planning import Plan, Way, Wish
 from compressc_prune.protected import protected
 from compressc_prune.refit import refit
 from compressc_prune.scoring import Scorer
@@ -43,7 +46,7 @@ class Prune(Pass):
 
     name: ClassVar[str] = "prune"
     effect: ClassVar[Literal["exact", "lossy"]] = "lossy"
-    reads_target: ClassVar[frozenset[str]] = frozenset()
+    reads_target: ClassVar[frozenset[str]] = frozenset({"batches", "threads"})
     before: ClassVar[Mapping[str, str]] = {
         "distill": "distillation recovers what pruning loses",
         "quant": "int8 weights cannot be sliced without calibrating again",
@@ -58,20 +61,29 @@ class Prune(Pass):
     """The same of the parameters."""
     bytes: Share | None = None
     """The same of the bytes of all tensors."""
+    latency: Share | None = None
+    """The same of the time in ONNX Runtime: predicted by a table of the latencies of the layers,
+    which is measured once on this machine, and checked by measuring the whole. Widths are chosen
+    by a knapsack over importance lost and time saved, unless `allocation` says otherwise."""
+    batch: Annotated[int, Field(ge=1)] | None = None
+    """Of `latency`: the batch size at which time counts; the first of the target's if not given."""
+    table: str | None = None
+    """Of `latency`: the `table.json` of another device, see `compressc probe`."""
     importance: str = "magnitude"
     """Score of an index: `magnitude` (squared weights), `taylor` (weight times gradient on
     calibration data) or any other of `compressc importances`, options in brackets."""
-    allocation: Literal["uniform", "global", "sensitivity"] = "uniform"
+    allocation: Literal["uniform", "global", "sensitivity", "knapsack"] = "uniform"
     """How much of each width goes: the same share of all (`uniform`); the indices of all widths are
-    ranked together (`global`); or by what cutting each width alone costs on calibration data
-    (`sensitivity`)."""
+    ranked together (`global`); by what cutting each width alone costs on calibration data
+    (`sensitivity`); or by the importance lost for the time saved (`knapsack`, with `latency`)."""
     uniform: bool = False
     """Corresponding widths of repeated blocks get one size, so that a Hugging Face configuration
     can say it: one number of heads, one head width, one MLP width."""
     keep: tuple[str, ...] = ()
     """Layers that nothing is cut of, by patterns of names: `keep="head.*"`, several with commas."""
     round_to: Annotated[int, Field(ge=1, le=512)] = 8
-    """Keep a multiple of this many channels (never of heads): odd widths run slower."""
+    """Keep a multiple of this many channels (never of heads): odd widths run slower. With `latency`
+    the step that the table shows, where this is not given."""
     global_ranking: Annotated[bool, Field(alias="global")] = False
     """Short for `allocation=global`."""
     attention: Literal["heads", "head_width", "both", "keep"] = "heads"
@@ -88,11 +100,19 @@ class Prune(Pass):
     @model_validator(mode="after")
     def _one_measure(self) -> Self:
         """Options that contradict each other are an error before any work starts."""
-        given = [name for name in ("ratio", *COSTS) if name in self.model_fields_set]
+        given = [name for name in ("ratio", *COSTS, "latency") if name in self.model_fields_set]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)}: give one of them")
         if self.global_ranking and self.allocation == "sensitivity":
             raise ValueError("global and allocation=sensitivity: give one of them")
+        of_latency = {
+            "batch": self.batch is not None,
+            "table": self.table is not None,
+            "allocation=knapsack": self.allocation == "knapsack",
+        }
+        for name in (name for name, is_given in of_latency.items() if is_given):
+            if self.latency is None:
+                raise ValueError(f"{name} is for latency=0.5 and the like")
         return self
 
     @field_validator("keep", mode="before")
@@ -117,6 +137,26 @@ class Prune(Pass):
         """A misspelt importance is an error before any work starts."""
         parse_importance(text)
         return text
+
+    @field_validator("table")
+    @classmethod
+    def _readable(cls, path: str | None) -> str | None:
+        """A table that cannot be read is an error before any work starts."""
+        if path is not None:
+            read_table(path)
+        return path
+
+    @property
+    def target_parts(self) -> frozenset[str]:
+        """Only what is measured depends on where the result will run."""
+        return frozenset() if self.latency is None else self.reads_target
+
+    def cache_key(self) -> dict[str, Any]:
+        """With what is in the table: another one of that name gives another result."""
+        key = super().cache_key()
+        if self.table is not None:
+            key["table"] = hashlib.sha256(Path(self.table).read_bytes()).hexdigest()
+        return key
 
     @property
     def _importance(self) -> Importance:
@@ -150,6 +190,8 @@ class Prune(Pass):
         found = couple(graph)
         refused = self._refused(graph, found)
         allowed = _allowed(found, refused)
+        if self.latency is not None:
+            return self._unknown(graph, found, refused)
         if self._wish.allocation != "uniform":
             scores = Scorer(graph, found, self._importance, ctx).score_all(allowed)
         else:  # how many indices go depends on the size alone
@@ -160,15 +202,38 @@ class Prune(Pass):
     @property
     def _wish(self) -> Wish:
         """How much of which widths is to go."""
-        shares = {name: getattr(self, name) for name in COSTS}
+        shares = {name: getattr(self, name) for name in (*COSTS, "latency")}
         given = [Target(name, share) for name, share in shares.items() if share is not None]
         return Wish(
             ratio=self.ratio,
             target=given[0] if given else None,
-            allocation="global" if self.global_ranking else self.allocation,
+            allocation=self._way,
             uniform=self.uniform,
             rounding=Rounding(self.round_to),
+            rounded="round_to" in self.model_fields_set,
+            batch=self.batch,
+            table=self.table,
+            comparable=self._importance.comparable,
         )
+
+    @property
+    def _way(self) -> Way:
+        if self.global_ranking:
+            return "global"
+        chosen = "allocation" in self.model_fields_set
+        return "knapsack" if self.latency is not None and not chosen else self.allocation
+
+    def _unknown(
+        self, graph: Graph, found: Coupling, refused: Mapping[Axis, str]
+    ) -> dict[str, Verdict]:
+        """Nothing is measured to tell what a run would do."""
+        kept = {width: torch.arange(1) for width in _allowed(found, refused)}
+        every = verdicts(graph, found, kept, self._spared(found, refused, kept))
+        text = "does not say: how much of it goes depends on measured times"
+        return {
+            name: Verdict.unknown(text) if verdict.outcome == "does" else verdict
+            for name, verdict in every.items()
+        }
 
     def _refused(self, graph: Graph, found: Coupling) -> dict[Axis, str]:
         """Leaf axis of each width -> why it must not be cut, or nothing."""

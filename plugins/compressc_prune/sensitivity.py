@@ -17,7 +17,7 @@ from torch import Tensor
 
 from compressc.analysis import Coupling
 from compressc.ir import Graph, lower
-from compressc.pipeline import Context
+from compressc.pipeline import Context, lower_hull
 from compressc.tasks import task_of
 from compressc.training import scaled_error
 from compressc_prune.alike import Alike
@@ -149,17 +149,8 @@ def _curve(points: Mapping[float, float], least: float) -> Curve:
         max(loss if abs(loss) < HUGE else HUGE, 0.0) + least * share**2
         for share, loss in zip(shares, measured, strict=True)
     ]
-    hull: list[tuple[float, float]] = []
-    for point in zip(shares, raised, strict=True):
-        while len(hull) > 1 and _above(hull[-2], hull[-1], point):
-            hull.pop()
-        hull.append(point)
+    hull = lower_hull(zip(shares, raised, strict=True), lambda point: point)
     return Curve(tuple(x for x, _ in hull), tuple(y for _, y in hull), measured)
-
-
-def _above(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
-    """Whether `b` lies on or above the line from `a` to `c`."""
-    return (b[1] - a[1]) * (c[0] - a[0]) >= (c[1] - a[1]) * (b[0] - a[0])
 
 
 def _loss(graph: Graph, ctx: Context) -> Callable[[Graph], float]:

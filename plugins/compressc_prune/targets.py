@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -21,8 +22,7 @@ WITHIN = 0.03
 NEAR, TRIES = 0.005, 14
 #: The share of all indices that is tried for the smallest model.
 MOST = 0.999
-#: Option -> what it is called among costs, and in a sentence. (A measured latency is to come here:
-#: whatever says what a cut graph costs can be a target.)
+#: Option -> what it is called among costs, and in a sentence.
 COSTS = {
     "macs": ("macs", "MACs"),
     "params": ("parameters", "parameters"),
@@ -35,7 +35,7 @@ class Target:
     """A share of a cost that is to be left.
 
     Attributes:
-        option: `macs`, `params` or `bytes`.
+        option: `macs`, `params`, `bytes` or `latency`.
         share: of what the graph costs before the cut.
     """
 
@@ -45,7 +45,7 @@ class Target:
     @property
     def name(self) -> str:
         """In a sentence."""
-        return COSTS[self.option][1]
+        return COSTS[self.option][1] if self.option in COSTS else "time"
 
     def off(self, left: float) -> float:
         """How far what is left is from it, as a share of it."""
@@ -73,7 +73,26 @@ class Costs:
             return beside(copy, self.graph, self.example).share(COSTS[self.target.option][0])
 
 
-def meet(allocation: Allocation, target: Target, costs: Costs) -> Sizes:
+class Left(Protocol):
+    """Says what share of a cost is left."""
+
+    def left(self, sizes: Sizes) -> float:
+        """The share that sizes leave."""
+
+
+def unreachable(target: Target, least: float) -> CompresscError:
+    """CC102 for a target that no cut meets, with what the smallest sizes leave."""
+    return CompresscError(
+        "CC102",
+        f"option '{target.option}' of pass 'prune': no cut leaves {target.share:.1%} of the "
+        f"{target.name}",
+        got=f"{least:.1%} at least",
+        hint="normalized=True, attention=both and round_to=1 let more be cut; so do "
+        "student(depth=...) and lowrank",
+    )
+
+
+def meet(allocation: Allocation, target: Target, costs: Left) -> Sizes:
     """The sizes on an allocation's path that come nearest to a target.
 
     Between two neighbours on the path the widths go over one by one, a step of the rounding at a
@@ -85,14 +104,7 @@ def meet(allocation: Allocation, target: Target, costs: Costs) -> Sizes:
     low, high = dict[Alike, int](), allocation.at(MOST)
     least = costs.left(high)
     if least > target.share and target.off(least) > WITHIN:
-        raise CompresscError(
-            "CC102",
-            f"option '{target.option}' of pass 'prune': no cut leaves {target.share:.1%} of the "
-            f"{target.name}",
-            got=f"{least:.1%} at least",
-            hint="normalized=True, attention=both and round_to=1 let more be cut; so do "
-            "student(depth=...) and lowrank",
-        )
+        raise unreachable(target, least)
     first, last = 0.0, MOST
     for _ in range(TRIES):
         middle = (first + last) / 2
@@ -107,9 +119,7 @@ def meet(allocation: Allocation, target: Target, costs: Costs) -> Sizes:
     return _between(allocation, low, high, target, costs)
 
 
-def _between(
-    allocation: Allocation, low: Sizes, high: Sizes, target: Target, costs: Costs
-) -> Sizes:
+def _between(allocation: Allocation, low: Sizes, high: Sizes, target: Target, costs: Left) -> Sizes:
     """Of all steps from `low` (too large) to `high` (too small) the one nearest to the target."""
     path = [dict(low)]
     for kind, size in high.items():

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import pytest
 import torch
 from compressc_lowrank import LowRank
-from compressc_lowrank.budget import Choice, choose
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from compressc.analysis import total_cost
@@ -98,43 +93,3 @@ def test_coverage(options):
 def test_two_rules_are_refused(options):
     with pytest.raises(CompresscError, match=r"CC102.*each choose the ranks: give one of them"):
         make(LowRank, options)
-
-
-def menus(draw) -> dict[str, list[Choice]]:
-    found = {}
-    for layer in "abc":
-        dense = draw(st.integers(10, 40))
-        sizes = draw(st.lists(st.integers(1, dense - 1), min_size=1, max_size=5, unique=True))
-        lost = sorted(draw(st.lists(st.floats(0.01, 1), min_size=5, max_size=5)))
-        cheaper = zip(sorted(sizes, reverse=True), lost, strict=False)
-        found[layer] = [Choice(None, dense, 0.0), *(Choice(None, c, x) for c, x in cheaper)]
-    return found
-
-
-@settings(max_examples=60, deadline=None)
-@given(drawn=st.data())
-def test_no_other_choice_is_much_better(drawn):
-    """Against all combinations: within the budget, and no further off than one step of the hull."""
-    found = menus(drawn.draw)
-    most = drawn.draw(st.integers(3, 100))
-    chosen = choose(found, most)
-    legal = [
-        combination
-        for combination in product(*found.values())
-        if sum(choice.cost for choice in combination) <= most
-    ]
-    if not legal:
-        assert chosen is None
-        return
-    assert chosen is not None
-    assert sum(choice.cost for choice in chosen.values()) <= most
-    best = min(sum(choice.lost for choice in combination) for combination in legal)
-    largest = max(choice.lost for menu in found.values() for choice in menu)
-    assert sum(choice.lost for choice in chosen.values()) <= best + largest + 1e-9
-
-
-def test_a_choice_that_costs_nothing_is_made_first():
-    menu = {"a": [Choice(None, 10, 0.0), Choice(None, 6, 0.0)], "b": [Choice(None, 10, 0.0)]}
-    chosen = choose(menu, 16)
-    assert chosen is not None
-    assert chosen["a"].cost == 6

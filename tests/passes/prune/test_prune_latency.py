@@ -1,0 +1,314 @@
+"""A share of the time as a target, by made-up tables: exact, and without a clock."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from compressc_prune import Prune
+from compressc_prune.allocation import Rounding
+from compressc_prune.knapsack import Knapsack, importance_lost
+from compressc_prune.meeting import meet_latency
+from compressc_prune.targets import Target
+from torch import nn
+
+from compressc.analysis import couple
+from compressc.errors import CompresscError
+from compressc.ir import Graph, graph_hash
+from compressc.measure.layer_times import SCHEMA
+from compressc.pipeline import Context
+from compressc.probe import plan_of
+from compressc.spec import make
+from compressc.target import Target as Where
+from compressc.testing import export_graph
+
+#: Milliseconds per million multiply-accumulates, and of a layer whatever its size.
+SLOPE, BASE = 1.0, 0.01
+
+
+def net(*widths: int, last: int = 3) -> Graph:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for a, b in zip((8, *widths), widths, strict=False):
+        layers += [nn.Conv2d(a, b, 3, padding=1), nn.ReLU()]
+    layers[-2] = nn.Conv2d(widths[-2], widths[-1], last, padding=last // 2)
+    module = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * 16, 3)).eval()
+    return export_graph(module, torch.randn(5, 8, 4, 4))
+
+
+def macs(layer: object, sizes: tuple[int, ...]) -> float:
+    """Of a layer at sizes of its variables: its product is proportional to each of them."""
+    share = 1.0
+    for size, full in zip(sizes, layer.full, strict=True):
+        share *= size / full
+    return layer.macs * share / 1e6
+
+
+def table(graph: Graph, folder: Path, *, batch: int = 1, time=None, **changed: object) -> Path:
+    """A `table.json` of another machine, every row by a formula."""
+    found = couple(graph)
+    movable = {width.axis for width in found.widths() if width.producers}
+    plan = plan_of(graph, found, {}, batch, movable)
+    time = time or (lambda layer, sizes: BASE + SLOPE * macs(layer, sizes))
+    rows = []
+    for row in plan.rows:
+        if row.layer is None:
+            left = plan.parts[row.sizes[0]]
+            ms = 0.05 + sum(time(one, one.at(left)) for one in plan.layers.timed)
+        else:
+            ms = time(row.layer, row.sizes)
+        rows.append({"layer": row.signature, "sizes": row.sizes, "batch": batch, "ms": ms})
+        rows[-1] |= {"low_ms": ms, "high_ms": ms, "disturbed": 0}
+    content = {
+        "schema_version": SCHEMA,
+        "model": "made up",
+        "structure": plan.structure,
+        "machine": {"processor": "Imaginary 9000", "architecture": "none", "system": "none"},
+        "runtime": "ONNX Runtime",
+        "runtime_version": "1.0",
+        "threads": 1,
+        "rows": rows,
+    } | changed
+    path = folder / "table.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def pruned(graph: Graph, **options: object) -> tuple[Graph, Context]:
+    after = graph.copy()
+    context = Context(graph, target=Where(backends=("onnx",), batches=(1,)))
+    make(Prune, options).run(after, context)
+    return after, context
+
+
+def predicted(graph: Graph) -> float:
+    """The formula of the table, from the layers as they are."""
+    total = 0.05
+    for op in graph:
+        if op.role in ("convolution", "linear"):
+            out = op.type.shape[1:]
+            count = torch.tensor(out).prod() * op.layer.weight[0].numel()
+            total += BASE + SLOPE * float(count) / 1e6
+    return total
+
+
+@pytest.mark.parametrize("share", [0.7, 0.5, 0.3])
+def test_the_share_is_met_by_the_table(tmp_path, share):
+    graph = net(64, 128, 96)
+    after, context = pruned(graph, latency=share, table=str(table(graph, tmp_path)))
+    assert predicted(after) / predicted(graph) == pytest.approx(share, rel=0.03)
+    record = context.records["latency"]
+    assert record["predicted"] == pytest.approx(predicted(after) / predicted(graph), rel=2e-3)
+    assert record["measured"] is None
+    assert record["before_ms"] == pytest.approx(predicted(graph), rel=1e-6)
+    said = next(text for _, text in context.notes if text.startswith(f"latency={share:g}"))
+    assert "not measured here" in said
+    assert "Imaginary 9000, ONNX Runtime 1.0, 1 thread, batch 1" in said
+
+
+def test_a_cut_that_saves_no_time_is_not_made(tmp_path):
+    """Only the layer that makes the second width takes time."""
+    graph = net(64, 128, 64, last=5)
+
+    def time(layer, sizes) -> float:
+        return BASE + (SLOPE * macs(layer, sizes) if layer.op == "2" else 0.0)
+
+    path = table(graph, tmp_path, time=time)
+    after, context = pruned(graph, latency=0.6, table=str(path))
+    assert after["4"].layer.out_channels == 64
+    assert after["2"].layer.out_channels < 128
+    assert any("no cut of it saves time" in text for op, text in context.notes if op == "4")
+
+
+def test_a_stair_gives_the_step_and_sizes_stand_on_it(tmp_path):
+    graph = net(64, 128, 64)
+
+    def stair(layer, sizes) -> float:
+        return macs(layer, tuple(-(-size // 16) * 16 for size in sizes))
+
+    after, context = pruned(graph, latency=0.5, table=str(table(graph, tmp_path, time=stair)))
+    assert context.records["latency"]["step"] == 16
+    assert all(after[name].layer.out_channels % 16 == 0 for name in "024")
+    fine, _ = pruned(graph, latency=0.5, table=str(tmp_path / "table.json"), round_to=8)
+    assert any(fine[name].layer.out_channels % 16 for name in "024")
+
+
+@pytest.mark.parametrize("allocation", ["uniform", "global"])
+def test_the_paths_meet_a_time_too(tmp_path, allocation):
+    graph = net(64, 128, 96)
+    path = str(table(graph, tmp_path))
+    after, _ = pruned(graph, latency=0.5, table=path, allocation=allocation)
+    assert predicted(after) / predicted(graph) == pytest.approx(0.5, rel=0.05)
+    if allocation == "uniform":
+        shares = [after[n].layer.out_channels / graph[n].layer.out_channels for n in "024"]
+        assert max(shares) - min(shares) < 0.13
+
+
+# ---- what does not fit ------------------------------------------------------------------------
+
+
+def refused(graph: Graph, match: str, **options: object) -> None:
+    before = graph_hash(graph)
+    with pytest.raises(CompresscError, match=match):
+        pruned(graph, latency=0.5, **options)
+    assert graph_hash(graph) == before
+
+
+def test_a_time_that_no_cut_leaves(tmp_path):
+    graph = net(64, 64)
+    path = table(graph, tmp_path)
+    with pytest.raises(CompresscError, match=r"CC102.*no cut leaves 2\.0% of the time.*at least"):
+        pruned(graph, latency=0.02, table=str(path))
+
+
+def test_a_table_of_another_model(tmp_path):
+    path = table(net(64, 64), tmp_path)
+    refused(net(64, 96), r"CC304.*the table has the layers of this model", table=str(path))
+
+
+def test_a_table_of_another_batch(tmp_path):
+    graph = net(64, 64)
+    path = table(graph, tmp_path, batch=4)
+    refused(graph, r"CC304.*at batch 1", table=str(path))
+    after, _ = pruned(graph, latency=0.5, table=str(path), batch=4)
+    assert after["0"].layer.out_channels < 64 or after["2"].layer.out_channels < 64
+
+
+@pytest.mark.parametrize(
+    ("changed", "match"),
+    [
+        ({"schema_version": SCHEMA + 1}, r"CC304.*has schema"),
+        ({"threads": 2}, r"CC304.*got a table of 2 threads, not 1"),
+        ({"runtime": "OpenVINO"}, r"CC304.*got a table of OpenVINO"),
+        ({"rows": [{"layer": "x"}]}, r"CC304.*rows\.0\.sizes"),
+        ({"surprise": 1}, r"CC304.*surprise"),
+    ],
+    ids=str,
+)
+def test_a_foreign_table(tmp_path, changed, match):
+    graph = net(64, 64)
+    refused(graph, match, table=str(table(graph, tmp_path, **changed)))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2]", b'{"rows": NaN}'])
+def test_a_damaged_table_is_refused_before_any_work(tmp_path, content):
+    path = tmp_path / "table.json"
+    path.write_bytes(content)
+    with pytest.raises(CompresscError, match="CC304"):
+        make(Prune, {"latency": 0.5, "table": str(path)})
+    with pytest.raises(CompresscError, match="CC304"):
+        make(Prune, {"latency": 0.5, "table": str(tmp_path / "absent.json")})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"latency": 0.5, "macs": 0.5},
+        {"latency": 1.0},
+        {"batch": 4},
+        {"allocation": "knapsack"},
+        {"latency": 0.5, "batch": 0},
+    ],
+    ids=str,
+)
+def test_bad_options(options):
+    with pytest.raises(CompresscError, match="CC102"):
+        make(Prune, options)
+
+
+def test_another_table_is_another_result(tmp_path):
+    graph = net(64, 64)
+    path = table(graph, tmp_path)
+    one = Prune(latency=0.5, table=str(path)).cache_key()
+    table(graph, tmp_path, time=lambda layer, sizes: 1.0 + macs(layer, sizes))
+    assert Prune(latency=0.5, table=str(path)).cache_key() != one
+    assert Prune(latency=0.5).target_parts == {"batches", "threads"}
+    assert Prune(macs=0.5).target_parts == frozenset()
+
+
+def test_coverage_measures_nothing():
+    graph = net(64, 64)
+    said = Prune(latency=0.5).coverage(graph, Context(graph))
+    assert said["0"].outcome == "unknown"
+    assert "measured times" in said["0"].text
+
+
+# ---- the knapsack by itself -------------------------------------------------------------------
+
+
+class Width:
+    """A width, for what the knapsack reads of one."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.axis = size, self
+        self.role = ""
+
+
+class Products:
+    """Times of a chain: each layer takes the product of what it reads and makes."""
+
+    def __init__(self, widths: list[Width], weights: list[float]) -> None:
+        self.widths, self.weights = widths, weights
+        self.whole = self.at({})
+
+    def at(self, left) -> float:
+        shares = [1.0, *(left.get(w, w.size) / w.size for w in self.widths), 1.0]
+        return sum(w * a * b for w, a, b in zip(self.weights, shares, shares[1:], strict=False))
+
+    layers_at = at
+
+    def reading(self, leaves):
+        return self
+
+
+def test_no_other_sizes_at_that_time_lose_much_less():
+    """Against every combination of sizes of three widths."""
+    widths = [Width(16), Width(16), Width(16)]
+    kinds = [(width,) for width in widths]
+    generator = torch.Generator().manual_seed(3)
+    scores = {w: torch.rand(16, generator=generator) * (1 + i) for i, w in enumerate(widths)}
+    times = Products(widths, [1.0, 6.0, 2.0, 1.0])
+    lost = importance_lost(kinds, scores, comparable=True)
+    sizes = Knapsack(kinds, Rounding(1), lost, times).cut_to(0.5)
+    ours = [sizes.get(kind, 16) for kind in kinds]
+    got = times.at(dict(zip(widths, ours, strict=True))) / times.whole
+    assert got == pytest.approx(0.5, rel=0.02)
+    best = min(
+        sum(lost(kind, size) for kind, size in zip(kinds, every, strict=True))
+        for every in product(range(1, 17), repeat=3)
+        if times.at(dict(zip(widths, every, strict=True))) / times.whole <= got + 1e-9
+    )
+    assert sum(lost(k, n) for k, n in zip(kinds, ours, strict=True)) <= best * 1.15
+
+
+def test_noise_has_no_scale_and_no_bound():
+    width = Width(4)
+    kinds = [(width,)]
+    scores = torch.tensor([4.0, 1.0, 2.0, 3.0])
+    lost = importance_lost(kinds, {width: scores}, comparable=False)
+    assert [lost(kinds[0], n) for n in (4, 3, 2, 1)] == pytest.approx([0, 1 / 9, 3 / 7, 6 / 4])
+    scaled = importance_lost(kinds, {width: scores * 1e6}, comparable=False)
+    assert scaled(kinds[0], 2) == pytest.approx(3 / 7)
+    plain = importance_lost(kinds, {width: scores}, comparable=True)
+    assert [plain(kinds[0], n) for n in (4, 3, 2, 1)] == pytest.approx([0, 1, 3, 6])
+
+
+class Measured:
+    """A machine on which everything takes a tenth of the whole longer than predicted."""
+
+    is_here = True
+
+    def left(self, sizes) -> float:
+        return sizes["share"]
+
+    def measured(self, sizes) -> float:
+        return 0.1 + 0.9 * sizes["share"]
+
+
+def test_what_is_measured_puts_the_prediction_right():
+    met = meet_latency(Target("latency", 0.5), Measured(), lambda share: {"share": share})
+    assert met.measured == pytest.approx(0.5, rel=0.01)
+    assert met.predicted == pytest.approx(4 / 9, rel=0.02)
