@@ -17,6 +17,7 @@ from compressc.training.optimizer import Group
 from compressc.training.result import Epoch, Hooks, Moment, TrainingResult
 from compressc.training.scaled import LEAST_VARIANCE, scaled_error, variance
 from compressc.training.schedule import cosine_with_warmup
+from compressc.training.sparse import share_of, zeros_of
 from compressc.training.statistics import batch_norms, reestimate, reestimate_on_trial
 
 __all__ = [
@@ -49,6 +50,8 @@ __all__ = [
     "reestimate_behind",
     "reestimate_on_trial",
     "scaled_error",
+    "share_of",
     "train",
     "variance",
+    "zeros_of",
 ]

@@ -34,6 +34,7 @@ class Recipe:
             many steps are planned as fit. Then the same seed does not give the same bytes.
         optimizer: AdamW, or SGD with momentum.
         momentum: of SGD.
+        keep_zeros: zeros of sparse weights do not move; see `compressc.training.sparse`.
         dot: the momentum of SGD is smaller by this for the terms in `Lesson.by_labels`, and larger
             for all others; see `compressc.training.two_momenta`. 0 for one momentum.
         accumulate: batches of a step.
@@ -63,6 +64,7 @@ class Recipe:
     precision: Literal["float32", "bfloat16"] = "float32"
     shard: bool = False
     dot: float = 0.0
+    keep_zeros: bool = True
 
 
 @dataclass(frozen=True)

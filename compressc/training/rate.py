@@ -16,6 +16,7 @@ from statistics import median
 from torch import nn
 
 from compressc.training.sharding import whole
+from compressc.training.sparse import share_of, zeros_of
 
 #: Share of a typical weight that a step at the peak changes.
 RELATIVE_STEP = 0.01
@@ -26,11 +27,16 @@ DEFAULT = 1e-3
 def relative_rate(parameters: Iterable[nn.Parameter]) -> float:
     """The peak learning rate for AdamW: 0.01 of a typical weight.
 
-    The size of a matrix or filter is the root of the mean square of its weights; the typical one
-    is the median over all of them. 1e-3 where there are none, or where they are 0 or not finite.
+    The size of a matrix or filter is the root of the mean square of its weights, of a sparse one of
+    those that are not zero; the typical one is the median over all of them. 1e-3 where there are
+    none, or where they are 0 or not finite.
     """
+    matrices = [p for p in parameters if p.ndim > 1]
+    zeros = zeros_of(matrices)
     sizes = [
-        float(whole(p.detach()).float().square().mean().sqrt()) for p in parameters if p.ndim > 1
+        float(whole(p.detach()).float().square().mean().sqrt())
+        / (math.sqrt(1 - share_of(zeros[p])) if p in zeros else 1.0)
+        for p in matrices
     ]
     typical = median(sizes) if sizes else 0.0
     return RELATIVE_STEP * typical if 0 < typical < math.inf else DEFAULT

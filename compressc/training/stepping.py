@@ -17,6 +17,7 @@ from compressc.training.batches import Drawn
 from compressc.training.lesson import Batch, Lesson, Recipe
 from compressc.training.machine import InBfloat16
 from compressc.training.sharding import clip_gradients, is_shared
+from compressc.training.sparse import keep_zeros, zeros_of
 from compressc.training.statistics import batch_norms
 from compressc.training.two_momenta import TwoMomenta
 
@@ -43,6 +44,7 @@ class Stepper(Generic[Batch]):
         self.modules, self.parameters = modules, parameters
         self.lesson, self.recipe = lesson, recipe
         model = modules["model"]
+        self.zeros = zeros_of(model.parameters()) if recipe.keep_zeros else {}
         self.acting = model if recipe.precision == "float32" else InBfloat16(model)
 
     def set_modes(self) -> None:
@@ -96,6 +98,7 @@ class Stepper(Generic[Batch]):
         for group in optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         optimizer.step()
+        keep_zeros(self.zeros)
         return sums
 
     def _put_aside(self, optimizer: TwoMomenta, terms: Mapping[str, Tensor], factor: float) -> None:

@@ -49,7 +49,7 @@ from compressc_distill.matching import Matched, match
 from compressc_distill.options import DistillOptions
 from compressc_distill.parts import split
 from compressc_distill.reach import verdicts
-from compressc_distill.telling import Told, summary
+from compressc_distill.telling import Told, kept_zeros, summary
 from compressc_distill.weighing import weighed
 
 #: A recovery takes hundreds of steps, however small the data are.
@@ -182,6 +182,8 @@ class Distill(DistillOptions):
             ctx.note(task_of(ctx).output, f"trained in float32; bfloat16: {why}")
         elif precision == "bfloat16":
             ctx.note(task_of(ctx).output, "trained in bfloat16, with float32 weights and losses")
+        for text in kept_zeros(module) if self.zeros == "keep" else ():
+            ctx.note(task_of(ctx).output, text)
         if self.shard and processes.world() == 1:
             ctx.note(task_of(ctx).output, "shard: one process holds all; torchrun starts several")
         rows, why = self.channels_last, ""
@@ -206,6 +208,7 @@ class Distill(DistillOptions):
             precision=precision,
             shard=self.shard,
             dot=self.dot,
+            keep_zeros=self.zeros == "keep",
         )
 
     def _samples_suit(self, teaching: Teaching, exam: Teaching, ctx: Context) -> bool:

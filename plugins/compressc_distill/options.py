@@ -71,6 +71,8 @@ class DistillOptions(Pass):
     units for it. Weights, losses and validations are float32."""
     channels_last: Literal["auto"] | bool = "auto"
     """Whether filters and images lie pixel by pixel in steps; `auto` by the device."""
+    zeros: Literal["keep", "train"] = "keep"
+    """Whether zeros of sparse weights (10 to 95 % of a weight, as `sparsify` makes them) stay."""
     shard: bool = False
     """With several processes: each holds a part of the student's weights, gradients and moments."""
     answers: How = "auto"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
+import torch
+from torch import nn
+
 from compressc.distillation import Teaching
 from compressc.events import Event
 from compressc.pipeline import Context
-from compressc.training import Epoch, Hooks, Moment, TrainingResult
+from compressc.training import Epoch, Hooks, Moment, TrainingResult, share_of, zeros_of
 
 
 class Told(Hooks):
@@ -84,6 +87,15 @@ def summary(result: TrainingResult, exam: Teaching) -> list[str]:
     if exam.metric.no_better(result.best[1], exam.constant):
         lines.append(f"not recovered: a constant answer has {name} {exam.constant:.4f}, too")
     return lines
+
+
+def kept_zeros(module: nn.Module) -> Iterator[str]:
+    """What is said of sparse weights, where there are any."""
+    found = zeros_of(module.parameters()).values()
+    if found:
+        share = share_of(torch.cat([where.flatten() for where in found]))
+        name = "weight" if len(found) == 1 else "weights"
+        yield f"{share:.0%} of {len(found)} sparse {name} stay zero; zeros=train moves them"
 
 
 def _terms(history: Sequence[Epoch]) -> Iterator[str]:

@@ -1,5 +1,6 @@
-"""Structured pruning: remove whole channels, neurons and attention heads."""
+"""Pruning: whole channels, neurons and attention heads go, or single weights become zero."""
 
 from compressc_prune.prune import Prune
+from compressc_prune.sparsify import Sparsify
 
-__all__ = ["Prune"]
+__all__ = ["Prune", "Sparsify"]

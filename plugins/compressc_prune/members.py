@@ -71,11 +71,11 @@ def _member(op: Op, slot: Slot, width: Width, side: Side, measured: Measured) ->
         weights,
         rows(measured.gradients.get(id(tensor))),
         rows(measured.squared_gradients.get(id(tensor))),
-        None if seen is None else rows(_along(seen, tensor, slot.dim)),
+        None if seen is None else rows(along(seen, tensor, slot.dim)),
     )
 
 
-def _along(seen: Tensor, weight: Tensor, dim: int) -> Tensor:
+def along(seen: Tensor, weight: Tensor, dim: int) -> Tensor:
     """What each weight is multiplied with, `f32[weight's shape]`, of f32[channels]."""
     if len(seen) != weight.shape[dim]:  # channels of several groups meet one weight
         seen = seen.reshape(-1, weight.shape[dim]).square().mean(0).sqrt()

@@ -23,6 +23,25 @@ def protected(graph: Graph, widths: Sequence[Width], patterns: Sequence[str]) ->
     Raises:
         CompresscError: CC102 for a pattern that matches nothing.
     """
+    kept = matching(graph, patterns, "prune")
+    return {
+        width.axis: f"keep={kept[slot.op]} protects %{slot.op}"
+        for width in widths
+        for slot in width.slots
+        if slot.op in kept
+    }
+
+
+def matching(graph: Graph, patterns: Sequence[str], name: str) -> dict[str, str]:
+    """Ops with layers that a pattern means -> that pattern.
+
+    Args:
+        graph, patterns: as for `protected`.
+        name: of the pass, for the message.
+
+    Raises:
+        CompresscError: CC102 for a pattern that matches nothing.
+    """
     names = {op.name: _names(graph, op.name) for op in graph if op.layer is not None}
     kept: dict[str, str] = {}
     for pattern in patterns:
@@ -30,17 +49,20 @@ def protected(graph: Graph, widths: Sequence[Width], patterns: Sequence[str]) ->
         if not found:
             raise CompresscError(
                 "CC102",
-                "option 'keep' of pass 'prune' must match the name of a layer",
+                f"option 'keep' of pass '{name}' must match the name of a layer",
                 got=repr(pattern),
                 hint=nearest(pattern, names),
             )
         kept |= dict.fromkeys(found, pattern)
-    return {
-        width.axis: f"keep={kept[slot.op]} protects %{slot.op}"
-        for width in widths
-        for slot in width.slots
-        if slot.op in kept
-    }
+    return kept
+
+
+def patterns_in(given: object) -> object:
+    """What was given for an option of patterns: one text holds several, parted by commas."""
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts):
+        return given
+    return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
 
 
 def _names(graph: Graph, name: str) -> list[str]:

@@ -21,7 +21,7 @@ from compressc.training import reestimate_behind
 from compressc_prune.allocation import Rounding
 from compressc_prune.factors import INSTEAD, cofactors, doubled
 from compressc_prune.planning import Plan, Way, Wish
-from compressc_prune.protected import protected
+from compressc_prune.protected import patterns_in, protected
 from compressc_prune.refit import refit
 from compressc_prune.scoring import Scorer
 from compressc_prune.targets import COSTS, Target
@@ -119,10 +119,7 @@ class Prune(Pass):
     @classmethod
     def _patterns(cls, given: object) -> object:
         """One text holds several patterns."""
-        texts = [given] if isinstance(given, str) else given
-        if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts):
-            return given
-        return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
+        return patterns_in(given)
 
     @property
     def requirements(self) -> frozenset[str]:

@@ -31,11 +31,30 @@ def _normalized(w: Weights, value: np.ndarray) -> np.ndarray:
 
 
 def strongest_neurons(w: Weights, x: np.ndarray) -> np.ndarray:
-    """Three of six neurons: those whose weights, in and out, are largest on average."""
-    into, out = np.linalg.norm(w["a.weight"], axis=1), np.linalg.norm(w["b.weight"], axis=0)
-    kept = np.sort(np.argsort(into / into.mean() + out / out.mean())[3:])
+    """Three of six neurons: those whose squared weights, in and out, sum up to most."""
+    kept = _strongest_half(w)
     hidden = np.maximum(x @ w["a.weight"][kept].T + w["a.bias"][kept], 0)
     return hidden @ w["b.weight"][:, kept].T + w["b.bias"]
+
+
+def _strongest_half(w: Weights) -> np.ndarray:
+    order = np.argsort((w["a.weight"] ** 2).sum(1) + (w["b.weight"] ** 2).sum(0))
+    return np.sort(order[len(order) // 2 :])
+
+
+def strongest_neurons_two_of_four(w: Weights, x: np.ndarray) -> np.ndarray:
+    """The same with half of eight, and two of four weights that lie side by side."""
+    kept = _strongest_half(w)
+    a, b = _two_of_four(w["a.weight"][kept]), _two_of_four(w["b.weight"][:, kept])
+    return np.maximum(x @ a.T + w["a.bias"][kept], 0) @ b.T + w["b.bias"]
+
+
+def _two_of_four(weight: np.ndarray) -> np.ndarray:
+    """Each row of four, with its two smallest as zeros."""
+    found = weight.copy()
+    for row in found:
+        row[np.argsort(np.abs(row))[:2]] = 0
+    return found
 
 
 def layer_and_relu(w: Weights, x: np.ndarray) -> np.ndarray:
@@ -130,6 +149,8 @@ COMPUTED = {
     "prune/output": layer_and_relu,
     "student/halved": every_other_block,
     "student/whole": every_block,
+    "sparsify/pattern": strongest_neurons_two_of_four,
+    "sparsify/uneven": layer,
     "lowrank/wide": two_directions,
     "lowrank/channel": few_channels,
     "lowrank/spatial": columns_then_rows,
@@ -143,5 +164,5 @@ COMPUTED = {
 #: Where a pass must leave the graph as it is.
 UNTOUCHED = {
     *("simplify/shared", "prune/output", "lowrank/narrow", "distill/nothing", "quant/nothing"),
-    "student/whole",
+    *("student/whole", "sparsify/uneven"),
 }

@@ -85,7 +85,7 @@ def test_snapshot(name: str, request: pytest.FixtureRequest) -> None:
 
 
 def test_every_pass_has_a_file_where_it_acts_and_one_where_it_must_not() -> None:
-    passes = {"simplify", "student", "prune", "lowrank", "distill", "quant"}
+    passes = {"simplify", "student", "prune", "sparsify", "lowrank", "distill", "quant"}
     assert {name.partition("/")[0] for name in UNTOUCHED} == passes
     assert {name.partition("/")[0] for name in COMPUTED if name not in UNTOUCHED} == passes
     written = {p for p in HERE.glob("*/*.ir") if "--- before" in p.read_text()}
