@@ -14,11 +14,12 @@ from typing import Any
 import sympy
 
 from compressc.analysis.macs import SizeOf, is_counted, macs
-from compressc.ir import Graph, Op, TensorType, TupleType, evaluate, layer_tensors, symbol
+from compressc.ir import Graph, Op, TensorType, TupleType, evaluate, symbol
+from compressc.ir.quantized import SCALING, stored_types
 from compressc.ir.types import Size, simplify_size
 
 #: Tensors that a layer keeps for bookkeeping: they are no parameters.
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked", "scale", "zero_point")
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked", *SCALING)
 #: The size that open dimensions take where the caller names none.
 DEFAULT_DIMENSION = 1
 
@@ -173,12 +174,12 @@ class _Sizes(dict[str, int]):
 def _cost(graph: Graph, op: Op, size_of: SizeOf, seen: set[int]) -> Any:
     """A `Cost`; its sizes are expressions where `size_of` gives some."""
     parameters = size = 0
-    for name, tensor in layer_tensors(op.layer) if op.layer is not None else ():
+    for name, tensor, type_ in stored_types(op):
         if id(tensor) not in seen:
             seen.add(id(tensor))
             size += tensor.numel() * tensor.element_size()
             if op.kind != "constant" and name.rpartition(".")[2] not in _STATISTICS:
-                parameters += tensor.numel()
+                parameters += type_.numel({})
     return Cost(parameters, size, macs(graph, op, size_of) or 0, result_bytes(op, size_of))
 
 

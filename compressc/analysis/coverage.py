@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from compressc.ir import Graph, Op, layer_tensors
+from compressc.ir.quantized import stored_types
 
 #: `does`: the pass changes the op. `idle`: by its nature there is nothing to do. `cannot`: there
 #: is, and something is in the way. `unknown`: the pass does not say.
@@ -113,8 +114,9 @@ def summarize(graph: Graph, pass_text: str, verdicts: Mapping[str, Verdict]) -> 
     reasons: dict[int, str] = {}
     for op in graph:
         verdict = complete[op.name]
+        numbers = {name: type_.numel({}) for name, _, type_ in stored_types(op)}
         for local, tensor in parameters_of(op):
-            sizes[id(tensor)] = tensor.numel()
+            sizes[id(tensor)] = numbers[local]
             if local not in verdict.tensors:
                 stays = f"; {local} stays" if verdict.outcome == "does" else ""
                 reasons.setdefault(id(tensor), verdict.text + stays)
@@ -136,11 +138,11 @@ def is_recurrent_weight(graph: Graph, op: Op) -> bool:
 
 
 def parameters_of(op: Op) -> list[tuple[str, torch.Tensor]]:
-    """(local name, tensor) of what an op's layer has learned: parameters, and int8 weights."""
+    """(local name, tensor) of what an op's layer has learned: parameters, and stored weights."""
     if op.layer is None:
         return []
     return [
         (name, tensor)
         for name, tensor in layer_tensors(op.layer)
-        if isinstance(tensor, nn.Parameter) or (name == "weight" and tensor.dtype is torch.int8)
+        if isinstance(tensor, nn.Parameter) or (name == "weight" and op.weight_form is not None)
     ]

@@ -3,7 +3,7 @@
 from compressc.backend.backend import Backend, Runner, load_backend
 from compressc.backend.bench import Teacher, bench
 from compressc.backend.file_record import Failure, FileRecord, LatencyRecord
-from compressc.backend.integers import is_quantized
+from compressc.backend.integers import is_quantized, rounds_values
 from compressc.backend.proof import emit_proved, prove
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "is_quantized",
     "load_backend",
     "prove",
+    "rounds_values",
 ]

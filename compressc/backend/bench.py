@@ -13,7 +13,7 @@ import torch
 
 from compressc.backend.backend import Backend, Runner, load_backend
 from compressc.backend.file_record import Failure, FileRecord, LatencyRecord
-from compressc.backend.integers import VNNI, full_range_layers, is_quantized
+from compressc.backend.integers import VNNI, full_range_layers, rounds_values
 from compressc.backend.proof import emit_proved
 from compressc.backend.threads import torch_threads
 from compressc.collecting import give_back
@@ -150,7 +150,7 @@ def _measure(  # noqa: PLR0913  (one format, and where its failures go)
     if isinstance(rival, Failure):
         failures.append(rival)
     else:
-        precision = "int8" if is_quantized(graph) else "f32"
+        precision = "int8" if rounds_values(graph) else "f32"
         runners = _runners(backend, rival, run, target, failures)
         for batch in target.batches if runners else ():
             try:
@@ -164,7 +164,7 @@ def _measure(  # noqa: PLR0913  (one format, and where its failures go)
         path=str(path.relative_to(folder)),
         bytes=_bytes(backend, path),
         teacher_bytes=None if isinstance(rival, Failure) else rival.bytes,
-        int8_layers=backend.int8_layers(path, graph) if is_quantized(graph) else None,
+        int8_layers=backend.int8_layers(path, graph) if rounds_values(graph) else None,
         needs=VNNI if backend.integers and full_range_layers(graph) else "",
         proof=proof,
         scores={} if scoring is None else scoring.values(),

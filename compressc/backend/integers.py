@@ -14,15 +14,21 @@ VNNI = "VNNI where the processor is x86"
 
 
 def is_quantized(graph: Graph) -> bool:
-    """Whether any value or weight of the graph is int8."""
-    return any(op.int8 or op.kind in (QUANTIZE, DEQUANTIZE) for op in graph)
+    """Whether any value or weight of the graph is stored as integers."""
+    return rounds_values(graph) or any(op.weight_form is not None for op in graph)
+
+
+def rounds_values(graph: Graph) -> bool:
+    """Whether values are rounded to integers when the model runs, not its weights alone."""
+    return any(op.kind in (QUANTIZE, DEQUANTIZE) or op.input_form is not None for op in graph)
 
 
 def integer_layers(graph: Graph) -> Iterator[Op]:
     """Layers with an int8 weight that read int8 values: what a runtime may compute in integers."""
     for op in graph:
         computes = op.int8 and op.role in PRODUCTS
-        if computes and any(is_integer(graph, name) for name in op.inputs):
+        dynamic = op.input_form is not None
+        if computes and (dynamic or any(is_integer(graph, name) for name in op.inputs)):
             yield op
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from compressc.backend.backend import Backend, Runner
-from compressc.backend.integers import full_range_layers, is_quantized
+from compressc.backend.integers import full_range_layers, rounds_values
 from compressc.collecting import give_back
 from compressc.errors import CompresscError
 from compressc.ir import Graph, lower
@@ -19,17 +19,18 @@ from compressc.pipeline import Samples
 from compressc.target import Target, instruction_set
 from compressc.tasks import SettledTask, agreement
 
-#: Float graphs. A runtime adds the same products in another order and with other vector widths:
-#: each sum is off by some 1e-7 of its size, and measured models by 1e-7 to 1e-6. A wrong layout, a
-#: lost bias or a half-precision fallback is off by 1e-3 or more.
+#: Graphs whose values are floats, however their weights are stored. A runtime adds the same
+#: products in another order and with other vector widths: each sum is off by some 1e-7 of its
+#: size, and measured models by 1e-7 to 1e-6. A wrong layout, a lost bias or a half-precision
+#: fallback is off by 1e-3 or more.
 FLOAT_RELATIVE_ERROR = 1e-4
 
-#: Quantized graphs. Where a sum lies on the border of two integers, the last bit of it decides
-#: which one it becomes, so one value in some hundred differs by one step of 255. Measured with
-#: half-range weights and without VNNI: a digits CNN 0.0015, a tagger 0.0000, a transformer of four
-#: blocks 0.003, twelve residual convolutions 0.004, 0.011 at worst elsewhere. The same models with
-#: full-range weights saturate there: 0.047 to 0.195. This is between the two; the cosine of what it
-#: lets pass is 0.9995 or better, so that there is no bound for it.
+#: Graphs that round values. Where a sum lies on the border of two integers, the last bit of it
+#: decides which one it becomes, so one value in some hundred differs by one step of 255. Measured
+#: with half-range weights and without VNNI: a digits CNN 0.0015, a tagger 0.0000, a transformer of
+#: four blocks 0.003, twelve residual convolutions 0.004, 0.011 at worst elsewhere. The same models
+#: with full-range weights saturate there: 0.047 to 0.195. This is between the two; the cosine of
+#: what it lets pass is 0.9995 or better, so that there is no bound for it.
 QUANTIZED_RELATIVE_ERROR = 0.03
 #: The share of samples whose largest output may be another one (those between two classes), and at
 #: least one sample. Measured: none for trained models on their own data, 0.008 at most elsewhere.
@@ -98,7 +99,7 @@ def prove(
         same = agreement(task.judged, *outputs[task.index])
         worst = worst.model_copy(update={"agreement": same})
     labelled = task is not None and task.labels
-    fault = _fault(worst, is_quantized(graph), labelled)
+    fault = _fault(worst, rounds_values(graph), labelled)
     if fault:
         raise _wrong(backend, graph, path, *fault)
     return worst

@@ -11,6 +11,7 @@ from torch import nn
 
 from compressc.errors import CompresscError
 from compressc.ir.layers import LAYERS
+from compressc.ir.number_forms import NumberForm
 from compressc.ir.sharing import copied
 
 
@@ -63,7 +64,7 @@ _UNFIT = (
 #: Layers made so far, on the meta device: a copy costs a tenth of what `__init__` does.
 _MADE: dict[str, nn.Module] = {}
 _MOST_MADE = 4096
-_PLAIN = (int, float, str, bool, tuple, type(None))
+_PLAIN = (int, float, str, bool, tuple, type(None), NumberForm)
 
 
 def copy_layer(layer: nn.Module, memo: dict[int, Any]) -> nn.Module:

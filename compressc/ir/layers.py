@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError
+from compressc.ir.number_forms import INT8_PER_CHANNEL, NumberForm
 
 
 class Tensor(nn.Module):
@@ -70,7 +71,8 @@ class LayerKind:
             convolution the second is that of one group; a norm over several dimensions has them all
             in its `shape`.
         integers: whether it takes integers and booleans, too.
-        int8: whether its weight is stored as int8.
+        form: how the numbers of its weight are stored where no attribute says otherwise; None: as
+            floats.
     """
 
     module: Callable[..., nn.Module]
@@ -79,7 +81,12 @@ class LayerKind:
     role: Role | None = None
     weight: tuple[str, ...] = ()
     integers: bool = False
-    int8: bool = False
+    form: NumberForm | None = None
+
+    @property
+    def int8(self) -> bool:
+        """Whether its weight is stored as int8 where no attribute says otherwise."""
+        return self.form == INT8_PER_CHANNEL
 
 
 _CONV = {

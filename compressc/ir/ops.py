@@ -18,6 +18,7 @@ from compressc.errors import CompresscError
 from compressc.ir.layer_building import squeeze
 from compressc.ir.layers import LAYERS, Role
 from compressc.ir.moves import MOVES, Move
+from compressc.ir.number_forms import INT8_PER_CHANNEL, NumberForm
 from compressc.ir.types import ValueType
 
 
@@ -75,9 +76,20 @@ class Op:
         return LAYERS[self.kind].role if self.kind in LAYERS else None
 
     @property
+    def weight_form(self) -> NumberForm | None:
+        """How the numbers of its layer's weight are stored; None: as floats, or there is none."""
+        default = LAYERS[self.kind].form if self.kind in LAYERS else None
+        return getattr(self.layer, "weight_form", default)
+
+    @property
+    def input_form(self) -> NumberForm | None:
+        """How its layer rounds what it is given; None: not at all."""
+        return getattr(self.layer, "input_form", None)
+
+    @property
     def int8(self) -> bool:
-        """Whether its layer's weight is stored as int8."""
-        return self.kind in LAYERS and LAYERS[self.kind].int8
+        """Whether its layer's weight is stored as integer kernels take it."""
+        return self.weight_form == INT8_PER_CHANNEL
 
     @property
     def move(self) -> Move | None:

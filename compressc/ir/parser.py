@@ -22,6 +22,7 @@ from compressc.ir.types import (
     DTYPES,
     TupleType,
     ValueType,
+    parse_number_form,
     parse_size,
     parse_type,
 )
@@ -240,7 +241,7 @@ def _parse_leaf(text: str) -> Arg:
         return json.loads(text)
     if _NUMBER.match(text):
         return float(text) if re.search(r"[.eE]", text) else int(text)
-    return parse_size(text)
+    return parse_number_form(text) if text.endswith("}") else parse_size(text)
 
 
 def _split_pair(item: str) -> tuple[Any, str]:

@@ -11,6 +11,7 @@ import torch
 
 from compressc.errors import CompresscError
 from compressc.ir.layer_building import layer_tensors
+from compressc.ir.number_forms import NumberForm
 from compressc.ir.ops import Arg, Op, Ref, layer_attributes
 from compressc.ir.types import DTYPE_NAMES, size_text
 
@@ -133,6 +134,8 @@ def _constant_text(arg: Any) -> str:
         return _string_text(arg)
     if isinstance(arg, sympy.Expr):
         return size_text(arg)
+    if isinstance(arg, NumberForm):
+        return str(arg)
     if not is_word(arg):
         raise CompresscError("CC400", "an argument of this kind has no text form", got=repr(arg))
     return _WORDS[_word(arg)]

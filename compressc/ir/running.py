@@ -55,13 +55,15 @@ def random_weights(graph: Graph, seed: int = 0) -> dict[str, torch.Tensor]:
     """Weights for a graph that was read from its text alone, by their names in it.
 
     Matrices and filters are normal with a variance of 1 / fan in, biases and means normal, scales
-    and variances between 0.5 and 1.5, int8 weights of full range, counts zero.
+    and variances between 0.5 and 1.5, integer weights of full range, counts zero.
     """
     generator = torch.Generator().manual_seed(seed)
     made = {}
     for name, blank in graph.tensors().items():
         shape, local = list(blank.shape), name.rpartition(".")[2]
-        if blank.dtype in (torch.int8, torch.uint8):
+        if local == "scale":
+            value = torch.rand(shape, generator=generator) + 0.5
+        elif blank.dtype in (torch.int8, torch.uint8):
             value = torch.randint(0, 255, shape, generator=generator) - 127 * blank.dtype.is_signed
         elif not blank.is_floating_point():
             value = torch.zeros(shape)

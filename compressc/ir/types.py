@@ -20,6 +20,7 @@ from torch.utils._sympy.functions import Max as TorchMax
 from torch.utils._sympy.functions import Min as TorchMin
 
 from compressc.errors import CompresscError
+from compressc.ir.number_forms import INT4, UINT4, NumberForm, parse_form
 from compressc.spec import split_top_level
 
 Size: TypeAlias = int | sympy.Expr
@@ -33,6 +34,8 @@ DTYPES: dict[str, torch.dtype] = {
     "i32": torch.int32,
     "i16": torch.int16,
     "i8": torch.int8,
+    "i4": INT4,
+    "u4": UINT4,
     "u8": torch.uint8,
     "u16": torch.uint16,
     "u32": torch.uint32,
@@ -48,15 +51,25 @@ DTYPE_NAMES: dict[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.ite
 
 @dataclass(frozen=True, slots=True)
 class TensorType:
-    """A tensor's dtype and shape; prints as `f32[b,32,8,8]`."""
+    """A tensor's dtype and shape; prints as `f32[b,32,8,8]`.
+
+    One that is stored in a number form has that, too: `i4[64,576]{axis=0, group=32}`. A value that
+    an op computes has none: the ops that round it say how.
+    """
 
     dtype: torch.dtype
     shape: tuple[Size, ...]
+    form: NumberForm | None = None
+
+    def __post_init__(self) -> None:
+        if self.form is not None and self.form.dtype != self.dtype:
+            raise ValueError(f"{self.form} is no form of {self.dtype}")
 
     def __str__(self) -> str:
         """The text form that `parse_type` reads back."""
         dtype = DTYPE_NAMES.get(self.dtype, str(self.dtype))  # for an error; `verify` refuses it
-        return f"{dtype}[{','.join(map(size_text, self.shape))}]"
+        scaling = "" if self.form is None else self.form.scaling
+        return f"{dtype}[{','.join(map(size_text, self.shape))}]{scaling}"
 
     def numel(self, env: Mapping[str, int]) -> int:
         """Number of elements with the symbols of `env` filled in."""
@@ -183,12 +196,35 @@ def parse_type(text: str) -> TensorType:
 
 def _parse_type(text: str) -> TensorType:
     name, bracket, rest = text.strip().partition("[")
-    if name not in DTYPES or not bracket or not rest.endswith("]"):
+    inside, end, scaling = rest.partition("]")
+    if name not in DTYPES or not bracket or not end:
         raise CompresscError(
             "CC402", "a type is written like f32[b,3,32,32]", got=text, hint=", ".join(DTYPES)
         )
-    sizes = split_top_level(rest[:-1])
-    return TensorType(DTYPES[name], tuple(parse_size(size) for size in sizes))
+    sizes = tuple(parse_size(size) for size in split_top_level(inside))
+    return TensorType(DTYPES[name], sizes, parse_number_form(name + scaling) if scaling else None)
+
+
+_FLAGS = {"true": True, "false": False}
+
+
+def parse_number_form(text: str) -> NumberForm:
+    """Read `i4{axis=0, group=32}`.
+
+    Raises:
+        CompresscError: CC402 where the text is no number form.
+    """
+    name, brace, rest = text.strip().partition("{")
+    try:
+        if not brace or not rest.endswith("}"):
+            raise ValueError("braces stand around what a form says")
+        pairs = [item.partition("=")[::2] for item in split_top_level(rest[:-1])]
+        values = {key: _FLAGS[text] if text in _FLAGS else int(text) for key, text in pairs}
+        return parse_form(name, values)
+    except (ValueError, TypeError) as error:
+        raise CompresscError(
+            "CC402", "a number form is written like i4{axis=0, group=32}", got=f"{text}: {error}"
+        ) from error
 
 
 _parse_short_type = lru_cache(maxsize=4096)(_parse_type)

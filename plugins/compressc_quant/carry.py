@@ -18,8 +18,9 @@ from torch import fx, nn
 
 from compressc.errors import CompresscError
 from compressc.ir import Graph, Op, Ref, Tensor, TensorType
+from compressc.ir.number_forms import INT8_PER_CHANNEL
 from compressc.ir.ops import kind_of, map_arg
-from compressc.ir.quantized import QUANTIZED, quantized_layer
+from compressc.ir.quantized import QUANTIZED, quantized_kind, quantized_layer
 from compressc_quant.tracing import Traced
 
 #: Told of an op and what became of it.
@@ -179,7 +180,7 @@ class _Carrier:
             return
         found = self._tied(layer, found)
         made = quantized_layer(op.kind, layer, found.values, found.scale)
-        self.graph.set_layer(op.name, made, f"quantized_{op.kind}")
+        self.graph.set_layer(op.name, made, quantized_kind(op.kind))
 
     def _set_float(self, layer: nn.Module, name: str, value: torch.Tensor) -> None:
         """Take over a tensor that nncf corrected; an unchanged one stays itself, so ties hold."""
@@ -193,7 +194,7 @@ class _Carrier:
         if not isinstance(product, fx.Node) or product.target is not torch.ops.aten.mul.Tensor:
             return None
         values, scale = (self._value_of(arg) for arg in product.args)
-        if self._value_of(zero).any() or values.dtype is not torch.int8:
+        if self._value_of(zero).any() or values.dtype is not INT8_PER_CHANNEL.dtype:
             return None
         return Int8Weight(values, scale.float().reshape(-1).clone())
 

@@ -197,6 +197,6 @@ def _loss(got: Sequence[torch.Tensor], want: Sequence[torch.Tensor]) -> str:
 def _tell(graph: Graph, ctx: Context, transformer: bool, told: Mapping[str, str]) -> None:
     """Say of everything that could be int8 and is still in float why it is."""
     for op in graph:
-        stays = parameters_of(op) and not op.int8
+        stays = parameters_of(op) and op.weight_form is None
         if stays or stated(op) or op.name in told:
             ctx.note(op.name, f"skipped: {told.get(op.name) or why_float(op, transformer, graph)}")

@@ -35,7 +35,7 @@ def _verdict(op: Op, after: Graph, transformer: bool, told: str) -> Verdict:
     now = after[op.name]
     int8_inputs = any(is_integer(after, name) for name in now.inputs)
     rounded = any(user.kind == QUANTIZE for user in after.users(op.name))
-    if now.int8 and not op.int8:
+    if now.weight_form is not None and op.weight_form is None:
         inputs = "int8 inputs" if int8_inputs else "f32 inputs"
         return Verdict.does(
             "int8 weight" if op.role == "embedding" else f"int8 weight, {inputs}", "weight"

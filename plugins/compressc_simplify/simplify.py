@@ -110,7 +110,7 @@ def fold_batch_norms(graph: Graph, tell: Tell) -> None:
 
 def _obstacle(graph: Graph, source: Op) -> str:
     """Why a batch norm cannot be folded into the op it reads."""
-    if source.layer is None or source.role not in PRODUCTS or source.int8:
+    if source.layer is None or source.role not in PRODUCTS or source.weight_form is not None:
         return f"it reads %{source.name}, which is no linear or convolution"
     weight: torch.Tensor = source.layer.weight  # type: ignore[assignment]
     if len(graph.type_of(source.name).shape) != weight.dim():

@@ -44,7 +44,8 @@ def rule_for(op: Op) -> Rule | None:
     if op.kind in RULES:
         return RULES[op.kind]
     if op.role is not None:
-        return None if op.int8 else ROLES[op.role]  # the scales of an int8 weight do not follow
+        # the scales of a stored weight do not follow
+        return ROLES[op.role] if op.weight_form is None else None
     namespace, _, name = op.packet.partition(".")
     if op.layer is not None or not name:
         return None
