@@ -13,7 +13,7 @@ from compressc.ir import PRODUCTS, Graph, lower
 from compressc.ir.lowering import module_names
 
 #: What computes a layer in an exported ONNX model.
-_COMPUTING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+COMPUTING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def int8_layers(graph: Graph, ran: Collection[str], runtime: str) -> Int8Layers:
@@ -31,7 +31,7 @@ def int8_layers(graph: Graph, ran: Collection[str], runtime: str) -> Int8Layers:
         if op.name in ran:
             continue
         reason = f"{runtime} has no integer kernel for it here"
-        if not op.int8:
+        if op.weight_form is None:
             reason = "its weight is float"
         elif op.name not in able:
             reason = "its input is float"
@@ -46,10 +46,15 @@ def name_nodes(model: Any, graph: Graph) -> None:
     """
     names = module_names(lower(graph))
     for node in model.graph.node:
-        scopes = {item.key: item.value for item in node.metadata_props}
-        path = ast.literal_eval(scopes.get("pkg.torch.onnx.name_scopes", "[]"))
-        if node.op_type in _COMPUTING and len(path) > 1 and path[1] in names:
-            node.name = names[path[1]]
+        scope = scope_of({item.key: item.value for item in node.metadata_props})
+        if node.op_type in COMPUTING and scope in names:
+            node.name = names[scope]
+
+
+def scope_of(remarks: Mapping[str, str]) -> str:
+    """The submodule that an exported node was traced in, by what the exporter left; or ""."""
+    path = ast.literal_eval(remarks.get("pkg.torch.onnx.name_scopes", "[]"))
+    return str(path[1]) if len(path) > 1 else ""
 
 
 def readers_of_weights(graph: Graph, reads: Mapping[str, int]) -> set[str]:

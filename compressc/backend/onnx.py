@@ -20,6 +20,7 @@ from compressc.backend.onnx_cleaning import (
     name_values,
     split_quantized_gemms,
 )
+from compressc.backend.onnx_forms import has_forms, write_forms
 from compressc.backend.onnx_weights import Beside
 from compressc.errors import CompresscError
 from compressc.ir import Graph
@@ -51,7 +52,7 @@ class Onnx(Backend):
         Raises:
             CompresscError: CC503 where torch's exporter fails, or above 2 GB.
         """
-        exported = export_onnx(graph, example)
+        exported = export_onnx(graph, example, contrib=True)
         split_quantized_gemms(exported.model.graph)
         if exported.bytes > _LARGEST_FILE:
             raise CompresscError("CC503", "an .onnx file holds at most 2 GB", got=graph.name)
@@ -103,13 +104,21 @@ class Onnx(Backend):
             raise refused(self.runtime, path, error) from error
 
 
-def export_onnx(graph: Graph, example: tuple[torch.Tensor, ...]) -> Beside:
+def export_onnx(
+    graph: Graph, example: tuple[torch.Tensor, ...], *, contrib: bool = False
+) -> Beside:
     """The graph as a cleaned ONNX model, its large weights beside it.
+
+    Args:
+        graph: a well-formed graph.
+        example: as for `export_graph`.
+        contrib: whether ONNX Runtime's own operators may be used.
 
     Raises:
         CompresscError: CC503 where torch's exporter fails.
     """
     program = export_graph(graph, example)
+    special = has_forms(graph)
     with quiet():
         try:
             exported = torch.onnx.export(
@@ -117,10 +126,14 @@ def export_onnx(graph: Graph, example: tuple[torch.Tensor, ...]) -> Beside:
                 dynamo=True,
                 external_data=False,
                 verbose=False,
+                optimize=not special,
             )
+            assert exported is not None
+            if special:
+                write_forms(exported.model, graph, contrib=contrib)
+                exported.optimize()
         except Exception as error:  # the exporter raises what its translations raise
             raise unwritable("the ONNX exporter", error) from error
-    assert exported is not None
     beside = Beside.of(exported)
     model = beside.model
     name_values(model.graph, [op.name for op in graph.inputs], _output_names(graph))

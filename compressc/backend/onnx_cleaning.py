@@ -37,6 +37,8 @@ def transpose_stored_weights(graph: Any) -> None:
         source = made_by.get(node.input[0]) if node.op_type == "Transpose" else None
         if source is None or source.op_type != "DequantizeLinear":
             continue
+        if _attribute(source, "block_size"):  # blocks lie along the other dimension then
+            continue
         weight = stored.get(source.input[0])
         if weight is None or list(_attribute(node, "perm")) != [1, 0]:
             continue

@@ -17,10 +17,11 @@ import torch
 from torch import fx, nn
 
 from compressc.errors import CompresscError
-from compressc.ir import Graph, Op, Ref, Tensor, TensorType
+from compressc.ir import Graph, Op, Ref, TensorType
 from compressc.ir.number_forms import INT8_PER_CHANNEL
 from compressc.ir.ops import kind_of, map_arg
 from compressc.ir.quantized import QUANTIZED, quantized_kind, quantized_layer
+from compressc_quant.scaling import scaled
 from compressc_quant.tracing import Traced
 
 #: Told of an op and what became of it.
@@ -104,36 +105,7 @@ class _Carrier:
         source = self.value[node.args[0]]  # type: ignore[index]
         module = self.quantized.get_submodule(str(node.target))
         (factor,) = (t.detach().clone() for t in module.state_dict().values())
-        if self._absorb(self.graph[source], factor):
-            self.value[node] = source
-            return
-        stem = self.graph.fresh_name(f"{source}.smooth")
-        type_ = TensorType(factor.dtype, tuple(factor.shape))
-        constant = Op(f"{stem}.factor", "constant", layer=Tensor(factor), type=type_)
-        self.graph.insert_after(source, constant)
-        product = Op(
-            stem,
-            "aten.mul.Tensor",
-            (Ref(source), Ref(constant.name)),
-            type=self.graph.type_of(source),
-        )
-        self.value[node] = self.graph.insert_after(constant.name, product).name
-
-    def _absorb(self, op: Op, factor: torch.Tensor) -> bool:
-        """Let a norm that only this layer reads multiply by the factor in its own gain.
-
-        It ends in `gain * x + bias` along the last dimension, as the factors lie.
-        """
-        if op.role != "layer_norm" or len(self.graph.users(op.name)) != 1:
-            return False
-        assert op.layer is not None
-        own = op.layer._parameters  # replaced, not written to: another norm may be tied to it
-        if own.get("weight") is None:
-            return False
-        for name, value in own.items():
-            if value is not None:
-                own[name] = nn.Parameter(value.detach() * factor.reshape(-1))
-        return True
+        self.value[node] = scaled(self.graph, source, factor, 1)
 
     # ---- what was there before -----------------------------------------------------------------
 

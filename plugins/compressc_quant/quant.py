@@ -6,22 +6,32 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch.utils import _pytree as pytree
 
 from compressc.analysis.coverage import Verdict, parameters_of
+from compressc.analysis.stored import bytes_by_type, types_text
 from compressc.errors import CompresscError
 from compressc.ir import Graph, lower, random_inputs, retype
 from compressc.measure import fidelity
 from compressc.pipeline import Context, Pass, Samples
 from compressc_quant.bias import channel_means, correct_biases, some
 from compressc_quant.carry import carry_over
+from compressc_quant.casting import TYPES, cast, cast_verdicts
+from compressc_quant.dynamic import dynamic_verdicts, quantize_dynamically, why_left
 from compressc_quant.hiding import computes_floats, unobservable
 from compressc_quant.narrowing import quantize_what_can
 from compressc_quant.observing import Settings, observe
 from compressc_quant.placing import round_joins, round_results
 from compressc_quant.tracing import trace
 from compressc_quant.verdicts import ATTENTION, stated, verdicts, why_float
+from compressc_quant.weights import (
+    Method,
+    WeightOptions,
+    quantize_weights,
+    weight_verdicts,
+    why_whole,
+)
 
 #: Samples that coverage is asked with: nncf's decisions do not depend on them, ranges would.
 _FEW = 4
@@ -34,16 +44,36 @@ _RANGES = {
     True: "weights within -64..64 (half range): int8 sums cannot overflow on any processor",
     False: "weights within -127..127 (full range): x86 needs VNNI to compute the files rightly",
 }
+_BYTE = 8
+#: Option -> the modes that it says anything in.
+_MODES: dict[str, tuple[str, ...]] = {
+    "bits": ("static", "weights", "dynamic"),
+    "group": ("weights",),
+    "method": ("weights",),
+    "to": ("cast",),
+    "samples": ("static", "weights"),
+    "batch": ("static", "weights"),
+    "preset": ("static",),
+    "model_type": ("static",),
+    "smooth": ("static",),
+    "bias_correction": ("static",),
+    "range": ("static", "dynamic"),
+}
 
 
 class Quant(Pass):
-    """Store weights as int8 and let layers compute on int8 inputs, without training.
+    """Store numbers in fewer bits, without training: weights, and what layers compute on.
 
-    nncf decides, from what it observes on calibration data, which values are quantized and in which
+    `mode=static`: weights and activations as int8. nncf decides, from what it observes on
+    calibration data, which values are quantized and in which
     range: weights s8 with a scale per output channel, activations u8 (s8 inside attention) with one
     scale and zero point. Legal for trained float graphs; the graph keeps its names and lineage.
     Cost: rounding, mostly below 0.5 % of accuracy; see the report. The model runs faster where a
     runtime has int8 kernels (ONNX Runtime, OpenVINO); PyTorch itself emulates them in float.
+    `mode=weights`: weights and tables as integers of 8 or 4 bits, activations as floats: the
+    smallest file. `mode=dynamic`: int8 weights, and linear layers round what they are given in a
+    range that is found at run time: for language models, whose activations no fixed range holds.
+    `mode=cast`: every float in 16 bits.
     """
 
     name: ClassVar[str] = "quant"
@@ -59,8 +89,28 @@ class Quant(Pass):
     prelude: ClassVar[tuple[str, ...]] = ("simplify",)  # batch norms must be folded first
     libraries: ClassVar[tuple[str, ...]] = ("torchao",)  # nncf needs it without a word
 
-    bits: Literal[8] = 8
-    """Width of weights and activations: 8 is the width that every runtime has kernels for."""
+    mode: Literal["static", "weights", "dynamic", "cast"] = "static"
+    """`static`: weights and activations as int8, in ranges observed on data. `weights`: weights
+    alone. `dynamic`: int8 weights, and ranges of activations that are found at run time. `cast`:
+    floats of 16 bits."""
+
+    bits: Literal[8, 4] = 8
+    """Width of weights; of activations, where they are rounded, it is 8, the width that every
+    runtime has kernels for. 4 is for `mode=weights`."""
+
+    group: int | None = Field(None, ge=16, le=4096)
+    """So many weights of an output share a scale (`mode=weights`). Not given: 32 at 4 bits, and at
+    8 bits all of an output. It is halved where it does not divide an output's weights."""
+
+    method: Method = "rtn"
+    """How weights are rounded (`mode=weights`). `rtn`: each to nearest, in the range that loses
+    least. `gptq`: errors are taken out through weights that are not rounded yet (arXiv 2210.17323).
+    `awq`: columns that large activations meet are scaled up before (arXiv 2306.00978). The last two
+    look at calibration data."""
+
+    to: Literal["bf16", "f16"] = "bf16"
+    """The type of `mode=cast`: `bf16` has the range of f32 and 8 bits of precision, `f16` 11 bits,
+    and ends at 65504."""
 
     samples: int = Field(256, ge=1, le=100_000)
     """Calibration samples to observe."""
@@ -90,12 +140,38 @@ class Quant(Pass):
     cannot. `full` is more exact on all others. `auto` takes `half` where the target's instruction
     set is one of those."""
 
+    @model_validator(mode="after")
+    def _one_mode(self) -> Quant:
+        for name in sorted(self.model_fields_set & _MODES.keys()):
+            if self.mode not in _MODES[name]:
+                modes = " or ".join(f"mode={mode}" for mode in _MODES[name])
+                raise ValueError(f"'{name}' is for {modes}, and this is mode={self.mode}")
+        if self.mode != "weights" and self.bits < _BYTE:
+            raise ValueError(
+                f"'bits={self.bits}' is for mode=weights, and this is mode={self.mode}"
+            )
+        return self
+
+    @property
+    def requirements(self) -> frozenset[str]:
+        """Data, where ranges are observed or inputs are looked at."""
+        looks = self.mode == "static" or (self.mode == "weights" and self.method != "rtn")
+        return self.needs if looks else frozenset()
+
+    @property
+    def target_parts(self) -> frozenset[str]:
+        """The instruction set, where integers are multiplied."""
+        return self.reads_target if self.mode in _MODES["range"] else frozenset()
+
     def run(self, graph: Graph, ctx: Context) -> None:
         """Quantize in place.
 
         Raises:
-            CompresscError: CC105 without data, CC601 where nncf fails.
+            CompresscError: CC105 without data where they are needed, CC601 where nncf fails.
         """
+        if self.mode != "static":
+            self._without_ranges(graph, ctx)
+            return
         batches = self._batches(ctx.require_data(self.name).calibration)
         ctx.progress("calibrating", 0, len(batches))
         half_range = self._half_range(ctx)
@@ -107,10 +183,16 @@ class Quant(Pass):
         _tell(graph, ctx, self._transformer(graph), told)
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
-        """By letting nncf quantize a copy on a few samples, random ones where there are no data.
-
-        nncf decides by the graph alone; a rule of ours about it would be a second, wrong one.
+        """Where ranges are observed, by letting nncf quantize a copy on a few samples, random ones
+        where there are no data: it decides by the graph alone, and a rule of ours about it would be
+        a second, wrong one. In other modes by the functions that `run` decides by.
         """
+        if self.mode == "cast":
+            return cast_verdicts(graph, self.to)
+        if self.mode == "dynamic":
+            return dynamic_verdicts(graph)
+        if self.mode == "weights":
+            return weight_verdicts(graph, self._weights())
         after = graph.copy()
         inputs = random_inputs(graph, ctx.seed, _FEW)
         if ctx.data is not None:
@@ -121,6 +203,32 @@ class Quant(Pass):
         except CompresscError as error:
             return {op.name: Verdict.cannot(f"quant would fail: {error}") for op in graph}
         return verdicts(graph, after, self._transformer(graph), told)
+
+    def _without_ranges(self, graph: Graph, ctx: Context) -> None:
+        """The modes that observe no ranges."""
+        data = ctx.data.calibration.take(_COMPARED).inputs if ctx.data is not None else ()
+        few = data or random_inputs(graph, ctx.seed, _COMPARED)
+        want = _outputs(graph, few)
+        if self.mode == "cast":
+            cast(graph, TYPES[self.to])
+        elif self.mode == "dynamic":
+            half = self._half_range(ctx)
+            quantize_dynamically(graph, half_range=half)
+            ctx.note("", _RANGES[half])
+        else:
+            looks = self.requirements
+            calibration = ctx.require_data(self.name).calibration if looks else None
+            batches = self._batches(calibration) if calibration is not None else []
+            quantize_weights(graph, self._weights(), batches, ctx)
+        held = types_text(bytes_by_type(graph))
+        ctx.note("", f"weights are {held}; {_loss(_outputs(graph, few), want)}")
+        for op in graph:
+            if self.mode != "cast" and parameters_of(op) and op.weight_form is None:
+                told = why_left if self.mode == "dynamic" else why_whole
+                ctx.note(op.name, f"skipped: {told(op, graph)}")
+
+    def _weights(self) -> WeightOptions:
+        return WeightOptions(self.bits, self.group, self.method)
 
     def _half_range(self, ctx: Context) -> bool:
         return ctx.target.saturates_int8 if self.range == "auto" else self.range == "half"

@@ -1,0 +1,65 @@
+"""`quant(mode=dynamic)`: linear layers multiply integers, in ranges that are found at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+
+from compressc.analysis.coverage import Verdict, parameters_of
+from compressc.ir import Graph, Op
+from compressc.ir.number_forms import INT8_PER_CHANNEL, NumberForm
+from compressc_quant.rounding import to_nearest
+from compressc_quant.verdicts import why_float
+from compressc_quant.weights import Rounder
+
+#: What ONNX's DynamicQuantizeLinear makes of a value.
+INPUT = NumberForm(torch.uint8, zero_point=True, dynamic=True)
+#: The largest weight whose products with u8 add up in pairs in 16 bits.
+_HALF_RANGE = 64
+
+
+def quantize_dynamically(graph: Graph, *, half_range: bool) -> None:
+    """Round the weights of linear layers and tables in place, and what linear layers are given.
+
+    Args:
+        graph: float, of trained weights.
+        half_range: whether weights of linear layers keep within -64..64.
+    """
+    chosen = [op.name for op in graph if _form_of(op) is not None]
+    rounder = Rounder(graph, dict.fromkeys(chosen, INT8_PER_CHANNEL))
+    largest = _HALF_RANGE if half_range else None
+    for name in chosen:
+        op = graph[name]
+        if op.role == "embedding":
+            rounder.set(op, to_nearest)
+        else:
+            rounder.set(op, partial(to_nearest, most=largest), INPUT)
+
+
+def dynamic_verdicts(graph: Graph) -> Mapping[str, Verdict]:
+    """What becomes of each op."""
+    found = {}
+    for op in graph:
+        text = _form_of(op)
+        if text is not None:
+            found[op.name] = Verdict.does(text, "weight")
+        elif parameters_of(op):
+            found[op.name] = Verdict.cannot(why_left(op, graph))
+        else:
+            found[op.name] = Verdict.idle("no weights")
+    return found
+
+
+def why_left(op: Op, graph: Graph) -> str:
+    """Why an op with parameters stays as it is."""
+    if op.role in ("convolution", "transposed_convolution"):
+        return "ranges at run time are for linear layers; quant(mode=static) takes convolutions"
+    return why_float(op, transformer=False, graph=graph)
+
+
+def _form_of(op: Op) -> str | None:
+    if op.role == "embedding" and op.kind == "embedding":
+        return "int8 weight"
+    return "int8 weight, input rounded at run time" if op.kind == "linear" else None
