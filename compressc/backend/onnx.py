@@ -13,8 +13,10 @@ from compressc.backend.backend import Backend, Runner
 from compressc.backend.executed import int8_layers, name_nodes, readers_of_weights
 from compressc.backend.exporting import export_graph, unwritable
 from compressc.backend.file_record import Int8Layers
+from compressc.backend.integers import rounds_values
 from compressc.backend.onnx_cleaning import (
     clean,
+    dequantize_at_load,
     fresh_name,
     name_dimensions,
     name_values,
@@ -54,6 +56,8 @@ class Onnx(Backend):
         """
         exported = export_onnx(graph, example, contrib=True)
         split_quantized_gemms(exported.model.graph)
+        if not rounds_values(graph):
+            dequantize_at_load(exported.model.graph)
         if exported.bytes > _LARGEST_FILE:
             raise CompresscError("CC503", "an .onnx file holds at most 2 GB", got=graph.name)
         folder.mkdir(parents=True, exist_ok=True)

@@ -88,6 +88,43 @@ def split_quantized_gemms(graph: Any) -> None:
     drop_unused(graph)
 
 
+def dequantize_at_load(graph: Any) -> None:
+    """`DequantizeLinear` of a stored weight becomes `Cast`, `Sub` and `Mul`, for ONNX Runtime.
+
+    It computes these once, when it loads the file. With `DequantizeLinear` it would round the input
+    of the product to int8 (1.32: a weight with a scale per output becomes a `MatMulNBits` with
+    `accuracy_level=4`, off by 0.02), or turn the weight into floats anew at each run. In blocks it
+    does the latter, and they are left.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    result = []
+    for node in graph.node:
+        weight = stored.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if weight is None or _attribute(node, "block_size"):
+            result.append(node)
+            continue
+        (out,), axis = node.output, _attribute(node, "axis")
+        shape = [-1 if dim == axis else 1 for dim in range(len(weight.dims))]
+        value = f"{out}:floats"
+        to = helper.make_node("Cast", [weight.name], [value], to=TensorProto.FLOAT)
+        result.append(to)
+        for place, kind in ((2, "Sub"), (1, "Mul")):
+            if len(node.input) > place and node.input[place]:
+                array = numpy_helper.to_array(stored[node.input[place]]).astype(np.float32)
+                name = f"{node.input[place]}:{len(shape)}:{axis}"
+                if name not in stored:
+                    graph.initializer.append(numpy_helper.from_array(array.reshape(shape), name))
+                    stored[name] = graph.initializer[-1]
+                made = out if kind == "Mul" else f"{out}:shifted"
+                result.append(helper.make_node(kind, [value, name], [made]))
+                value = made
+    del graph.node[:]
+    graph.node.extend(result)
+    drop_unused(graph)
+
+
 def _is_linear(gemm: Any) -> bool:
     wanted = {"transA": (0, None), "transB": (1,), "alpha": (1.0, None), "beta": (1.0, None)}
     return all(_attribute(gemm, name) in values for name, values in wanted.items())

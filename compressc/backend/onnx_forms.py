@@ -171,6 +171,9 @@ class _Writer:
             self.model.graph.insert_before(first, made)
             self.rounded[source.name] = made.outputs
         x, scale, zero = self.rounded[source.name]
+        if not self.contrib:  # OpenVINO would store the weight of a MatMulInteger as floats
+            node.replace_input_with(0, self._before(node, "DequantizeLinear", [x, scale, zero]))
+            return
         turned = self._tensor(op, "weight", layer.weight.T.contiguous(), layer.weight)
         sums = self._before(node, "MatMulInteger", [x, turned, zero])
         floats = self._before(node, "Cast", [sums], to=self.ir.DataType.FLOAT)
