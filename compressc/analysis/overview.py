@@ -15,6 +15,7 @@ from compressc.analysis.cost import (
     op_costs,
 )
 from compressc.analysis.liveness import Peak, peak_formula, peak_memory
+from compressc.analysis.stored import bytes_by_type
 from compressc.ir import LAYERS, Graph
 from compressc.ir.types import Size
 
@@ -51,6 +52,7 @@ class Overview:
         not_counted: kinds whose MACs are not known -> their ops.
         blocks: the repeated blocks.
         rows: the ops that hold weights or multiply, those of blocks told as one.
+        bytes_by_type: bytes of what the ops hold, by the type of the numbers.
     """
 
     layers: dict[str, int]
@@ -63,6 +65,7 @@ class Overview:
     not_counted: dict[str, list[str]]
     blocks: list[Block]
     rows: list[CostRow]
+    bytes_by_type: dict[str, int]
 
     @property
     def ops(self) -> int:
@@ -95,6 +98,7 @@ def overview(graph: Graph, *, every: bool = False, **dimensions: int) -> Overvie
         not_counted=not_counted(graph),
         blocks=blocks,
         rows=_rows(graph, costs, [] if every else blocks),
+        bytes_by_type=bytes_by_type(graph),
     )
 
 

@@ -80,7 +80,7 @@ def _summary(loaded: Loaded, found: Overview, sizes: Mapping[str, int]) -> list[
     lines += [
         ("ops", f"{found.ops:,}: {_kinds('layers', found.layers)}"),
         ("", _kinds("ATen calls left", found.calls)),
-        ("weights", f"{cost.parameters:,} parameters, {cost.bytes:,} bytes"),
+        ("weights", f"{cost.parameters:,} parameters, {cost.bytes:,} bytes{_types(found)}"),
         ("MACs", _formula(formula_text(found.formula.macs), f"{cost.macs:,}", at)),
     ]
     lines += [
@@ -154,6 +154,14 @@ def _cost_table(found: Overview, sizes: Mapping[str, int]) -> Table:
     return table
 
 
+def _types(found: Overview) -> str:
+    """Bytes by the type of the numbers, where any are of 8 bits or less."""
+    from compressc.analysis.stored import types_text
+
+    small = [name for name in found.bytes_by_type if name in ("i4", "u4", "i8", "u8")]
+    return f" ({types_text(found.bytes_by_type)})" if small else ""
+
+
 def _numbers(cost: Any) -> list[str]:
     return [f"{n:,}" for n in (cost.parameters, cost.bytes, cost.macs)]
 
@@ -170,6 +178,7 @@ def _record(loaded: Loaded, found: Overview, sizes: Mapping[str, int]) -> dict[s
         "ops": {"layers": found.layers, "calls": found.calls, "held_tensors": found.tensors},
         "sizes": dict(sizes),
         "cost": asdict(found.cost) | {"peak_activation_bytes": found.peak.bytes},
+        "bytes_by_type": found.bytes_by_type,
         "formulas": {name: None if f is None else str(f) for name, f in formulas.items()},
         "peak": asdict(found.peak),
         "not_counted": found.not_counted,

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from compressc.analysis import overview
 from compressc.analysis.cost import total_cost
+from compressc.analysis.stored import bytes_by_type
 from compressc.errors import CompresscError
 from compressc.ir import load_bundle, lower, parse_graph, parse_type, save_bundle, verify
 from compressc.ir.number_forms import (
@@ -191,6 +193,8 @@ def test_a_graph_with_forms_verifies_prints_and_is_packed_on_disk(tmp_path):
     # 9 x 12 packed, 9 x 3 floats, 9 x 2 packed; 5 floats, 5 x 12 packed, 5 x 2 floats; ...
     held = 108 + 108 + 18 + 20 + 60 + 40 + 20 + 16
     assert sum(t.nbytes for t in again.tensors().values()) == held
+    sizes = {"u4": 108 + 18, "f32": 108 + 20 + 40 + 16, "i4": 60, "i8": 20}
+    assert bytes_by_type(found) == sizes == overview(found).bytes_by_type
     cost = total_cost(found)
     assert (cost.parameters, cost.bytes) == (9 * 24 + 5 * 24 + 5 + 4 * 5, held)
 
