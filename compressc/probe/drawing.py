@@ -208,6 +208,8 @@ def draw_of(op: Op) -> Draw | None:
         depthwise = layer.groups == layer.in_channels == layer.out_channels
         plain = isinstance(layer.padding, tuple) and layer.padding_mode == "zeros"
         return found if plain and (alone or (depthwise and op.role == "convolution")) else None
+    if op.packet == "aten.scaled_dot_product_attention" and argument(op, "enable_gqa"):
+        return None  # a key that several queries ask is repeated first
     if op.kind == "adaptive_avg_pool2d" and layer.output_size not in (1, (1, 1)):
         return None
     return found

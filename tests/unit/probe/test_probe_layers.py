@@ -12,6 +12,7 @@ from torch import nn
 from compressc.analysis import couple, sizes_of
 from compressc.backend import load_backend
 from compressc.ir import Graph, random_inputs
+from compressc.measure import layer_times
 from compressc.probe import emit_part, plan_of
 from compressc.probe.layers import layers_of
 from compressc.testing import export_graph
@@ -120,3 +121,18 @@ def test_names_and_weights_do_not_change_the_structure_but_widths_do():
     named.forward = lambda x: named.three(named.two(named.one(x)))  # type: ignore[method-assign]
     assert plan(net(8, 0)) == plan(net(8, 1)) == plan(named)
     assert plan(net(8, 0)) != plan(net(16, 0))
+
+
+@pytest.mark.parametrize(
+    "which", ["transformer_encoder", "dense_net", "gqa_flag", "rotary", "u_net"]
+)
+def test_every_layer_that_is_drawn_runs(which):
+    """Also at sizes of its own for each variable, as a grid has them."""
+    graph = symbolized(which)
+    layers = layers_of(graph, couple(graph), {**sizes_of(graph, None), "b": 2}).timed
+    assert layers
+    for layer in layers:
+        for place in range(len(layer.full) + 1):
+            sizes = [max(1, n // 2) if i < place else n for i, n in enumerate(layer.full)]
+            source, inputs = layer.model(sizes)
+            layer_times._Model(source, inputs, 1, False, layer_times.system_clock)()
