@@ -22,7 +22,7 @@ from compressc_prune.allocation import Rounding
 from compressc_prune.factors import INSTEAD, cofactors, doubled
 from compressc_prune.planning import Plan, Way, Wish
 from compressc_prune.protected import patterns_in, protected
-from compressc_prune.refit import refit
+from compressc_prune.refit import FULLY, GENTLY, Cut, refit
 from compressc_prune.scoring import Scorer
 from compressc_prune.targets import COSTS, Target
 from compressc_prune.verdicts import NORMALIZED, verdicts, what, with_culprit
@@ -91,9 +91,10 @@ class Prune(Pass):
     normalized: bool = False
     """Also cut widths that a layer norm or a mean runs over. Such a cut is not the same as zeroing,
     and costs more accuracy before distillation."""
-    refit: bool = False
+    refit: Literal["auto"] | bool = "auto"
     """Fit what reads a cut width anew, in closed form, so that it gives on calibration data what it
-    gave before. Worth tens of points where no training follows; one may end higher without."""
+    gave before. `true`: as well as it can, for a model that is not trained afterwards; `auto`:
+    where there are data, and gently, which is the better start for a training."""
     statistics: bool = True
     """Take the mean and variance of batch norms anew from calibration data, where there are any."""
 
@@ -125,7 +126,8 @@ class Prune(Pass):
     def requirements(self) -> frozenset[str]:
         """What an importance reads beside the weights is measured on data; so are losses, and what
         layers are refitted to."""
-        looks = self._importance.reads or self.refit or self.allocation == "sensitivity"
+        refits = self.refit is True
+        looks = self._importance.reads or refits or self.allocation == "sensitivity"
         return frozenset({"data"}) if looks else self.needs
 
     @field_validator("importance")
@@ -174,8 +176,8 @@ class Prune(Pass):
         uncut = graph.copy()
         cut = {width.axis: indices for width, indices in kept.items()}
         cut_widths(graph, found, cut)
-        if self.refit:
-            refit(graph, uncut, found, cut, ctx)
+        if self.refit is True or (self.refit and ctx.data is not None):
+            refit(graph, Cut(uncut, found, cut), ctx, FULLY if self.refit is True else GENTLY)
         if self.statistics:
             reestimate_behind(graph, {slot.op for width in kept for slot in width.slots}, ctx)
         cost = beside(graph, uncut, ctx.example())

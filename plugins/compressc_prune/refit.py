@@ -6,6 +6,10 @@ the order in which they compute, each by what it is really given by then. Source
 (channel pruning, arXiv 1707.06168, section 3.1, "reconstruction"; the targets are those of the
 uncut net and the inputs those of the cut one, as in its section 3.2), here with a ridge around the
 weights that are there.
+
+Gently is how it is done where nobody asks: behind a ridge of ten times the mean square of a column
+only directions that carry far more than the others are mended. Weights stay about as large as they
+were, and a training starts better from them; from those that fit best it may end worse.
 """
 
 from __future__ import annotations
@@ -24,21 +28,52 @@ from compressc.ir.ops import Ref
 from compressc.pipeline import Context
 from compressc.tasks import task_of
 from compressc.training.layer_rows import input_rows, output_rows
-from compressc.training.least_squares import Fit, NormalEquations, fit
+from compressc.training.least_squares import RIDGES, Fit, NormalEquations, fit
 from compressc.training.lockstep import Lockstep
 
 #: Samples at most, and in a batch.
 SAMPLES, BATCH = 512, 32
 #: Bytes of values that both runs may hold at a time: with larger ones fewer samples are taken.
 HELD = 1 << 30
-#: Rows of a layer: at most so many, or so many for each of its columns.
-ROWS, PER_COLUMN = 16384, 8
-#: Columns at most: the equations take half a gigabyte then.
-LARGEST = 8192
 #: One of so many samples is held out, to choose the ridge by.
 HELD_OUT = 4
 
 Kept = Mapping[Axis, Tensor]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What was cut.
+
+    Attributes:
+        uncut: the graph before.
+        found: its coupling.
+        kept: leaf axis of each width that was cut -> the indices that are left.
+    """
+
+    uncut: Graph
+    found: Coupling
+    kept: Kept
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How hard to try.
+
+    Attributes:
+        ridges: to choose from, as shares of the mean square of a column.
+        rows, per_column: of a layer at most so many, or so many for each of its columns.
+        largest: columns at most; equations of 8192 take half a gigabyte.
+    """
+
+    ridges: tuple[float, ...]
+    rows: int
+    per_column: int
+    largest: int
+
+
+FULLY = Manner(RIDGES, rows=16384, per_column=8, largest=8192)
+GENTLY = Manner((10.0, 100.0), rows=4096, per_column=2, largest=2304)
 
 
 def readers(graph: Graph, found: Coupling, kept: Kept) -> list[str]:
@@ -67,25 +102,26 @@ class Refitted:
     fit: Fit
 
 
-def refit(graph: Graph, uncut: Graph, found: Coupling, kept: Kept, ctx: Context) -> list[Refitted]:
+def refit(graph: Graph, cut: Cut, ctx: Context, manner: Manner) -> list[Refitted]:
     """Fit all readers of cut widths anew; weights that would be worse on samples held out stay.
 
     Args:
         graph: after the cut; edited in place, with notes.
-        uncut: before it.
-        found: the coupling of that.
-        kept: the cut.
+        cut: that cut.
         ctx: of the pass; has data.
+        manner: how hard to try.
     """
-    names = [name for name in readers(uncut, found, kept) if _can(graph, name, ctx)]
+    names = [
+        name for name in readers(cut.uncut, cut.found, cut.kept) if _can(graph, name, ctx, manner)
+    ]
     if not names:
         return []
-    batches, valid = _batches(uncut, ctx)
-    runs = Lockstep(graph, batches), Lockstep(uncut, batches)
+    batches, valid = _batches(cut.uncut, ctx)
+    runs = Lockstep(graph, batches), Lockstep(cut.uncut, batches)
     done = []
     for number, name in enumerate(names):
         ctx.progress("refitting layers", number, len(names))
-        made = _Layer(graph, found, kept, name).refit(runs, valid)
+        made = _Layer(graph, cut, name, manner).refit(runs, valid)
         if made is None:
             ctx.note(name, "not refitted: too few samples, or what it reads is not finite")
         else:
@@ -107,7 +143,7 @@ def _tell(done: Sequence[Refitted], samples: int, ctx: Context) -> None:
     )
 
 
-def _can(graph: Graph, name: str, ctx: Context) -> bool:
+def _can(graph: Graph, name: str, ctx: Context, manner: Manner) -> bool:
     layer: Any = graph[name].layer
     if graph[name].role == "transposed_convolution":
         ctx.note(name, "not refitted: a transposed convolution")
@@ -115,8 +151,8 @@ def _can(graph: Graph, name: str, ctx: Context) -> bool:
     if len(graph.holders(layer.weight)) > 1:
         ctx.note(name, "not refitted: another layer has the same weight")
         return False
-    if layer.weight[0].numel() > LARGEST:
-        ctx.note(name, f"not refitted: more than {LARGEST} columns")
+    if layer.weight[0].numel() > manner.largest:
+        ctx.note(name, f"not refitted: more than {manner.largest} columns")
         return False
     if layer.weight.dtype not in (torch.float32, torch.float64):
         ctx.note(name, f"not refitted: its weights are {layer.weight.dtype}")
@@ -146,19 +182,20 @@ class _Layer:
 
     Args:
         graph: after the cut.
-        found, kept: the cut.
+        cut: that cut.
         name: of the layer.
+        manner: how hard to try.
     """
 
-    def __init__(self, graph: Graph, found: Coupling, kept: Kept, name: str) -> None:
-        self.graph, self.op = graph, graph[name]
+    def __init__(self, graph: Graph, cut: Cut, name: str, manner: Manner) -> None:
+        self.graph, self.op, self.manner = graph, graph[name], manner
         layer: Any = self.op.layer
         self.layer = layer
-        values = found.values[name]
+        values = cut.found.values[name]
         self.channel = len(values) - 1
         if self.op.role == "convolution":
             self.channel -= len(layer.kernel_size)
-        self.out = kept_indices(values[self.channel], kept)
+        self.out = kept_indices(values[self.channel], cut.kept)
         self.beside = _added(graph, self.op)
         self.norms = _norms(graph, self.op)
 
@@ -170,16 +207,17 @@ class _Layer:
         groups = getattr(self.layer, "groups", 1)
         weight = self.layer.weight.detach().double().flatten(1)
         sums = [_Sums(weight.shape[1], len(weight) // groups) for _ in range(groups)]
-        most = max(ROWS, PER_COLUMN * weight.shape[1]) // max(1, len(valid)) + 1
+        rows = max(self.manner.rows, self.manner.per_column * weight.shape[1])
+        most = rows // max(1, len(valid)) + 1
         for batch, mask in enumerate(valid):
             x, y = cut.value(self.op.inputs[0], batch), self._target(cut, uncut, batch)
             own = mask if mask is not None and len(mask) == len(x) else None
             for place, held in _parts(len(x)):
                 rest = None if own is None else own[place]
-                rows = input_rows(self.op, x[place], rest, most)
+                given = input_rows(self.op, x[place], rest, most)
                 wanted = output_rows(self.op, y[place], rest, most)
                 for sum_, a, b in zip(
-                    sums, rows.chunk(groups, 1), wanted.chunk(groups, 1), strict=True
+                    sums, given.chunk(groups, 1), wanted.chunk(groups, 1), strict=True
                 ):
                     sum_.of(held).add(a, b)
         return self._write(sums, weight) if all(sum_.usable for sum_ in sums) else None
@@ -201,7 +239,13 @@ class _Layer:
         """Fit each group of channels, and give the layer what comes of it."""
         bias = self.layer.bias is not None
         fits = [
-            fit(sum_.learned, sum_.held, near, intercept=bias or bool(self.norms))
+            fit(
+                sum_.learned,
+                sum_.held,
+                near,
+                intercept=bias or bool(self.norms),
+                ridges=self.manner.ridges,
+            )
             for sum_, near in zip(sums, weight.chunk(len(sums)), strict=True)
         ]
         made = _merged(fits)
