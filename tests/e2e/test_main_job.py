@@ -80,18 +80,18 @@ def test_a_bare_cut_costs_what_the_readme_says(teacher: Path) -> None:
     told = re.search(r"right on (\d+) to (\d+) % of the digits", (ROOT / "README.md").read_text())
     assert told is not None
     least, most = (int(number) / 100 for number in told.groups())
-    cut = compressc.compile(str(teacher), "prune(statistics=False)", data="digits")
+    cut = compressc.compile(str(teacher), "prune(statistics=False,refit=False)", data="digits")
     accuracy = cut.report.passes[0].accuracy
     assert accuracy is not None
     assert least - 0.05 < accuracy < most + 0.1
 
 
-def test_statistics_and_distillation_bring_accuracy_back(record: Record) -> None:
-    """Half of the channels cost 75 points; new statistics leave 3 of them to distillation."""
+def test_what_is_fitted_anew_and_distillation_bring_accuracy_back(record: Record) -> None:
+    """Half of the channels cost 75 points; statistics and weights fitted to data leave 1 to 4."""
     accuracy = {p.name: p.accuracy for p in record.passes}
-    assert accuracy["prune"] > record.teacher.accuracy - 0.15  # type: ignore[operator]
-    assert accuracy["prune"] < record.teacher.accuracy - 0.01  # type: ignore[operator]
-    assert accuracy["distill"] > accuracy["prune"] + 0.01  # type: ignore[operator]
+    assert accuracy["prune"] > record.teacher.accuracy - 0.1  # type: ignore[operator]
+    assert accuracy["distill"] >= accuracy["prune"] - 0.002  # type: ignore[operator]
+    assert accuracy["distill"] > record.teacher.accuracy - 0.007  # type: ignore[operator]
 
 
 def test_onnx_file_runs_elsewhere_at_any_batch(out: Path, record: Record) -> None:

@@ -31,7 +31,7 @@ def test_cnn_on_digits(importance):
     from tests.passes.prune.prune_nets import digit_data
 
     options = {"ratio": 0.5, "importance": importance, "statistics": False}  # zeros change none
-    after, _ = pruned(symbolized("digits_cnn"), data=digit_data(), **options)
+    after, _ = pruned(symbolized("digits_cnn"), data=digit_data(), refit=False, **options)
     module, _ = net("digits_cnn")
     stem = removed(16, kept_of(after, "stem.0", 1))
     wide = removed(32, kept_of(after, "pointwise", 1))

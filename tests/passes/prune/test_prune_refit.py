@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from compressc_prune import Prune
@@ -105,12 +106,38 @@ def test_through_what_does_not_mix_channels():
     assert relative(values[0], values[1][:, own]) < 1e-3
 
 
-def test_nothing_is_refitted_unless_asked_for():
+@pytest.mark.parametrize("options", [{}, {"data": data(4), "refit": False}])
+def test_nothing_is_refitted_without_data_or_where_it_is_switched_off(options):
     graph = export_graph(Mlp().eval(), torch.ones(5, 4))
-    after, context = pruned(graph, ratio=0.5)
+    after, context = pruned(graph, ratio=0.5, **options)
     own = kept_of(after, "up", 1)
     assert torch.equal(after["down"].layer.weight, graph["down"].layer.weight[:, own])
     assert not any("refit" in text for _, text in context.notes)
+
+
+@torch.no_grad()
+def test_by_itself_it_refits_behind_a_large_ridge():
+    """argmin |Y - X W' - b|^2 + ridge * mean of diag(X'X) * |W - near|^2, around the means."""
+    net = Mlp()
+    twins(net)
+    graph, after, made = cut(net, 4, ratio=0.5, refit="auto")
+    own = kept_of(after, "up", 1)
+    x = made.calibration.inputs[0].double()
+    hidden = F.relu(x @ net.up.weight.double().T + net.up.bias.double()).numpy()
+    near = net.down.weight.double().numpy()
+    left = hidden[:, own] - hidden[:, own].mean(0)
+    target = hidden @ near.T
+    target -= target.mean(0)
+    moments, near = left.T @ left, near[:, own]
+    wanted = [
+        near + np.linalg.solve(moments + level * np.eye(4), left.T @ target - moments @ near.T).T
+        for level in np.array([10, 100]) * np.diag(moments).mean()
+    ]
+    got = after["down"].layer.weight.numpy()
+    assert min(np.abs(got - weight).max() for weight in wanted) < 1e-5
+    assert np.abs(got - near).max() > 1e-4
+    others = [loss_of(*cut(net, 4, ratio=0.5, refit=refit)) for refit in (True, False)]
+    assert others[0] < loss_of(graph, after, made) < others[1]
 
 
 def test_refit_needs_data():
