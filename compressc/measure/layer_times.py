@@ -209,16 +209,17 @@ class _Model:
         lasted = max(then - wall, 1)
         self.calls.append(Sample(lasted / 1e9, (cpu_then - cpu) / lasted))
 
-    def seconds(self, threads: int) -> list[float]:
+    def seconds(self, threads: int) -> list[Sample]:
         """Of each call so far, of its kernels alone where they are what counts.
 
-        Of a call that was pre-empted so much as it had the processor. There is no profile
+        Of a call that was pre-empted so much as it had the processor; where it waited the profile
+        does not tell, so that calls count the less the more they waited. There is no profile
         afterwards.
         """
         walls = [call.wall for call in self.calls] if self.whole else self._kernels()
         best = min(max(1.0, *(call.share for call in self.calls)), threads)
         return [
-            wall * min(1.0, call.share / best)
+            Sample(wall * min(1.0, call.share / best), call.share / best)
             for wall, call in zip(walls, self.calls)  # noqa: B905  (the script runs on old Pythons)
         ]
 
@@ -341,8 +342,8 @@ def _time_calls(  # noqa: PLR0913
     seconds: float,
     draw: random.Random,
     clock: Clock,
-) -> list[tuple[list[list[float]], int]]:
-    """For each model the milliseconds of its calls in each round that counts.
+) -> list[tuple[list[list[Sample]], int]]:
+    """For each model its calls in each round that counts.
 
     Beside them how many of these rounds were disturbed.
     """
@@ -374,13 +375,16 @@ def _time_calls(  # noqa: PLR0913
     for name, model in models.items():
         every, count = model.seconds(threads)[before[name] :], repeats[name]
         calls = [every[count * place : count * (place + 1)] for place in places]
-        found.append(([[1e3 * one for one in some] for some in calls], disturbed))
+        found.append((calls, disturbed))
     return found
 
 
-def _timed(values: Sequence[float], disturbed: int) -> Timed:
-    """What the calls of a model come to, in their unit."""
-    ranked = sorted(values)
+def _timed(calls: Sequence[Sample], disturbed: int) -> Timed:
+    """What the calls of a model come to: those that hardly waited, or that waited least."""
+    calm = [call.wall for call in calls if call.share >= UNDISTURBED]
+    if len(calm) < LEAST_ROUNDS:
+        calm = [call.wall for call in sorted(calls, key=lambda call: -call.share)[:LEAST_ROUNDS]]
+    ranked = sorted(1e3 * wall for wall in calm)
     last = len(ranked) - 1
     first, end = (round(share * last) for share in COUNTED)
     counted = ranked[first : end + 1]

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from compressc.measure import layer_times
-from compressc.measure.layer_times import Timed, _timed, kernel_seconds, time_models, time_ratio
+from compressc.measure.layer_times import (
+    Sample,
+    Timed,
+    _timed,
+    kernel_seconds,
+    time_models,
+    time_ratio,
+)
 from compressc.probe.sketch import Sketch
 
 
@@ -41,17 +48,26 @@ def test_kernels_of_each_run_without_layouts():
 
 def test_the_slower_half_and_the_very_fastest_do_not_count():
     values = [1.0, 2.0, 2.0, 2.0, 3.0, 3.0, 50.0, 60.0, 70.0, 80.0, 90.0]
-    assert _timed(values, 2) == Timed((2 + 2 + 2 + 3 + 3) / 5, 2.0, 80.0, 2)
-    assert _timed([4.0], 0).ms == 4.0
+    calls = [Sample(value / 1e3, 1.0) for value in values]
+    assert _timed(calls, 2) == pytest.approx(Timed((2 + 2 + 2 + 3 + 3) / 5, 2.0, 80.0, 2))
+    assert _timed(calls[:1], 0).ms == pytest.approx(1.0)
+
+
+def test_calls_that_waited_do_not_count_where_others_did_not():
+    calm = [Sample(0.004, 0.95)] * 5
+    waited = [Sample(0.0004, 0.1)] * 20  # a wait outside of the kernel makes it look short
+    assert _timed([*waited, *calm], 0).ms == pytest.approx(4.0)
+    few = [Sample(0.004, 0.8)] * 3
+    assert _timed([*waited, *few], 0).high_ms == pytest.approx(4.0)
 
 
 def test_a_call_that_waited_counts_for_what_it_had():
     model = layer_times._Model.__new__(layer_times._Model)
     model.whole = True
     model.calls = [layer_times.Sample(2.0, 0.5), layer_times.Sample(1.0, 1.0)]
-    assert model.seconds(1) == pytest.approx([1.0, 1.0])
+    assert [call.wall for call in model.seconds(1)] == pytest.approx([1.0, 1.0])
     model.calls = [layer_times.Sample(1.0, 2.0), layer_times.Sample(2.0, 1.0)]  # of two threads
-    assert model.seconds(2) == pytest.approx([1.0, 1.0])
+    assert [call.wall for call in model.seconds(2)] == pytest.approx([1.0, 1.0])
 
 
 def product(width: int) -> dict:
