@@ -153,6 +153,8 @@ class Prune(Pass):
     def cache_key(self) -> dict[str, Any]:
         """With what is in the table: another one of that name gives another result."""
         key = super().cache_key()
+        if self.latency is not None:  # what was left open is chosen otherwise than its default
+            key["chosen"] = [self._way, "round_to" in self.model_fields_set]
         if self.table is not None:
             key["table"] = hashlib.sha256(Path(self.table).read_bytes()).hexdigest()
         return key

@@ -225,6 +225,8 @@ def test_another_table_is_another_result(tmp_path):
     one = Prune(latency=0.5, table=str(path)).cache_key()
     table(graph, tmp_path, time=lambda layer, sizes: 1.0 + macs(layer, sizes))
     assert Prune(latency=0.5, table=str(path)).cache_key() != one
+    assert Prune(latency=0.5).cache_key() != Prune(latency=0.5, allocation="uniform").cache_key()
+    assert Prune(latency=0.5).cache_key() != Prune(latency=0.5, round_to=8).cache_key()
     assert Prune(latency=0.5).target_parts == {"batches", "threads"}
     assert Prune(macs=0.5).target_parts == frozenset()
 
