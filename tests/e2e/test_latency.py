@@ -13,6 +13,8 @@ from torch import nn
 
 from compressc.cli import main
 
+pytestmark = pytest.mark.slow
+
 
 def model(folder: Path) -> str:
     """A small CNN for the digits, as a file."""
