@@ -37,7 +37,7 @@ class Seen:
         if self._root is None:
             level = float(self.second.diagonal().mean())
             ridge = torch.eye(len(self.second), dtype=torch.float64) * (RIDGE * level)
-            self._root = torch.linalg.cholesky(self.second + ridge)
+            self._root = _root(self.second + ridge)
         return self._root
 
     def of_channels(self, kernel: Sequence[int]) -> Seen:
@@ -87,3 +87,17 @@ def fitted(layer: Any, places: Tensor, seen: Seen, before: Tensor) -> Tensor:
     gram += torch.eye(len(gram), dtype=gram.dtype) * (1e-9 * level)
     change: Tensor = torch.linalg.solve(gram, inputs @ error.T).T
     return before + change
+
+
+def _root(matrix: Tensor) -> Tensor:
+    """The Cholesky factor; of a moment that rounding made less than positive, a root all the same.
+
+    Where all that a layer is given is a constant and rounding, an eigenvalue may lie further below
+    zero than the ridge reaches.
+    """
+    root, info = torch.linalg.cholesky_ex(matrix)
+    if not int(info):
+        return root
+    values, vectors = torch.linalg.eigh(matrix)
+    half = vectors * values.clamp_min(0).sqrt()  # half half^T is the matrix; so is R^T R of its QR
+    return torch.linalg.qr(half.T).R.T

@@ -26,7 +26,7 @@ from compressc.report import Record, render
 from compressc.report.html import html
 
 ROOT = Path(__file__).parents[2]
-PASSES = "prune(ratio=0.25),distill(epochs=6),quant"
+PASSES = "prune(ratio=0.25,refit=false),distill(epochs=6),quant"
 
 
 def fit(net: nn.Module, x: Tensor, y: Tensor, loss: Callable[..., Tensor], steps: int) -> nn.Module:

@@ -74,7 +74,11 @@ def teacher() -> Graph:
     return export_graph(net(), torch.randn(4, 32))
 
 
-@pytest.mark.parametrize("passes", ["prune(ratio=0.2)", "lowrank(rank=64)", "simplify"])
+# refitting holds the equations of one layer, squares of its columns in double precision
+PASSES = ["prune(ratio=0.2,refit=false)", "lowrank(rank=64)", "simplify"]
+
+
+@pytest.mark.parametrize("passes", PASSES)
 def test_a_pass_holds_the_model_and_what_it_makes(teacher, passes, monkeypatch):
     # 128 MB of moments, for any model that they are a small part of
     monkeypatch.setattr("compressc_lowrank.collecting.TOGETHER", bytes_of_weights(teacher) // 10)

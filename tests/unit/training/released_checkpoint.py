@@ -36,7 +36,7 @@ class Dies(Hooks):
 
 
 def run(folder, dies_in=0, say=lambda text: None):
-    """A net with buffers, dropout, a moving average and a module beside it; (result, tensors)."""
+    """A net with buffers, dropout, a moving average and a module beside it; (result, tensors by name)."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 1))
     scale = nn.Linear(1, 1)
@@ -56,7 +56,8 @@ def run(folder, dies_in=0, say=lambda text: None):
     recipe = Recipe(epochs=4, learning_rate=0.05, seed=3, accumulate=2, ema=0.9)
     kept = Checkpoints(folder, seconds=0.0, say=say)
     result = train(net, lesson, recipe, hooks=[Dies(dies_in)], checkpoints=kept)
-    return result, [*net.parameters(), *net.buffers(), *scale.parameters()]
+    both = nn.ModuleDict({"net": net, "scale": scale})
+    return result, both.state_dict()
 
 
 def last(folder):

@@ -13,6 +13,9 @@ from safetensors.torch import load_file
 
 from compressc.training import checkpoint as module_under_test
 
+#: The bias of a layer that a batch norm follows, and the mean that takes it off again: its gradient
+#: is nothing but rounding, which Adam makes as large as any other.
+OFFSETS = {"net.0.bias", "net.1.running_mean"}
 RELEASES = sorted(Path(__file__).with_name("released").iterdir())
 
 
@@ -44,14 +47,14 @@ def test_it_goes_on_from_what_a_release_left(release, left_behind, tmp_path, mon
     assert len(got.history) == 4
     if same_machine:
         assert got == want
-        assert all(torch.equal(a, b) for a, b in zip(tensors, whole, strict=True))
+        assert all(torch.equal(tensors[name], whole[name]) for name in whole)
         last = released.last(tmp_path / "whole").name
         for name in ("state.safetensors", "best.safetensors", "state.json"):
             assert (folder / last / name).read_bytes() == (
                 tmp_path / "whole" / last / name
             ).read_bytes()
-    for a, b in zip(tensors, whole, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    for name in set(tensors) - OFFSETS:
+        torch.testing.assert_close(tensors[name], whole[name], rtol=1e-3, atol=1e-4)
     # it was read, not made again: the first epoch is the one of the file
     sealed = json.loads((place / "state.json").read_text())
     first = json.loads(sealed["content"])["numbers"]["place"]["history"][0]
