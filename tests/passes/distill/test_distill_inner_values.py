@@ -29,7 +29,11 @@ def conv_and_hidden_layer():
 NETS = ZOO | {"conv_and_hidden_layer": conv_and_hidden_layer}
 
 
-def case(name, samples=64):
+#: How far the student is off; of vectors that are nearly alike, `pkt` is rounding.
+NOISE = {"pkt": 2.0}
+
+
+def case(name, samples=64, noise=0.3):
     """A teacher, a student of the same shape whose weights are off, and data without labels."""
     module, example = NETS[name]()
     teacher = export_graph(module, *example)
@@ -37,15 +41,15 @@ def case(name, samples=64):
     student, generator = teacher.copy(), torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in (t for t in student.tensors().values() if t.requires_grad):
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.add_(0.3 * parameter.std(correction=0).clamp_min(0.05) * noise)
+            off = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(noise * parameter.std(correction=0).clamp_min(0.05) * off)
     split = Split((torch.randn(samples, *example[0].shape[1:], generator=generator),))
     return teacher, student, Dataset("random", split, split.take(32), split.take(8))
 
 
 def train(name, loss, **options):
     """Terms of the first and the last epoch, and the notes."""
-    teacher, student, data = case(name)
+    teacher, student, data = case(name, noise=NOISE.get(loss, 0.3))
     ctx = Context(teacher, data)
     settings = {"epochs": 4, "lr": 0.003, "batch_size": 16, "precision": "float32"} | options
     Distill(loss=loss, **settings).run(student, ctx)
@@ -62,8 +66,7 @@ def train(name, loss, **options):
         ("vit", "vkd"),
         ("vit", "attention"),
         ("vit", "minilm"),
-        *(("vit", name) for name in ("rkd", "sp", "cc", "queue(size=40)")),
-        ("digits_cnn", "pkt"),  # of the ViT's vectors, which are nearly alike, it is rounding
+        *(("vit", name) for name in ("rkd", "sp", "pkt", "cc", "queue(size=40)")),
     ],
 )
 def test_a_run_lessens_the_term(net, objective):

@@ -36,7 +36,7 @@ class Dies(Hooks):
 
 
 def run(folder, dies_in=0, say=lambda text: None):
-    """A net with buffers, dropout, a moving average and a module beside it; (result, tensors by name)."""
+    """A net with buffers, dropout, a moving average and a module beside it; (result, tensors)."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 1))
     scale = nn.Linear(1, 1)
