@@ -95,9 +95,11 @@ def _root(matrix: Tensor) -> Tensor:
     Where all that a layer is given is a constant and rounding, an eigenvalue may lie further below
     zero than the ridge reaches.
     """
-    root, info = torch.linalg.cholesky_ex(matrix)
-    if not int(info):
+    found = torch.linalg.cholesky_ex(matrix)
+    root: Tensor = found.L
+    if not int(found.info):
         return root
     values, vectors = torch.linalg.eigh(matrix)
     half = vectors * values.clamp_min(0).sqrt()  # half half^T is the matrix; so is R^T R of its QR
-    return torch.linalg.qr(half.T).R.T
+    root = torch.linalg.qr(half.T).R.T
+    return root
