@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressc.ir import Graph, Op, lower
-from compressc.ir.lowering import module_names
 from compressc.pipeline import Context
 from compressc.tasks import task_of
+from compressc.training.layer_inputs import Look, look_at_inputs
 from compressc.training.layer_rows import input_rows
 from compressc.training.least_squares import NormalEquations
 from compressc_lowrank.seen import Seen
@@ -44,7 +44,6 @@ class Inputs:
 
     def __init__(self, graph: Graph, ops: Sequence[Op], ctx: Context) -> None:
         self._module = lower(graph)
-        self._targets = {name: target for target, name in module_names(self._module).items()}
         self._ctx = ctx
         narrow = [op for op in ops if op.role == "embedding" or _columns(op) <= LARGEST]
         self._keys = {op.name: _key(op) for op in narrow}
@@ -93,26 +92,17 @@ class Inputs:
             for key, sum_ in sums.items():
                 sum_.add(_looked_up(batch.inputs[self._order[key[1]]], valid))
 
-    @torch.no_grad()
     def _run(self, sums: Mapping[_Key, _Sum]) -> None:
         assert self._ctx.data is not None
-        samples, task = self._ctx.data.calibration, task_of(self._ctx)
+        samples = self._ctx.data.calibration
         batches = -(-min(len(samples), SAMPLES) // BATCH)
-        valid: list[Tensor | None] = [None]
-        hooks = []
+        looks = {}
         for key, sum_ in sums.items():
             op = self._readers[key]
-            layer = self._module.get_submodule(self._targets[op.name])
             most = -(-max(ROWS, PER_COLUMN * _columns(op)) // batches)
-            hooks.append(layer.register_forward_pre_hook(_hook(op, sum_, valid, most)))
-        try:
-            for done, batch in enumerate(islice(samples.batches(BATCH), batches)):
-                self._ctx.progress("looking at inputs of layers", done, batches)
-                valid[0] = task.valid(batch.inputs)
-                self._module(*batch.inputs)
-        finally:
-            for hook in hooks:
-                hook.remove()
+            looks[op.name] = _look(op, sum_, most)
+        inputs = (batch.inputs for batch in islice(samples.batches(BATCH), batches))
+        look_at_inputs(self._module, looks, inputs, batches, self._ctx)
 
 
 class _Sum:
@@ -145,11 +135,10 @@ class _Sum:
         return Seen(second, mean if centred else None)
 
 
-def _hook(op: Op, sum_: _Sum, valid: list[Tensor | None], most: int) -> Callable[..., None]:
-    def look(layer: nn.Module, args: tuple[Any, ...]) -> None:
-        x = args[0]
+def _look(op: Op, sum_: _Sum, most: int) -> Look:
+    def look(x: Tensor, valid: Tensor | None) -> None:
         table = op.role == "embedding"
-        sum_.add(_looked_up(x, valid[0]) if table else input_rows(op, x, valid[0], most))
+        sum_.add(_looked_up(x, valid) if table else input_rows(op, x, valid, most))
 
     return look
 

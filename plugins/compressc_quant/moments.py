@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressc.ir import Graph, Op, lower
-from compressc.ir.lowering import module_names
 from compressc.pipeline import Context
-from compressc.tasks import task_of
+from compressc.training.layer_inputs import Look, look_at_inputs
 from compressc.training.layer_rows import input_rows
 from compressc.training.least_squares import NormalEquations
 
@@ -51,33 +49,18 @@ def moments(
         yield from zip(now, found, strict=True)
 
 
-@torch.no_grad()
 def _collected(
     graph: Graph, ops: Sequence[Op], batches: Sequence[Inputs], ctx: Context
 ) -> list[Tensor]:
-    module = lower(graph)
-    targets = {name: target for target, name in module_names(module).items()}
     sums = [NormalEquations(_count(op), 0) for op in ops]
-    valid: list[Tensor | None] = [None]
-    hooks = [
-        module.get_submodule(targets[op.name]).register_forward_pre_hook(_adding(op, sum_, valid))
-        for op, sum_ in zip(ops, sums, strict=True)
-    ]
-    task = task_of(ctx)
-    try:
-        for done, batch in enumerate(batches):
-            ctx.progress("looking at inputs of layers", done, len(batches))
-            valid[0] = task.valid(batch)
-            module(*batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    looks = {op.name: _adding(op, sum_) for op, sum_ in zip(ops, sums, strict=True)}
+    look_at_inputs(lower(graph), looks, batches, len(batches), ctx)
     return [sum_.xx / max(1, sum_.count) for sum_ in sums]
 
 
-def _adding(op: Op, sum_: NormalEquations, valid: list[Tensor | None]) -> Callable[..., None]:
-    def add(layer: nn.Module, args: tuple[Any, ...]) -> None:
-        rows = input_rows(op, args[0], valid[0], _ROWS)
+def _adding(op: Op, sum_: NormalEquations) -> Look:
+    def add(x: Tensor, valid: Tensor | None) -> None:
+        rows = input_rows(op, x, valid, _ROWS)
         sum_.add(rows, rows[:, :0])
 
     return add
