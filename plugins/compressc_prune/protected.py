@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Annotated
+
+from pydantic import BeforeValidator
 
 from compressc.analysis import Axis, Width
 from compressc.errors import CompresscError
@@ -63,6 +66,10 @@ def patterns_in(given: object) -> object:
     if not isinstance(texts, list | tuple) or not all(isinstance(t, str) for t in texts):
         return given
     return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
+
+
+#: An option of such patterns.
+Patterns = Annotated[tuple[str, ...], BeforeValidator(patterns_in)]
 
 
 def _names(graph: Graph, name: str) -> list[str]:

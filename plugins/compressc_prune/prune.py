@@ -21,7 +21,7 @@ from compressc.training import reestimate_behind
 from compressc_prune.allocation import Rounding
 from compressc_prune.factors import INSTEAD, cofactors, doubled
 from compressc_prune.planning import Plan, Way, Wish
-from compressc_prune.protected import patterns_in, protected
+from compressc_prune.protected import Patterns, protected
 from compressc_prune.refit import FULLY, GENTLY, Cut, refit
 from compressc_prune.scoring import Scorer
 from compressc_prune.targets import COSTS, Target
@@ -79,7 +79,7 @@ class Prune(Pass):
     uniform: bool = False
     """Corresponding widths of repeated blocks get one size, so that a Hugging Face configuration
     can say it: one number of heads, one head width, one MLP width."""
-    keep: tuple[str, ...] = ()
+    keep: Patterns = ()
     """Layers that nothing is cut of, by patterns of names: `keep="head.*"`, several with commas."""
     round_to: Annotated[int, Field(ge=1, le=512)] = 8
     """Keep a multiple of this many channels (never of heads): odd widths run slower. With `latency`
@@ -115,12 +115,6 @@ class Prune(Pass):
             if self.latency is None:
                 raise ValueError(f"{name} is for latency=0.5 and the like")
         return self
-
-    @field_validator("keep", mode="before")
-    @classmethod
-    def _patterns(cls, given: object) -> object:
-        """One text holds several patterns."""
-        return patterns_in(given)
 
     @property
     def requirements(self) -> frozenset[str]:

@@ -16,7 +16,7 @@ from compressc.pipeline import Context, Pass
 from compressc.training import reestimate_behind
 from compressc_prune.measured import Measured, measure
 from compressc_prune.members import along
-from compressc_prune.protected import matching, patterns_in
+from compressc_prune.protected import Patterns, matching
 from compressc_prune.zeroing import Pattern, in_groups, smallest
 
 #: As hard as `gzip` tries by itself.
@@ -55,7 +55,7 @@ class Sparsify(Pass):
     importance: Literal["magnitude", "wanda"] = "magnitude"
     """`magnitude`: the smallest weights of a layer go. `wanda`: of each output, those with the
     smallest weight times size of its input on calibration data."""
-    keep: tuple[str, ...] = ()
+    keep: Patterns = ()
     """Layers that are left alone, by patterns of names: `keep="head.*"`, several with commas."""
 
     @model_validator(mode="after")
@@ -73,11 +73,9 @@ class Sparsify(Pass):
             Pattern.parse(text)
         return text
 
-    @field_validator("keep", mode="before")
-    @classmethod
-    def _patterns(cls, given: object) -> object:
-        """One text holds several patterns."""
-        return patterns_in(given)
+    @property
+    def _groups(self) -> Pattern | None:
+        return Pattern.parse(self.pattern) if self.pattern else None
 
     @property
     def requirements(self) -> frozenset[str]:
@@ -100,7 +98,8 @@ class Sparsify(Pass):
             zeros = self._zeros(op, measured)
             made = layer.weight.masked_fill(zeros, 0.0)
             for i, weight in enumerate((layer.weight, made)):
-                packed[i] += len(zlib.compress(weight.contiguous().cpu().numpy().tobytes(), LEVEL))
+                stored = weight.detach().cpu().contiguous().view(torch.uint8).numpy()
+                packed[i] += len(zlib.compress(stored, LEVEL))
             layer.weight = nn.Parameter(made, layer.weight.requires_grad)
             graph.set_layer(op.name, layer)
             ctx.note(op.name, f"{int((made == 0).sum())} of {made.numel()} weights are zero")
@@ -135,7 +134,7 @@ class Sparsify(Pass):
         if len(graph.holders(weight)) > 1:
             return Verdict.cannot("another layer has the same weight")
         inputs = weight.shape[_inputs(op)]
-        if self.pattern and inputs % Pattern.parse(self.pattern).of:
+        if self._groups and inputs % self._groups.of:
             return Verdict.cannot(f"{inputs} inputs are no groups as in {self.pattern}")
         return Verdict.does(f"zeroes {self.pattern or format(self.share, '.0%')}", "weight")
 
@@ -146,8 +145,8 @@ class Sparsify(Pass):
         sizes = measured.inputs.get(op.name)
         if sizes is not None:
             score = score * along(sizes, score, _inputs(op))
-        if self.pattern:
-            return in_groups(score, Pattern.parse(self.pattern), _inputs(op))
+        if self._groups:
+            return in_groups(score, self._groups, _inputs(op))
         return smallest(score, self.share, each_output=sizes is not None)
 
 

@@ -163,3 +163,15 @@ def test_training_keeps_the_zeros_and_int8_has_them():
     assert int((weight == 0).sum()) >= 1024
     said = "50% of 2 sparse weights stay zero; zeros=train moves them"
     assert said in [text for _, text in done.passes[1].notes]
+
+
+def test_weights_of_16_bits_are_zeroed_and_packed():
+    graph = conv_net()
+    for op in graph:
+        if op.layer is not None:
+            op.layer.to(torch.bfloat16)
+    after, ctx = graph.copy(), Context(graph)
+    make(Sparsify, {"share": 0.5}).run(after, ctx)
+    assert all(int((op.layer.weight == 0).sum()) * 2 == op.layer.weight.numel()
+               for op in after if op.kind in ("linear", "conv2d"))  # fmt: skip
+    assert any("in an archive" in text for _, text in ctx.notes)
