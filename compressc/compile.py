@@ -35,7 +35,7 @@ class Compiled:
     Attributes:
         graph: the compressed graph.
         teacher: the graph it came from.
-        passes: what each pass did, in order; the graph of the last alone has its weights.
+        passes: what each pass did, in order, each with the graph that it made.
         report: every measurement; `save` adds the files to it.
         target: what it was made for.
         task: what was learned and judged; None without data.

@@ -285,13 +285,18 @@ class Graph:
         """A deep copy; tied tensors stay tied, edits start at zero."""
         return self._copy({})
 
-    def without_weights(self) -> Graph:
-        """A copy whose weights are on the meta device: all that can be said of it but numbers."""
-        return self._copy({id(tensor): _weightless(tensor) for _, tensor in self._named_tensors()})
+    def with_weights(self, of: Mapping[str, torch.Tensor]) -> Graph:
+        """A copy that holds other tensors, by the names of `tensors()`; left out is copied."""
+        others = {
+            id(tensor): _as_kind(of[name], tensor)
+            for name, tensor in self._named_tensors()
+            if name in of
+        }
+        return self._copy(others)
 
-    def drop_weights(self) -> None:
-        """Put the weights on the meta device: what nobody else holds is given back."""
-        twin = self.without_weights()
+    def put_weights(self, of: Mapping[str, torch.Tensor]) -> None:
+        """As `with_weights`, in place; what nobody else holds of those before is given back."""
+        twin = self.with_weights(of)
         for op in self:
             op.layer = twin[op.name].layer
 
@@ -317,10 +322,9 @@ class Graph:
         return print_graph(self)
 
 
-def _weightless(tensor: torch.Tensor) -> torch.Tensor:
-    twin = tensor.detach().to("meta")
-    is_parameter = isinstance(tensor, nn.Parameter)
-    return nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
+def _as_kind(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    is_parameter = isinstance(like, nn.Parameter)
+    return nn.Parameter(tensor, like.requires_grad) if is_parameter else tensor
 
 
 def open_dimensions(graph: Graph) -> list[str]:

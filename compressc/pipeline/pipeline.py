@@ -19,6 +19,7 @@ from compressc.errors import CompresscError
 from compressc.events import Event, Listener, ignore
 from compressc.interruption import finished_passes_are_cached
 from compressc.ir import Graph, check_finite, graph_hash, random_inputs, verify
+from compressc.ir.weights_file import set_aside
 from compressc.pipeline.cache import PassCache
 from compressc.pipeline.conditions import conditions
 from compressc.pipeline.exactness import check_exact
@@ -40,7 +41,7 @@ class PassResult:
 
     Attributes:
         step: the pass, and what it was inserted for.
-        graph: the graph after it; without weights once the next pass is done.
+        graph: the graph after it; its weights are set aside in a file once the next pass begins.
         seconds: how long it ran (when it ran first, where `cached`).
         cached: whether the result came from the cache.
         edits: editing method -> how often it was called.
@@ -90,11 +91,10 @@ class Pipeline:
 
         Args:
             teacher: left as it is.
-            done: given each result as soon as it is there; its weights are gone when the next pass
-                begins.
+            done: given each result as soon as it is there.
 
         Returns:
-            A result for each pass; the last has its weights, the others are only told of.
+            A result for each pass; the weights of all but the last are set aside in a file.
 
         Raises:
             CompresscError: before any work, for a list that cannot work; CC500 or CC501 naming the
@@ -113,8 +113,6 @@ class Pipeline:
             result = self._step(step, graph, teacher, origin)
             self.tell(Event("pass_done", {**of, **_facts(result)}))
             done(result)
-            if results:  # a model for each pass would fill the memory
-                results[-1].graph = results[-1].graph.without_weights()
             results.append(result)
             graph = result.graph
             give_back()  # graphs, and modules that ran, are cycles that hold weights
@@ -147,6 +145,8 @@ class Pipeline:
             wanted = "every process reads the same cache"
             raise CompresscError("CC601", wanted, where=str(cache.folder))
         if stored is not None:
+            if before is not teacher:
+                set_aside(before)
             return _result(step, stored.graph, stored.facts, True, said)
         about = {"text": step.pass_.text, "parts": parts}
         context.store = Store(
@@ -175,8 +175,8 @@ class Pipeline:
     def _work(self, pass_: Pass, before: Graph, context: Context) -> tuple[Graph, float]:
         """What the pass makes of the graph, checked, and the seconds it took."""
         graph = before.copy()
-        if before is not context.teacher and pass_.effect != "exact":
-            before.drop_weights()  # they go one by one, as the pass replaces them
+        if before is not context.teacher:
+            set_aside(before)  # a model for each pass would fill the memory
         start = time.perf_counter()
         self._guarded_run(pass_, graph, context)
         seconds = time.perf_counter() - start
