@@ -56,12 +56,12 @@ class NormalEquations:
         self.xy.addmm_(wide.T, wanted)
         self.yy += float(wanted.square().sum())
 
-    def __add__(self, other: NormalEquations) -> NormalEquations:
-        both = NormalEquations(len(self.x), len(self.y))
-        both.count = self.count + other.count
-        for name in ("x", "y", "xx", "xy", "yy"):
-            setattr(both, name, getattr(self, name) + getattr(other, name))
-        return both
+    def __iadd__(self, other: NormalEquations) -> NormalEquations:
+        self.count += other.count
+        self.yy += other.yy
+        for name in ("x", "y", "xx", "xy"):
+            getattr(self, name).add_(getattr(other, name))
+        return self
 
     def solve(self, near: Tensor, ridge: float, *, intercept: bool) -> tuple[Tensor, Tensor]:
         """argmin |Y - X W' - b|^2 + ridge * mean square of X * n * |W - near|^2.
@@ -77,12 +77,14 @@ class NormalEquations:
         Raises:
             RuntimeError: where the equations have no one solution.
         """
-        xx, xy = self._moments(intercept=intercept)
-        xx = xx.clone()
-        level = ridge * float(xx.diagonal().mean())
-        rest = xy - xx @ near.T
-        xx.diagonal().add_(level)
-        weight = near + torch.cholesky_solve(rest, torch.linalg.cholesky(xx)).T
+        xx, rest = self.xx.clone(), self.xy.clone()  # the one square matrix besides the sums
+        if intercept:
+            share = 1 / max(1, self.count)
+            xx.addr_(self.x, self.x, alpha=-share)
+            rest.addr_(self.x, self.y, alpha=-share)
+        rest.addmm_(xx, near.T, alpha=-1)
+        xx.diagonal().add_(ridge * float(xx.diagonal().mean()))
+        weight = near + torch.cholesky_solve(rest, torch.linalg.cholesky(xx, out=xx)).T
         return weight, self.intercept(weight, wanted=intercept)
 
     def intercept(self, weight: Tensor, *, wanted: bool = True) -> Tensor:
@@ -100,15 +102,6 @@ class NormalEquations:
         spread = self.yy - float(self.y.square().sum()) / max(1, n)
         return max(squares, 0.0) / max(spread, 1e-12)
 
-    def _moments(self, *, intercept: bool) -> tuple[Tensor, Tensor]:
-        if not intercept:
-            return self.xx, self.xy
-        share = 1 / max(1, self.count)
-        return (
-            self.xx - share * torch.outer(self.x, self.x),
-            self.xy - share * torch.outer(self.x, self.y),
-        )
-
 
 def fit(
     learned: NormalEquations,
@@ -121,7 +114,7 @@ def fit(
     """The weights of the ridge that does best on rows held out, fitted to all rows.
 
     Args:
-        learned: rows to fit to.
+        learned: rows to fit to; takes in those of `held` at the end.
         held: other rows, to choose the ridge by.
         near: the weights that are there, f64[out, in]; kept where nothing does better.
         intercept: whether there is to be one.
@@ -139,11 +132,11 @@ def fit(
     good = [ridge for ridge, error in errors.items() if error <= best * (1 + SLACK) < before]
     chosen = max(good, default=None)
     after = before if chosen is None else errors[chosen]
-    every = learned + held
+    learned += held
     weight = near
     if chosen is not None:
-        weight, _ = every.solve(near, chosen, intercept=intercept)
-    return Fit(weight, every.intercept(weight, wanted=intercept), chosen, before, after)
+        weight, _ = learned.solve(near, chosen, intercept=intercept)
+    return Fit(weight, learned.intercept(weight, wanted=intercept), chosen, before, after)
 
 
 def _zeros(*shape: int) -> Tensor:

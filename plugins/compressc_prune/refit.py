@@ -96,10 +96,12 @@ def _reads(op: Op, dim: int) -> bool:
 
 @dataclass(frozen=True)
 class Refitted:
-    """What was made of a layer."""
+    """What was made of a layer: `before`, `after` and `ridge` as `Fit` has them."""
 
     op: str
-    fit: Fit
+    before: float
+    after: float
+    ridge: float | None
 
 
 def refit(graph: Graph, cut: Cut, ctx: Context, manner: Manner) -> list[Refitted]:
@@ -125,21 +127,20 @@ def refit(graph: Graph, cut: Cut, ctx: Context, manner: Manner) -> list[Refitted
         if made is None:
             ctx.note(name, "not refitted: too few samples, or what it reads is not finite")
         else:
-            done.append(Refitted(name, made))
+            done.append(made)
     _tell(done, sum(len(inputs[0]) for inputs in batches), ctx)
     return done
 
 
 def _tell(done: Sequence[Refitted], samples: int, ctx: Context) -> None:
-    for refitted in done:
-        made = refitted.fit
+    for made in done:
         text = f"error of its output {made.before:.3g} -> {made.after:.3g}"
         if made.ridge is None:
             text = f"a new mean alone, error of its output {made.after:.3g}"
-        ctx.note(refitted.op, f"refitted on {samples} samples: {text}")
+        ctx.note(made.op, f"refitted on {samples} samples: {text}")
     ctx.record(
         "refit",
-        {r.op: {"before": r.fit.before, "after": r.fit.after, "ridge": r.fit.ridge} for r in done},
+        {r.op: {"before": r.before, "after": r.after, "ridge": r.ridge} for r in done},
     )
 
 
@@ -199,7 +200,9 @@ class _Layer:
         self.beside = _added(graph, self.op)
         self.norms = _norms(graph, self.op)
 
-    def refit(self, runs: tuple[Lockstep, Lockstep], valid: Sequence[Tensor | None]) -> Fit | None:
+    def refit(
+        self, runs: tuple[Lockstep, Lockstep], valid: Sequence[Tensor | None]
+    ) -> Refitted | None:
         """Fit and write it; None where there is nothing to fit to."""
         cut, uncut = runs
         cut.before(self.op.name)
@@ -235,7 +238,7 @@ class _Layer:
             return wanted.index_select(self.channel, self.out) - lacking
         return wanted.index_select(self.channel, self.out)
 
-    def _write(self, sums: Sequence[_Sums], weight: Tensor) -> Fit:
+    def _write(self, sums: Sequence[_Sums], weight: Tensor) -> Refitted:
         """Fit each group of channels, and give the layer what comes of it."""
         bias = self.layer.bias is not None
         fits = [
@@ -260,7 +263,7 @@ class _Layer:
             layer: Any = self.graph[norm].layer
             layer.running_mean = layer.running_mean - shift  # it takes the mean off anyway
             self.graph.set_layer(norm, layer)
-        return made
+        return Refitted(self.op.name, made.before, made.after, made.ridge)
 
 
 class _Sums:

@@ -26,6 +26,7 @@ from compressc.testing import export_graph
 from compressc.training.averaging import Average
 from compressc.training.best import BestState
 from compressc.training.state import RunState
+from tests.unit.ir.mapped_memory import files_of_weights
 
 WIDTH, BLOCKS, CLASSES = 400, 24, 10
 #: Of the model's bytes, what a run may hold at its peak: the issue's bound.
@@ -54,15 +55,19 @@ def bytes_of_weights(graph: Graph) -> int:
 
 
 def held_bytes() -> int:
-    """Bytes of all storages on the CPU that tensors of this process lie in, each counted once."""
+    """Bytes of all storages on the CPU that tensors of this process lie in, each counted once.
+
+    Those of weights that were set aside are in a file.
+    """
     found: dict[int, int] = {}
+    files = files_of_weights()
     for thing in gc.get_objects():
         if type(thing) in (torch.Tensor, nn.Parameter) and thing.device.type == "cpu":
             for tensor in (thing, thing.grad if thing.is_leaf else None):
                 if tensor is not None and tensor.layout is torch.strided:
                     start = address(tensor) - tensor.storage_offset() * tensor.element_size()
                     found[start] = tensor.untyped_storage().nbytes()
-    return sum(found.values())
+    return sum(n for start, n in found.items() if not any(start in file for file in files))
 
 
 def alive(*types: type) -> int:
@@ -74,8 +79,7 @@ def teacher() -> Graph:
     return export_graph(net(), torch.randn(4, 32))
 
 
-# refitting holds the equations of one layer, squares of its columns in double precision
-PASSES = ["prune(ratio=0.2,refit=false)", "lowrank(rank=64)", "simplify"]
+PASSES = ["prune(ratio=0.2)", "lowrank(rank=64)", "simplify"]
 
 
 @pytest.mark.parametrize("passes", PASSES)
