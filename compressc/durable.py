@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from compressc.interruption import held_back
@@ -69,17 +71,28 @@ def rename(source: Path, target: Path) -> None:
     sync(target.parent)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text aside, sync it and rename it over `path`: nobody ever sees half of it.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write aside; synced and renamed over `path`: nobody ever sees half of it.
 
     Raises:
         OSError: what stood there stays, and nothing else is left.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        aside.write_text(text, encoding="utf-8")
+        yield aside
         sync(aside)
         with held_back():
             rename(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text so that nobody ever sees half of it.
+
+    Raises:
+        OSError: as for `replacing`.
+    """
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")

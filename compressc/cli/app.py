@@ -7,6 +7,7 @@ import os
 
 import typer
 
+from compressc.cli.bench import bench
 from compressc.cli.cache import cache
 from compressc.cli.compile import compile_command
 from compressc.cli.diff import diff
@@ -19,6 +20,7 @@ from compressc.cli.objectives import objectives
 from compressc.cli.opt import opt
 from compressc.cli.passes import passes
 from compressc.cli.probe import probe
+from compressc.cli.run import run
 from compressc.cli.teacher import teacher
 from compressc.errors import CompresscError
 
@@ -62,6 +64,8 @@ app.command("importances")(importances)
 app.command("explain")(explain)
 app.command("explain-cut")(explain_cut)
 app.command("probe")(probe)
+app.command("run")(run)
+app.command("bench")(bench)
 app.command("cache")(cache)
 app.command("doctor")(doctor)
 

@@ -8,7 +8,7 @@ into a `Dataset`, whose parts are `Source`s. What is asked of a foreign object i
 from compressc.data.augmenting import augmented
 from compressc.data.dataset import PARTS, Dataset
 from compressc.data.objects import as_dataset
-from compressc.data.opening import open_dataset
+from compressc.data.opening import open_dataset, open_part
 from compressc.data.source import Source
 from compressc.data.split import Split
 from compressc.data.views import Augmentation, Augmented
@@ -23,4 +23,5 @@ __all__ = [
     "as_dataset",
     "augmented",
     "open_dataset",
+    "open_part",
 ]

@@ -15,7 +15,7 @@ from compressc.data.dataset import Dataset
 from compressc.data.keys import PartKeys, parts_of
 from compressc.data.mapped import npy_files, safetensors_file, stored_members
 from compressc.data.npz import Archive, available_memory, open_archive
-from compressc.data.rows import Column, head, size_of
+from compressc.data.rows import ArrayColumn, Column, head, size_of
 from compressc.data.source import Source
 from compressc.data.split import Split
 from compressc.data.splitting import assemble, assemble_parts, divide, share_of
@@ -56,6 +56,20 @@ def read_npz(path: Path, seed: int = 0) -> Dataset:
         return assemble_parts(path.name, found, seed)
 
 
+def npz_columns(path: Path) -> Mapping[str, Column]:
+    """The arrays of a `.npz` file: where they lie, or in memory where they are packed.
+
+    Raises:
+        CompresscError: CC300 as for `read_npz`.
+    """
+    with open_archive(path) as archive:
+        columns = stored_members(path, archive)
+        if columns is not None:
+            return columns
+        _check_memory(archive, path)
+        return {key: ArrayColumn(archive.read(key)) for key in archive.members}
+
+
 def read_npy(paths: list[Path], name: str, seed: int = 0) -> Dataset:
     """A data set of `.npy` files, each of which is the array of the key that it is called by.
 
@@ -80,6 +94,15 @@ def from_columns(columns: Mapping[str, Column], name: str, where: str, seed: int
     Raises:
         CompresscError: CC300 for keys that mean nothing, or arrays that do not fit together.
     """
+    return assemble_parts(name, sources_of(columns, where), seed)
+
+
+def sources_of(columns: Mapping[str, Column], where: str) -> dict[str, Source]:
+    """Each part of arrays by their keys, in the order of the file; `""` for an undivided whole.
+
+    Raises:
+        CompresscError: CC300 as for `from_columns`.
+    """
     parts = parts_of(columns, where)
     heads = {key: head(column) for key, column in columns.items()}
     for keys in parts.values():
@@ -91,7 +114,7 @@ def from_columns(columns: Mapping[str, Column], name: str, where: str, seed: int
         inputs = tuple(columns[key] for key in keys.inputs)
         source = Columns(inputs, labels, f"{where}, {' and '.join(keys.inputs)}", keys.names)
         sources[part] = source.loaded() if small else source
-    return assemble_parts(name, sources, seed)
+    return sources
 
 
 @dataclass(frozen=True)

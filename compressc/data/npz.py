@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,3 +177,15 @@ def available_memory() -> int | None:
         return None
     free = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     return int(free[0]) * 1024 if free else None
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """`numpy.savez` for arrays of any name (`file` is one of its own) and a path that ends anyhow.
+
+    Raises:
+        OSError: where it cannot be written.
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)

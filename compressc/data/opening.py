@@ -6,10 +6,13 @@ from pathlib import Path
 
 from compressc.data.arrays import bad
 from compressc.data.dataset import Dataset
-from compressc.data.files import read_npy, read_npz, read_safetensors
+from compressc.data.files import npz_columns, read_npy, read_npz, read_safetensors, sources_of
 from compressc.data.hugging_face import is_saved, load_saved
+from compressc.data.keys import SUFFIXES
+from compressc.data.mapped import npy_files, safetensors_file
 from compressc.data.objects import as_dataset
 from compressc.data.python_file import call_function
+from compressc.data.source import Source
 from compressc.errors import CompresscError
 from compressc.plugins import DATASETS, load, origin
 from compressc.strangers import reading
@@ -46,6 +49,45 @@ def open_dataset(spec: str | Path | Dataset | object, workers: int = 0) -> Datas
     if isinstance(spec, Path) or "/" in text or "\\" in text or "." in text or colon:
         raise bad(f"data is {FORMS}", repr(text), "", "save arrays x and y with numpy.savez")
     return _installed(text, workers)
+
+
+def open_part(spec: str, part: str = "", workers: int = 0) -> Source:
+    """One part of the data, each sample once, in the order that they have there.
+
+    Args:
+        spec: as for `open_dataset`.
+        part: its name; `test` where it is empty and the data are divided. An undivided file, which
+            is one part, has no name.
+        workers: as for `open_dataset`.
+
+    Raises:
+        CompresscError: as `open_dataset`; CC300 where there is no part of that name.
+    """
+    parts = _parts_of_files(spec)
+    if parts is None:
+        dataset = open_dataset(spec, workers)
+        found = {name: getattr(dataset, name, None) for name in SUFFIXES}
+        parts = {name: source for name, source in found.items() if source is not None}
+    if "" in parts and not part:
+        return parts[""]
+    name = part or "test"
+    if name not in parts:
+        named = [have for have in parts if have]
+        got = f"no {name!r}" if named else "one undivided set"
+        hint = f"choose of {', '.join(named)}" if named else "leave --part out"
+        raise bad("the part is one that the data have", got, str(spec), hint)
+    return parts[name]
+
+
+def _parts_of_files(text: str) -> dict[str, Source] | None:
+    """The parts of arrays in files; None where the text names none."""
+    if text.endswith(".npz"):
+        return sources_of(npz_columns(Path(text)), text)
+    if text.endswith(".safetensors"):
+        return sources_of(safetensors_file(Path(text)), text)
+    if text.endswith(".npy"):
+        return sources_of(npy_files([Path(part.strip()) for part in text.split(",")]), text)
+    return None
 
 
 def _file(text: str) -> Dataset | None:

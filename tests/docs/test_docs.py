@@ -23,7 +23,17 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 RUN = [ROOT / page for page in ("README.md", "docs/tutorial.md")]
 RUN += [
     ROOT / f"docs/howto-{topic}.md"
-    for topic in ("inspect", "coverage", "watch", "prune", "distill", "tasks", "lowrank", "quant")
+    for topic in (
+        "inspect",
+        "coverage",
+        "watch",
+        "prune",
+        "distill",
+        "tasks",
+        "lowrank",
+        "quant",
+        "deploy",
+    )
 ]
 MAKE = re.compile(r"^make \w+")
 #: `diff` exits with 1 where it finds something, as diff does.
