@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # imports below are inside the functions: `import compressc` 
     from torch import nn
 
     from compressc.data import Dataset
+    from compressc.frontend import Origin
     from compressc.gate import Gate
     from compressc.ir import Graph
     from compressc.measure import Judge
@@ -40,6 +41,7 @@ class Compiled:
         target: what it was made for.
         task: what was learned and judged; None without data.
         judge: scores graphs and files beside the teacher, which is run once for all of them.
+        origin: the module that the teacher was traced from, where there was one.
     """
 
     graph: Graph
@@ -50,6 +52,7 @@ class Compiled:
     data: Dataset | None = None
     task: SettledTask | None = None
     judge: Judge | None = field(default=None, repr=False)
+    origin: Origin | None = field(default=None, repr=False)
     _started: float = field(default_factory=time.perf_counter, repr=False)
 
     def module(self) -> nn.Module:
@@ -62,6 +65,28 @@ class Compiled:
 
         # a copy: torch may move the bytes of the graph's weights from under a numpy view of them
         return copy.deepcopy(fuse_factored(lower(self.graph)))
+
+    def apply_to(self, module: nn.Module) -> nn.Module:
+        """A copy of your own module with the compressed layers, in its class and with its methods.
+
+        Widths follow, factors stand as a small `nn.Sequential` in the place of a layer, blocks that
+        the student does without leave their list, and folded norms are identities. Numbers that the
+        modules keep (heads, channels) are changed with them. The copy is run on calibration data,
+        or on the example inputs, at two batch sizes, and computes what the graph does.
+
+        Args:
+            module: what was compiled; of the same code and configuration. It is not changed.
+
+        Returns:
+            The copy, each part in the mode that it has in `module`.
+
+        Raises:
+            CompresscError: CC507 with the place where the module's code cannot hold the graph.
+        """
+        from compressc.transplant import apply_to
+
+        data = None if self.data is None else self.data.calibration
+        return apply_to(self.graph, self.teacher, module, self.origin, data)
 
     def save(
         self,
@@ -251,7 +276,16 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     report = recorder.record(seed, _command(passes))
     last = results[-1].graph
     return Compiled(
-        last, loaded.graph, results, report, target, dataset, settled, judge, _started=started
+        last,
+        loaded.graph,
+        results,
+        report,
+        target,
+        dataset,
+        settled,
+        judge,
+        loaded.origin,
+        _started=started,
     )
 
 

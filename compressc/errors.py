@@ -44,6 +44,7 @@ CODES: dict[str, str] = {
     "CC504": "an emitted file does not compute what the graph computes",
     "CC505": "a quality gate was missed",
     "CC506": "a term of a loss has no effect on what is trained",
+    "CC507": "the user's own module cannot hold what the graph computes",
     # CC6xx: the machine
     "CC600": "the output folder cannot be written",
     "CC601": "a pass failed inside a library",

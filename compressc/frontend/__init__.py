@@ -5,10 +5,12 @@ from compressc.frontend.fitting import example_of, fit_data, specs_of
 from compressc.frontend.importer import import_program
 from compressc.frontend.inputs.specs import check_inputs
 from compressc.frontend.load import Loaded, load_model, require_open_batch
+from compressc.frontend.origin import Origin
 from compressc.frontend.precision import cast_inputs
 
 __all__ = [
     "Loaded",
+    "Origin",
     "cast_inputs",
     "check_inputs",
     "example_of",

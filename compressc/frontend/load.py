@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,6 +41,7 @@ from compressc.frontend.inputs.specs import (
     parse_input,
     place_inputs,
 )
+from compressc.frontend.origin import Origin
 from compressc.frontend.precision import cast_example, cast_inputs, check_choice, set_precision
 from compressc.frontend.tracing import fixed_dimensions, trace_graph
 from compressc.ir import Graph, check_finite, dimension_symbols, load_bundle, symbol, verify
@@ -57,6 +60,7 @@ class Loaded:
         format: `exported program`, `bundle`, `pickled module`, `state dict`, `TorchScript archive`,
             `Hugging Face folder`, `module` or `graph`.
         notes: what the user should know about how it was read.
+        origin: the module that was traced; None where the source was traced before.
     """
 
     graph: Graph
@@ -64,6 +68,7 @@ class Loaded:
     source: str
     format: str
     notes: tuple[str, ...] = ()
+    origin: Origin | None = None
 
     @property
     def fixed_batch(self) -> int | None:
@@ -361,7 +366,16 @@ def _from_module(
             raise
         graph, notes = trace_graph(module, cast, request.specs, name)
         example = cast
-    return Loaded(graph, arguments_of(example).tensors, source, format_, notes)
+    tensors = arguments_of(example).tensors
+    origin = Origin(_call_of(request, source).filled(tensors), type(module), _config(module))
+    return Loaded(graph, tensors, source, format_, notes, origin)
+
+
+def _config(module: nn.Module) -> Any:
+    """The configuration of a model of transformers, as it was when the model was traced."""
+    config = getattr(module, "config", None)
+    known = hasattr(module, "save_pretrained") and hasattr(config, "to_diff_dict")
+    return copy.deepcopy(config) if known else None
 
 
 def _dtypes(example: Example) -> list[torch.dtype]:

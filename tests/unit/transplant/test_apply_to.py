@@ -1,0 +1,217 @@
+"""`Compiled.apply_to`: the user's own module with the layers of the graph."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import compressc
+from compressc.errors import CompresscError
+from tests.models import DigitsCnn
+
+
+def compiled(module, example, passes, **options):
+
+    if not isinstance(example, torch.Tensor):
+        return compressc.compile(module, passes, inputs=example, cache=None, **options)
+    shape = ",".join(map(str, example.shape[1:]))
+    return compressc.compile(module, passes, inputs=(f"f32[b,{shape}]",), cache=None, **options)
+
+
+def settled(module):
+    """Running statistics that are not those of a new module."""
+    torch.manual_seed(0)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.running_mean, std=0.1)
+            nn.init.uniform_(part.running_var, 0.5, 1.5)
+    return module.eval()
+
+
+@pytest.fixture
+def cnn():
+    torch.manual_seed(0)
+    return settled(DigitsCnn())
+
+
+IMAGE = torch.randn(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_pruned_cnn_is_the_users_class_and_trains_on(cnn):
+    before = copy.deepcopy(cnn.state_dict())
+    c = compiled(cnn, IMAGE, "prune(ratio=0.5)")
+    made = c.apply_to(cnn)
+    assert type(made) is DigitsCnn
+    assert (made.conv1.in_channels, made.conv1.out_channels) == (8, 8)
+    assert made.depthwise.groups == made.depthwise.in_channels == made.bn2.num_features == 8
+    assert (made.head.in_features, made.head.out_features) == (16, 10)
+    torch.testing.assert_close(made(IMAGE), c.module()(IMAGE))
+    made.train()
+    step = torch.optim.SGD(made.parameters(), 0.1)
+    loss = F.cross_entropy(made(IMAGE), torch.tensor([1, 2, 3, 4]))
+    loss.backward()
+    step.step()
+    assert all(parameter.grad is not None for parameter in made.parameters())
+    # neither the module that was given nor the graph has changed
+    assert all(torch.equal(value, before[name]) for name, value in cnn.state_dict().items())
+    assert not torch.equal(made.eval()(IMAGE), c.module()(IMAGE))
+
+
+def test_a_folded_norm_is_an_identity(cnn):
+    made = compiled(cnn, IMAGE, "prune(ratio=0.5),simplify").apply_to(cnn)
+    assert type(made.bn1) is type(made.stem[1]) is nn.Identity
+    assert made.conv1.bias.shape == (8,)
+    assert isinstance(made.drop, nn.Dropout)  # gone from the graph, of use in training
+
+
+def test_factors_stand_in_the_place_of_a_layer_with_its_sizes():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1152, 96)).eval()
+    made = compiled(net, torch.randn(3, 4, 8, 8), "lowrank(rank=4,scheme=channel)").apply_to(net)
+    conv, linear = made[0], made[3]
+    assert [type(part) for part in conv] == [nn.Conv2d, nn.Conv2d]
+    assert (conv.in_channels, conv.out_channels) == (4, 32)
+    assert [type(part) for part in linear] == [nn.Linear, nn.Linear]
+    assert (linear.in_features, linear.out_features) == (1152, 96)
+    made(torch.randn(2, 4, 8, 8)).sum().backward()
+    assert linear[0].weight.grad is not None
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, place: int) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.block_idx = place
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.down(F.gelu(self.up(x)))
+
+
+class Stack(nn.Module):
+    """Blocks in a list, counted by an attribute; or one behind the other in a `Sequential`."""
+
+    def __init__(self, listed: bool) -> None:
+        super().__init__()
+        blocks = [Block(16, place) for place in range(4)]
+        self.num_layers = len(blocks)
+        self.blocks = nn.ModuleList(blocks) if listed else nn.Sequential(*blocks)
+        self.head = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for place in range(self.num_layers):
+            x = self.blocks[place](x)
+        return self.head(x)
+
+
+def test_blocks_that_are_gone_leave_their_list():
+    torch.manual_seed(0)
+    net = Stack(listed=True).eval()
+    made = compiled(net, torch.randn(3, 16), "student(keep=[0,3]),prune(ratio=0.5)").apply_to(net)
+    assert (len(made.blocks), made.num_layers) == (2, 2)
+    assert [block.block_idx for block in made.blocks] == [0, 1]
+    assert made.blocks[1].up.out_features == 16
+
+
+def test_blocks_of_a_sequential_are_passed_by():
+    torch.manual_seed(0)
+    net = Stack(listed=False).eval()
+    made = compiled(net, torch.randn(3, 16), "student(keep=[0,3])").apply_to(net)
+    kinds = [type(block).__name__ for block in made.blocks]
+    assert kinds == ["Block", "Identity", "Identity", "Block"]
+    assert made.num_layers == 4
+
+
+class Attention(nn.Module):
+    """Query heads and head width are attributes; all sizes are computed from them."""
+
+    def __init__(self, width: int = 32, heads: int = 4) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim, self.inner = heads, width // heads, width
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.scale = self.head_dim**-0.5
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b, n, _ = x.shape
+        q, k, v = (
+            part.view(b, n, self.num_heads, self.head_dim).transpose(1, 2)
+            for part in self.qkv(x).split(self.inner, dim=-1)
+        )
+        y = (q @ k.transpose(-2, -1) * self.scale).softmax(-1) @ v
+        return self.out(y.transpose(1, 2).reshape(b, n, self.num_heads * self.head_dim))
+
+
+@pytest.mark.parametrize(("attention", "sizes"), [("heads", (2, 8)), ("head_width", (4, 4))])
+def test_counts_of_attention_follow(attention, sizes):
+    torch.manual_seed(0)
+    net = Attention().eval()
+    c = compiled(net, torch.randn(3, 6, 32), f"prune(ratio=0.5,attention={attention})")
+    made = c.apply_to(net)
+    assert (made.num_heads, made.head_dim, made.inner) == (*sizes, 16)
+
+
+def test_code_that_computes_a_width_itself_is_refused_by_name():
+    from tests.models import FusedAttention
+
+    torch.manual_seed(0)
+    net = nn.Sequential(FusedAttention(32, 4), nn.Linear(32, 5)).eval()
+    c = compiled(net, torch.randn(3, 6, 32), "prune(ratio=0.5)")
+    with pytest.raises(CompresscError, match=r"CC507.*must run.* at 0 \(FusedAttention\)"):
+        c.apply_to(net)
+    kept = compiled(net, torch.randn(3, 6, 32), "prune(ratio=0.5,attention=keep)").apply_to(net)
+    assert kept[0].qkv.out_features == 96
+
+
+class Scaled(nn.Module):
+    """Computes with the number of its channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Linear(8, 32), nn.Linear(32, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.up(x)
+        return self.down(y * self.up.out_features**-0.5)
+
+
+def test_a_number_that_the_graph_does_not_have_is_found_by_its_first_layer():
+    torch.manual_seed(0)
+    net = Scaled().eval()
+    with pytest.raises(CompresscError, match=r"CC507.*differ.* at down, the first layer"):
+        compiled(net, torch.randn(3, 8), "prune(ratio=0.5)").apply_to(net)
+
+
+def test_stored_integers_are_put_in_and_calls_between_layers_refused(cnn):
+    c = compiled(cnn, IMAGE, "quant(mode=weights)")
+    made = c.apply_to(cnn)
+    assert made.head.weight.dtype == torch.int8
+    torch.testing.assert_close(made(IMAGE), c.module()(IMAGE))
+    c = compiled(cnn, IMAGE, "quant(mode=cast,to=bf16)")
+    with pytest.raises(CompresscError, match=r"CC507.*between them.*aten.to.dtype"):
+        c.apply_to(cnn)
+
+
+def test_a_language_model_generates_as_before_the_cache():
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 97, "n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64}
+    net = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, use_cache=False)).eval()
+    c = compiled(net, ("input_ids: i64[b,s]",), "student(depth=0.5),prune(ratio=0.5)")
+    made = c.apply_to(net)
+    attention = made.transformer.h[1].attn
+    assert (len(made.transformer.h), made.config.n_layer, attention.layer_idx) == (2, 2, 1)
+    assert (attention.num_heads, attention.split_size, attention.c_attn.nf) == (2, 16, 48)
+    ids = torch.randint(0, 97, (2, 5))
+    runs = [made.generate(ids, max_new_tokens=4, use_cache=cached) for cached in (True, False)]
+    assert torch.equal(*runs)
+
+
+def test_a_computed_weight_is_refused():
+    torch.manual_seed(0)
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(8, 32))
+    net = nn.Sequential(layer, nn.ReLU(), nn.Linear(32, 4)).eval()
+    with pytest.raises(CompresscError, match=r"CC507.*remove_parametrizations"):
+        compiled(net, torch.randn(3, 8), "prune(ratio=0.5)").apply_to(net)
