@@ -74,6 +74,14 @@ def _conv_transpose_layer(call: Call) -> Any:
     return prod(call.sizes(0)) * int(layer.out_channels // layer.groups * prod(layer.kernel_size))
 
 
+def _recurrent_layer(call: Call) -> Any:
+    """Every weight matrix meets every step of every sequence once."""
+    layer: Any = call.op.layer
+    rows = layer.GATES * layer.hidden_size
+    wide = sum(width + layer.hidden_size for _, width in layer.parts())
+    return prod(call.sizes(0)[:-1]) * rows * wide
+
+
 # ---- ATen calls --------------------------------------------------------------------------------
 
 
@@ -157,6 +165,7 @@ ROLES: dict[Role, Callable[[Call], Any]] = {
     "dropout": _free,
     "average_pool": _free,
     "max_pool": _free,
+    "recurrent": _recurrent_layer,
     "tensor": _free,
 }
 #: Kind -> its rule. A plugin that registers a layer without a role adds its rule here.

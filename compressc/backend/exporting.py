@@ -8,6 +8,7 @@ import torch
 
 from compressc.errors import CompresscError
 from compressc.ir import Graph, lower
+from compressc.ir.recurrent import whole_sequences
 from compressc.quiet import quiet
 
 #: Sizes 0 and 1 are constants to torch.export, and so would the open batch be.
@@ -35,7 +36,7 @@ def export_graph(graph: Graph, example: tuple[torch.Tensor, ...]) -> torch.expor
         for shape in shapes
     )
     try:
-        with quiet(), torch.no_grad():
+        with quiet(), whole_sequences(), torch.no_grad():
             program = torch.export.export(
                 lower(graph), inputs, dynamic_shapes=dynamic, strict=False
             )

@@ -23,9 +23,16 @@ from compressc.backend.onnx_cleaning import (
     split_quantized_gemms,
 )
 from compressc.backend.onnx_forms import has_forms, write_forms
+from compressc.backend.onnx_recurrent import (
+    has_recurrent,
+    translations,
+    whole_calls,
+    write_recurrent,
+)
 from compressc.backend.onnx_weights import Beside
 from compressc.errors import CompresscError
 from compressc.ir import Graph
+from compressc.ir.recurrent import whole_sequences
 from compressc.quiet import quiet
 
 #: protobuf cannot hold more in one file; a little is left for the structure.
@@ -122,8 +129,8 @@ def export_onnx(
         CompresscError: CC503 where torch's exporter fails.
     """
     program = export_graph(graph, example)
-    special = has_forms(graph)
-    with quiet():
+    special = has_forms(graph) or has_recurrent(graph)
+    with quiet(), whole_sequences(whole_calls(graph)):
         try:
             exported = torch.onnx.export(
                 program,
@@ -131,10 +138,13 @@ def export_onnx(
                 external_data=False,
                 verbose=False,
                 optimize=not special,
+                custom_translation_table=translations(graph),
             )
             assert exported is not None
             if special:
                 write_forms(exported.model, graph, contrib=contrib)
+                if has_recurrent(graph):
+                    write_recurrent(exported.model, graph)
                 exported.optimize()
         except Exception as error:  # the exporter raises what its translations raise
             raise unwritable("the ONNX exporter", error) from error

@@ -9,14 +9,13 @@ without ever making a float weight (it dequantizes a `DequantizeLinear` anew in 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import Any
 
 import torch
 
-from compressc.backend.executed import COMPUTING, scope_of
-from compressc.ir import Graph, Op, lower
-from compressc.ir.lowering import module_names
+from compressc.backend.executed import COMPUTING
+from compressc.backend.onnx_nodes import Nodes
+from compressc.ir import Graph, Op
 from compressc.ir.number_forms import INT8_PER_CHANNEL, NumberForm, unpack
 
 #: Where 4-bit types and blocks of `DequantizeLinear` are from, and the IR version that knows them.
@@ -50,20 +49,16 @@ def _is_special(op: Op) -> bool:
     return op.weight_form not in (None, INT8_PER_CHANNEL) or op.input_form is not None
 
 
-class _Writer:
+class _Writer(Nodes):
     def __init__(self, model: Any, graph: Graph, contrib: bool) -> None:
-        import onnx_ir
-
-        self.ir, self.model, self.graph, self.contrib = onnx_ir, model, graph, contrib
+        super().__init__(model, graph)
+        self.contrib = contrib
         self.stored: dict[tuple[int, str], Any] = {}
         self.rounded: dict[str, Any] = {}
         self.kept: list[torch.Tensor] = []  # alive, so that no two have one id
 
     def run(self) -> None:
-        names = module_names(lower(self.graph))
-        scopes: dict[str, list[Any]] = defaultdict(list)
-        for node in self.model.graph:
-            scopes[names.get(scope_of(node.metadata_props), "")].append(node)
+        scopes = self.of_ops()
         for op in self.graph:
             if _is_special(op):
                 self._rewrite(op, scopes[op.name])
@@ -83,7 +78,7 @@ class _Writer:
         elif form != INT8_PER_CHANNEL:
             weight = self._dequantized(op, form, node)
             if node.op_type == "MatMul":
-                weight = self._before(node, "Transpose", [weight], perm=[1, 0])
+                weight = self.before(node, "Transpose", [weight], perm=[1, 0])
             node.replace_input_with(1, weight)
 
     # ---- what takes the place -------------------------------------------------------------------
@@ -103,12 +98,12 @@ class _Writer:
             wanted = (rows,) if form.group is None else (rows, groups)
             inputs.append(self._integers(op, "zero_point", form, wanted))
         axis = 0 if form.group is None else 1
-        value = self._before(node, "DequantizeLinear", inputs, axis=axis, **blocks)
+        value = self.before(node, "DequantizeLinear", inputs, axis=axis, **blocks)
         self._raise_versions()
         if len(shape) == 2:
             return value
         sizes = self._tensor(op, "shape", torch.tensor(shape))
-        return self._before(node, "Reshape", [value, sizes])
+        return self.before(node, "Reshape", [value, sizes])
 
     def _multiply_packed(self, op: Op, form: NumberForm, node: Any) -> None:
         layer: Any = op.layer
@@ -124,7 +119,7 @@ class _Writer:
         if form.zero_point:
             zeros = _unsigned(layer.zero_point, form)
             inputs.append(self._tensor(op, "zero_point", zeros, layer.zero_point))
-        product = self._before(
+        product = self.before(
             node,
             "MatMulNBits",
             inputs,
@@ -149,7 +144,7 @@ class _Writer:
         if form.zero_point:
             zeros = _unsigned(layer.zero_point, form)
             inputs.append(self._tensor(op, "zero_point", zeros, layer.zero_point))
-        rows = self._before(
+        rows = self.before(
             nodes[-1],
             "GatherBlockQuantized",
             inputs,
@@ -159,7 +154,7 @@ class _Writer:
             gather_axis=0,
             quantize_axis=1,
         )
-        self._replace(nodes[-1], rows)
+        self.replace(nodes[-1].outputs[0], rows)
 
     def _multiply_integers(self, op: Op, node: Any, nodes: list[Any]) -> None:
         """x is rounded once, whoever reads it; the products are integers, then scaled."""
@@ -172,36 +167,22 @@ class _Writer:
             self.rounded[source.name] = made.outputs
         x, scale, zero = self.rounded[source.name]
         if not self.contrib:  # OpenVINO would store the weight of a MatMulInteger as floats
-            node.replace_input_with(0, self._before(node, "DequantizeLinear", [x, scale, zero]))
+            node.replace_input_with(0, self.before(node, "DequantizeLinear", [x, scale, zero]))
             return
         turned = self._tensor(op, "weight", layer.weight.T.contiguous(), layer.weight)
-        sums = self._before(node, "MatMulInteger", [x, turned, zero])
-        floats = self._before(node, "Cast", [sums], to=self.ir.DataType.FLOAT)
+        sums = self.before(node, "MatMulInteger", [x, turned, zero])
+        floats = self.before(node, "Cast", [sums], to=self.ir.DataType.FLOAT)
         own = self._tensor(op, "scale", layer.scale)
-        factor = self._before(node, "Mul", [scale, own])
-        self._put(node, self._before(node, "Mul", [floats, factor]))
+        factor = self.before(node, "Mul", [scale, own])
+        self._put(node, self.before(node, "Mul", [floats, factor]))
 
     # ---- pieces ---------------------------------------------------------------------------------
 
     def _put(self, node: Any, product: Any) -> None:
         """A product in the place of a `MatMul`, or with the bias of a `Gemm`."""
         if node.op_type == "Gemm" and len(node.inputs) > 2:
-            product = self._before(node, "Add", [product, node.inputs[2]])
-        self._replace(node, product)
-
-    def _replace(self, node: Any, value: Any) -> None:
-        (old,) = node.outputs
-        value.shape, value.type = old.shape, old.type
-        old.replace_all_uses_with(value, replace_graph_outputs=True)
-
-    def _before(
-        self, node: Any, kind: str, inputs: list[Any], domain: str = "", **settings: Any
-    ) -> Any:
-        made = self.ir.node(kind, inputs, settings, domain=domain)
-        if domain:
-            self.model.opset_imports.setdefault(domain, 1)
-        self.model.graph.insert_before(node, made)
-        return made.outputs[0]
+            product = self.before(node, "Add", [product, node.inputs[2]])
+        self.replace(node.outputs[0], product)
 
     def _integers(self, op: Op, local: str, form: NumberForm, shape: tuple[int, ...]) -> Any:
         """A stored tensor with a type of 4 or 8 bits, in the shape of its numbers."""
@@ -227,11 +208,7 @@ class _Writer:
             array: Any = value.detach().contiguous().numpy()
             if form is not None:
                 array = array.astype(_element(form))
-            const: Any = self.ir.tensor(array, name=name)
-            kind = self.ir.TensorType(const.dtype)
-            held = self.ir.Value(name=name, const_value=const, shape=const.shape, type=kind)
-            self.model.graph.register_initializer(held)
-            self.stored[key] = held
+            self.stored[key] = self.hold(name, self.ir.tensor(array, name=name))
         return self.stored[key]
 
     def _raise_versions(self) -> None:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import sympy
 import torch
 from torch.utils import _pytree as pytree
 
@@ -13,7 +14,7 @@ from compressc.backend.backend import Backend, Runner
 from compressc.backend.integers import finds_ranges, full_range_layers, rounds_values
 from compressc.collecting import give_back
 from compressc.errors import CompresscError
-from compressc.ir import Graph, lower
+from compressc.ir import Graph, evaluate, lower
 from compressc.measure import Fidelity, fidelity
 from compressc.pipeline import Samples
 from compressc.target import Target, instruction_set
@@ -90,6 +91,8 @@ def prove(
 ) -> Fidelity:
     """Run an emitted file on real inputs, at several batch sizes, and compare it with the graph.
 
+    Where other dimensions than the batch are open, shorter samples are run as well.
+
     Returns:
         The distance between file and graph: of the output that is furthest off; and the share of
         equal answers of the judged output.
@@ -107,7 +110,9 @@ def prove(
             want = pytree.tree_leaves(module(*batch))
         found.append(_check_shapes(got, want, path))
     outputs = [_joined(pairs) for pairs in zip(*found, strict=True)]
-    worst = max((fidelity(*pair) for pair in outputs), key=_badness)
+    others = _at_another_length(run, module, shorter(graph, split), backend, path)
+    worst = max((fidelity(*pair) for pair in (*outputs, *others)), key=_badness)
+    worst = worst.model_copy(update={"samples": len(outputs[0][0])})
     if task is not None and task.answers:
         same = agreement(task.judged, *outputs[task.index])
         worst = worst.model_copy(update={"agreement": same})
@@ -137,8 +142,52 @@ def _batches(split: Samples) -> Iterator[tuple[torch.Tensor, ...]]:
         start, size = stop, next(sizes, size)
 
 
+def shorter(graph: Graph, split: Samples) -> tuple[torch.Tensor, ...] | None:
+    """A few samples cut to half of each open dimension but the batch; None where all are closed."""
+    inputs = split.take(_BATCHES[1]).inputs
+    types = [graph.type_of(op.name).shape for op in graph.inputs]
+    sizes = {
+        str(size): length
+        for shape, tensor in zip(types, inputs, strict=True)
+        for size, length in zip(shape, tensor.shape, strict=True)
+        if isinstance(size, sympy.Symbol)
+    }
+    batch = {str(shape[0]) for shape in types if shape}
+    cut = {n: graph.within_limits(n, -(-k // 2)) for n, k in sizes.items() if n not in batch}
+    if all(size >= sizes[name] for name, size in cut.items()):
+        return None
+    env = graph.size_env(**sizes | cut)
+    wanted = [[int(evaluate(size, env)) for size in shape] for shape in types]
+    return tuple(
+        tensor[tuple(slice(size) for size in shape)].contiguous()
+        for tensor, shape in zip(inputs, wanted, strict=True)
+    )
+
+
+@torch.no_grad()
+def _at_another_length(
+    run: Runner,
+    module: torch.nn.Module,
+    inputs: tuple[torch.Tensor, ...] | None,
+    backend: Backend,
+    path: Path,
+) -> list[list[torch.Tensor]]:
+    """Outputs of file and graph; none where the graph itself has no numbers for such inputs."""
+    if inputs is None:
+        return []
+    try:
+        want = pytree.tree_leaves(module(*inputs))
+    except (RuntimeError, IndexError):  # an input that names a place behind the new end
+        return []
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in want):  # padding alone, say
+        return []
+    shapes = ", ".join(str(list(tensor.shape[1:])) for tensor in inputs)
+    pairs = _check_shapes(_run(run, inputs, backend, path, f" of samples {shapes}"), want, path)
+    return [_joined((pair,)) for pair in pairs]
+
+
 def _run(
-    run: Runner, batch: tuple[torch.Tensor, ...], backend: Backend, path: Path
+    run: Runner, batch: tuple[torch.Tensor, ...], backend: Backend, path: Path, of: str = ""
 ) -> tuple[torch.Tensor, ...]:
     try:
         return run(*batch)
@@ -146,7 +195,7 @@ def _run(
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise CompresscError(
             "CC504",
-            f"{backend.runtime} must run the file at batch {len(batch[0])}",
+            f"{backend.runtime} must run the file at batch {len(batch[0])}{of}",
             got=lines[0][:200],
             where=str(path),
         ) from error

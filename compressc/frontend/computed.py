@@ -14,13 +14,14 @@ from torch import nn
 from compressc.frontend.raising import RULES
 from compressc.ir import Graph, Op, Ref, Tensor, layer_tensors, lower
 from compressc.ir.ops import map_arg, overload
+from compressc.ir.recurrent import CALLS
 from compressc.quiet import quiet
 
 HELD = ("parameter", "constant")
 #: Products: the operand whose transpose is the weight of a linear layer.
 FACTORS = {"aten.matmul": "other", "aten.mm": "mat2", "aten.addmm": "mat2"}
-#: Recurrent calls, which are no layers: the argument that lists their weights.
-WEIGHT_LISTS = {f"aten.{name}.input": "params" for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
+#: Recurrent calls: the argument that lists their weights.
+WEIGHT_LISTS = dict.fromkeys(CALLS, "params")
 #: A weight stays computed where it would take so many times the bytes of its sources (an int4
 #: weight unpacked takes 8 times), unless it is small.
 _MOST_GROWTH, _SMALL = 8, 1 << 20

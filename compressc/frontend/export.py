@@ -24,6 +24,7 @@ from compressc.frontend.inputs.arguments import (
     check_names,
 )
 from compressc.frontend.inputs.specs import ConstantSpec, InputSpec, place_inputs
+from compressc.ir.recurrent import whole_sequences
 from compressc.quiet import quiet
 
 #: A traced batch of one would be taken for a constant; more than a few cost time.
@@ -79,7 +80,7 @@ def export_module(
     ):
         if has_numbers(module, arguments.tensors):
             try_out(module, arguments)
-        with plain_bags():
+        with plain_bags(), whole_sequences():
             return _trace(module, arguments, _open_dims(arguments.tensors, specs))
 
 

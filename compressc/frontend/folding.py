@@ -31,12 +31,15 @@ from compressc.frontend.computed import (
 )
 from compressc.frontend.importer import erase_dead
 from compressc.frontend.raising import raise_call
+from compressc.frontend.recurrent import raise_recurrent
 from compressc.ir import Graph, Op, Ref, Tensor, TensorType, TupleType
 from compressc.ir.ops import map_arg
 
 
 def fold_weights(graph: Graph) -> tuple[str, ...]:
     """Compute the weights that follow from parameters and buffers alone; make layers of their ops.
+
+    Recurrent calls become layers here, too: their weights come as a list, of held tensors by now.
 
     Equal expressions give one tensor, so what was tied by them stays tied.
 
@@ -57,6 +60,8 @@ def fold_weights(graph: Graph) -> tuple[str, ...]:
         folder.raise_freed_products()
         erase_dead(graph)
         notes += folder.notes()
+    raise_recurrent(graph)
+    erase_dead(graph)
     if left:
         parts = [f"{name} {growth:.0f} times" for name, growth in left.items()]
         notes.append(f"weights left computed, as they would take more bytes: {_listed(parts)}")

@@ -7,9 +7,10 @@ from torch import fx
 from compressc.frontend.held import HeldTensors
 from compressc.frontend.raising import RULES
 from compressc.ir import LAYERS
+from compressc.ir.recurrent import CALLS
 
 #: Modules whose whole work is one layer op; attention, say, makes several.
-_LEAVES = {layer.module.__name__ for layer in LAYERS.values()} - {"Tensor"}
+_LEAVES = {layer.module.__name__ for layer in LAYERS.values()} - {"Tensor"} | {"LSTM", "GRU", "RNN"}
 _SLOTS = ("weight", "running_mean", "running_var", "bias")
 
 
@@ -36,8 +37,9 @@ def call_stem(node: fx.Node, kind: str) -> str:
     """Name of any other call: the caller's path and the operator as the user wrote it."""
     short = kind.split(".")[1 if "." in kind else 0].strip("_")
     path, class_name = _position(node)
-    if path and kind in RULES and RULES[kind].tensors and _is_leaf(class_name):
-        return path  # a layer but for its weight, which is computed
+    weighs = kind in CALLS or (kind in RULES and bool(RULES[kind].tensors))
+    if path and weighs and _is_leaf(class_name):
+        return path  # a layer but for its weight, which is computed or one of a list
     return f"{path}.{short}" if path else short
 
 

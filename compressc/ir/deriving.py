@@ -23,6 +23,7 @@ from compressc.ir.graph import Graph
 from compressc.ir.layer_building import layer_tensors
 from compressc.ir.ops import Arg, Op, Ref, map_arg, overload
 from compressc.ir.printer import error_at
+from compressc.ir.recurrent import CALLS, results_like, whole_sequences
 from compressc.ir.types import (
     Size,
     TensorType,
@@ -66,7 +67,7 @@ def derived_types(graph: Graph) -> Iterator[tuple[Op, ValueType]]:
         try:
             # the Python dispatcher: some C++ shape functions would turn a symbolic size into a
             # number. All three are left between ops, which belong to whoever asked
-            with mode, enable_python_dispatcher(), torch.no_grad():
+            with mode, enable_python_dispatcher(), whole_sequences(), torch.no_grad():
                 values[op.name] = (
                     _fake_input(op, sizes)
                     if op.kind == "input"
@@ -175,6 +176,8 @@ def apply(kind: str, function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         wanted = _SCATTERS[kind](whole, *where, **kwargs).shape
         if part.shape != wanted:
             raise ValueError(f"a part of shape {tuple(wanted)} is written, not {tuple(part.shape)}")
+    if kind in CALLS:
+        return results_like(*args, **kwargs)
     return function(*args, **kwargs)
 
 

@@ -16,6 +16,7 @@ from torch import nn
 
 from compressc.errors import CompresscError
 from compressc.ir.number_forms import INT8_PER_CHANNEL, NumberForm
+from compressc.ir.recurrent import Gru, Lstm, Rnn
 
 
 class Tensor(nn.Module):
@@ -35,8 +36,8 @@ class Tensor(nn.Module):
 
 #: What a layer does: products with a weight, summed over all inputs (`linear`) or over those under
 #: a window; looking rows up; statistics over the batch, the last dimensions or groups of channels;
-#: each element for itself; nothing but for training; a mean or the largest under a window; holding
-#: one tensor.
+#: each element for itself; nothing but for training; a mean or the largest under a window; cells
+#: along a sequence; holding one tensor.
 Role = Literal[
     "linear",
     "convolution",
@@ -49,6 +50,7 @@ Role = Literal[
     "dropout",
     "average_pool",
     "max_pool",
+    "recurrent",
     "tensor",
 ]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -123,6 +125,25 @@ def _transposed(dims: int) -> LayerKind:
 def _batch_norm(dims: int) -> LayerKind:
     module = getattr(nn, f"BatchNorm{dims}d")
     return LayerKind(module, _BATCH_NORM, _BATCH_NORM_DEFAULTS, "batch_norm", ("features",))
+
+
+#: Torch's `bias` says whether there are any, of every part; a tensor called so is printed so.
+_RECURRENT = {
+    "in": "input_size",
+    "hidden": "hidden_size",
+    "layers": "num_layers",
+    "biases": "bias",
+    "batch_first": "batch_first",
+    "dropout": "dropout",
+    "bidirectional": "bidirectional",
+}
+_RECURRENT_DEFAULTS = {
+    "layers": 1,
+    "biases": True,
+    "batch_first": False,
+    "dropout": 0.0,
+    "bidirectional": False,
+}
 
 
 def _activation(
@@ -203,6 +224,14 @@ LAYERS: dict[str, LayerKind] = {
     ),
     "adaptive_avg_pool2d": LayerKind(
         nn.AdaptiveAvgPool2d, {"size": "output_size"}, role="average_pool"
+    ),
+    "lstm": LayerKind(Lstm, _RECURRENT, _RECURRENT_DEFAULTS, "recurrent"),
+    "gru": LayerKind(Gru, _RECURRENT, _RECURRENT_DEFAULTS, "recurrent"),
+    "rnn": LayerKind(
+        Rnn,
+        {**_RECURRENT, "nonlinearity": "nonlinearity"},
+        {**_RECURRENT_DEFAULTS, "nonlinearity": "tanh"},
+        "recurrent",
     ),
     # leaves that hold one tensor; their text is the type and the reference alone
     "parameter": LayerKind(Tensor, role="tensor"),

@@ -29,6 +29,8 @@ class Plan:
 def candidates(graph: Graph, op: Op, names: Collection[str]) -> list[Scheme] | str:
     """The schemes of these names that can take a layer apart, or why none can."""
     layer: Any = op.layer
+    if op.role == "recurrent":
+        return "a recurrent layer, which takes whole matrices alone"
     if is_recurrent_weight(graph, op):
         return "a weight of a recurrent layer, which takes whole matrices alone"
     kinds = [scheme for scheme in SCHEMES if op.kind in scheme.kinds]

@@ -55,6 +55,8 @@ def why_float(op: Op, transformer: bool, graph: Graph | None = None) -> str:
     rules = "transformers" if transformer else "convolutional networks"
     if op.kind in QUANTIZED:
         return f"nncf's rules for {rules} leave it in float"
+    if op.role == "recurrent":
+        return "recurrent layers have an int8 form in dynamic quantization alone"
     if op.kind == "parameter":
         if graph is not None and is_recurrent_weight(graph, op):
             return "weights of a recurrent layer have an int8 form in dynamic quantization alone"

@@ -127,6 +127,11 @@ def _held(c: Analysis, op: Op) -> Values:
     return axes
 
 
+def _recurrent(c: Analysis, op: Op) -> Values | None:
+    """Every step reads what the one before it gave: no width is followed through that yet."""
+    return None
+
+
 # ---- calls whose tensors are operands -----------------------------------------------------------
 
 _PER_CHANNEL = ("weight", "bias", "running_mean", "running_var")
@@ -236,6 +241,7 @@ ROLES: dict[Role, Rule] = {
     "layer_norm": _last_axes_norm,
     "group_norm": _group_norm,
     "embedding": _embedding,
+    "recurrent": _recurrent,
     "tensor": _held,
     "activation": _same,
     "dropout": _same,

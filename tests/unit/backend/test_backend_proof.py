@@ -9,6 +9,7 @@ from backend_graphs import float_graph, quantized_graph, samples
 
 from compressc.backend import Backend, emit_proved, is_quantized, prove
 from compressc.backend.integers import full_range_layers
+from compressc.backend.proof import shorter
 from compressc.data import Split
 from compressc.errors import CompresscError
 from compressc.ir import Ref, lower, parse_graph
@@ -203,3 +204,39 @@ def test_a_depthwise_convolution_adds_no_channels_in_pairs(groups, needs):
 def test_one_sample_is_enough(tmp_path):
     graph = quantized_graph()
     prove(Pretended(graph, lambda y: y), graph, tmp_path, Split((samples(1),)))
+
+
+OPEN = """graph g(%x: f32[b,s,4]) {
+  %y = aten.relu(%x) : f32[b,s,4]
+  return %y
+}"""
+LONG = Split((torch.randn(20, 9, 4),))
+
+
+def test_a_file_of_one_length_only_is_caught(tmp_path):
+    def fixed(y):
+        if y.shape[1] != 9:
+            raise RuntimeError("Got invalid dimensions for input: x")
+        return y
+
+    graph = parse_graph(OPEN)
+    with pytest.raises(CompresscError, match=r"CC504.*at batch 3 of samples \[5, 4\] \(got Got"):
+        emit_proved(Pretended(graph, fixed), graph, tmp_path, LONG)
+
+
+def test_wrong_numbers_at_another_length_are_caught(tmp_path):
+    graph = parse_graph(OPEN)
+    wrong = Pretended(graph, lambda y: y if y.shape[1] == 9 else y * 1.01)
+    with pytest.raises(CompresscError, match=r"CC504.*relative error"):
+        emit_proved(wrong, graph, tmp_path, LONG)
+    _, found = emit_proved(Pretended(graph, lambda y: y), graph, tmp_path, LONG)
+    assert found.samples == 20
+
+
+def test_samples_are_cut_where_a_dimension_is_open_and_may_be_less():
+    graph = parse_graph(OPEN)
+    (cut,) = shorter(graph, LONG)
+    assert torch.equal(cut, LONG.inputs[0][:3, :5])
+    graph.limits["s"] = 9, None
+    assert shorter(graph, LONG) is None
+    assert shorter(float_graph(), SPLIT) is None

@@ -29,6 +29,7 @@ SMALL: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "group_norm": ({"groups": 2, "channels": 6}, {"channels": 4}),
     "embedding": ({"rows": 6, "width": 4}, {"rows": 5, "width": 3}),
     "dropout": ({"p": 0.1}, {}),
+    **{kind: ({"in": 6, "hidden": 4}, {}) for kind in ("lstm", "gru", "rnn")},
     "max_pool2d": ({"kernel": 2, "stride": 2}, {}),
     "avg_pool2d": ({"kernel": 2, "stride": 2}, {}),
     "adaptive_avg_pool2d": ({"size": 1}, {}),
