@@ -113,6 +113,7 @@ class Compiled:
                 CC503 where not one file could be written.
         """
         from compressc.backend import Teacher, bench
+        from compressc.collecting import standing_objects_skipped
         from compressc.ir import save_bundle
         from compressc.report import staged, write_html
 
@@ -122,6 +123,7 @@ class Compiled:
             batches=self.target.batches if batches is None else tuple(batches),
         )
         with (
+            standing_objects_skipped(),
             staged(Path(folder)) as scratch,
             Teacher(self.teacher, self._samples(), target, self.judge) as teacher,
         ):

@@ -28,6 +28,11 @@ _TOLD = ("layerType", "runtimePrecision", "originalLayersNames")
 _COMPUTING = frozenset(("Convolution", "Deconvolution", "FullyConnected", "MatMul"))
 
 
+#: Where a processor has VNNI, OpenVINO would round what a layer of packed weights is given to int8,
+#: in groups of 32 of it: an error of 0.5 % that nobody asked for. 0 leaves it as it is.
+_ROUNDED_INPUTS = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
+
+
 class OpenVino(Backend):
     """`openvino/model.xml` and `model.bin`; weights stay int8, or f32 in a float graph.
 
@@ -61,6 +66,7 @@ class OpenVino(Backend):
             del exported
             try:
                 converted = openvino.convert_model(source)
+                converted.set_rt_info("0", ["runtime_options", _ROUNDED_INPUTS])
                 # f16 would be a second, unasked compression of what the passes left in float
                 openvino.save_model(converted, path, compress_to_fp16=False)
             except Exception as error:  # openvino raises RuntimeError and its own types

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from compressc import processes
 from compressc.analysis import total_cost
-from compressc.collecting import give_back
+from compressc.collecting import give_back, standing_objects_skipped
 from compressc.errors import CompresscError
 from compressc.events import Event, Listener, ignore
 from compressc.interruption import finished_passes_are_cached
@@ -84,6 +84,7 @@ class Pipeline:
     task: SettledTask | None = None
     target: Target = field(default_factory=Target)
 
+    @standing_objects_skipped()
     def run(
         self, teacher: Graph, done: Callable[[PassResult], None] = lambda result: None
     ) -> list[PassResult]:

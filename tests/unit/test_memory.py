@@ -59,6 +59,7 @@ def held_bytes() -> int:
 
     Those of weights that were set aside are in a file.
     """
+    gc.unfreeze()  # frozen objects are not listed
     found: dict[int, int] = {}
     files = files_of_weights()
     for thing in gc.get_objects():
@@ -71,6 +72,7 @@ def held_bytes() -> int:
 
 
 def alive(*types: type) -> int:
+    gc.unfreeze()
     return sum(isinstance(thing, types) for thing in gc.get_objects())
 
 
