@@ -15,11 +15,11 @@ import sympy
 
 from compressc.analysis.macs import SizeOf, is_counted, macs
 from compressc.ir import Graph, Op, TensorType, TupleType, evaluate, symbol
-from compressc.ir.quantized import SCALING, stored_types
+from compressc.ir.quantized import is_scaling, stored_types
 from compressc.ir.types import Size, simplify_size
 
 #: Tensors that a layer keeps for bookkeeping: they are no parameters.
-_STATISTICS = ("running_mean", "running_var", "num_batches_tracked", *SCALING)
+_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 #: The size that open dimensions take where the caller names none.
 DEFAULT_DIMENSION = 1
 
@@ -178,7 +178,8 @@ def _cost(graph: Graph, op: Op, size_of: SizeOf, seen: set[int]) -> Any:
         if id(tensor) not in seen:
             seen.add(id(tensor))
             size += tensor.numel() * tensor.element_size()
-            if op.kind != "constant" and name.rpartition(".")[2] not in _STATISTICS:
+            local = name.rpartition(".")[2]
+            if op.kind != "constant" and local not in _STATISTICS and not is_scaling(local):
                 parameters += type_.numel({})
     return Cost(parameters, size, macs(graph, op, size_of) or 0, result_bytes(op, size_of))
 

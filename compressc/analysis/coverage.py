@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from compressc.ir import Graph, Op, layer_tensors
-from compressc.ir.quantized import stored_types
+from compressc.ir.quantized import stored_shapes, stored_types
 
 #: `does`: the pass changes the op. `idle`: by its nature there is nothing to do. `cannot`: there
 #: is, and something is in the way. `unknown`: the pass does not say.
@@ -141,8 +141,9 @@ def parameters_of(op: Op) -> list[tuple[str, torch.Tensor]]:
     """(local name, tensor) of what an op's layer has learned: parameters, and stored weights."""
     if op.layer is None:
         return []
+    stored = stored_shapes(op)
     return [
         (name, tensor)
         for name, tensor in layer_tensors(op.layer)
-        if isinstance(tensor, nn.Parameter) or (name == "weight" and op.weight_form is not None)
+        if isinstance(tensor, nn.Parameter) or name in stored
     ]

@@ -25,7 +25,8 @@ def int8_layers(graph: Graph, ran: Collection[str], runtime: str) -> Int8Layers:
         runtime: what it is called.
     """
     able = {op.name for op in integer_layers(graph)}
-    layers = [op for op in graph if op.role in PRODUCTS]  # all that could be computed in integers
+    # all that could be computed in integers
+    layers = [op for op in graph if op.role in (*PRODUCTS, "recurrent")]
     left = []
     for op in layers:
         if op.name in ran:
@@ -62,8 +63,9 @@ def readers_of_weights(graph: Graph, reads: Mapping[str, int]) -> set[str]:
 
     Args:
         graph: what the file was written from.
-        reads: stored tensor, as the lowered graph calls it (`conv1.weight`) -> how many read it. A
-            weight that several ops share is stored once.
+        reads: stored tensor, as the lowered graph calls it (`conv1.weight`), or as it is called
+            where it was written anew (`conv1.weight:stored`) -> how many read it. A weight that
+            several ops share is stored once.
     """
     holders: dict[int, list[str]] = defaultdict(list)
     count: dict[int, int] = defaultdict(int)
@@ -71,4 +73,5 @@ def readers_of_weights(graph: Graph, reads: Mapping[str, int]) -> set[str]:
         weight = getattr(graph[name].layer, "weight", None)
         holders[id(weight)].append(name)
         count[id(weight)] += reads.get(f"{target}.weight", 0)
+        count[id(weight)] += reads.get(f"{name}.weight:stored", 0)
     return {name for key, names in holders.items() for name in names[: count[key]]}

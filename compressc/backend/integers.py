@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from compressc.ir import PRODUCTS, Graph, Op
-from compressc.ir.quantized import DEQUANTIZE, QUANTIZE
+from compressc.ir.quantized import DEQUANTIZE, QUANTIZE, stored_shapes
 
 #: u8 * s8 in pairs: 2 * 255 * 64 is below 2^15; with a weight of 65 it is not.
 HALF_RANGE = 64
@@ -31,7 +32,7 @@ def finds_ranges(graph: Graph) -> bool:
 def integer_layers(graph: Graph) -> Iterator[Op]:
     """Layers with an int8 weight that read int8 values: what a runtime may compute in integers."""
     for op in graph:
-        computes = op.int8 and op.role in PRODUCTS
+        computes = op.int8 and op.role in (*PRODUCTS, "recurrent")
         dynamic = op.input_form is not None
         if computes and (dynamic or any(is_integer(graph, name) for name in op.inputs)):
             yield op
@@ -59,7 +60,11 @@ def full_range_layers(graph: Graph) -> list[str]:
     return [
         op.name
         for op in integer_layers(graph)
-        if op.layer is not None and op.layer.weight.numel()  # type: ignore[operator]
-        if getattr(op.layer, "groups", 1) == 1 or op.layer.weight.shape[1] > 1  # type: ignore[index]
-        if int(op.layer.weight.int().abs().max()) > HALF_RANGE  # type: ignore[operator]
+        if any(_overflows(op, name) for name in stored_shapes(op))
     ]
+
+
+def _overflows(op: Op, name: str) -> bool:
+    weight: Any = getattr(op.layer, name)
+    alone = getattr(op.layer, "groups", 1) > 1 and weight.shape[1] == 1
+    return weight.numel() > 0 and not alone and int(weight.int().abs().max()) > HALF_RANGE

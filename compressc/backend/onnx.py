@@ -24,7 +24,9 @@ from compressc.backend.onnx_cleaning import (
 )
 from compressc.backend.onnx_forms import has_forms, write_forms
 from compressc.backend.onnx_recurrent import (
+    dequantized,
     has_recurrent,
+    integer_recurrent,
     translations,
     whole_calls,
     write_recurrent,
@@ -63,8 +65,8 @@ class Onnx(Backend):
         """
         exported = export_onnx(graph, example, contrib=True)
         split_quantized_gemms(exported.model.graph)
-        if not rounds_values(graph):
-            dequantize_at_load(exported.model.graph)
+        only = dequantized(graph) if rounds_values(graph) else None
+        dequantize_at_load(exported.model.graph, only)
         if exported.bytes > _LARGEST_FILE:
             raise CompresscError("CC503", "an .onnx file holds at most 2 GB", got=graph.name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +99,8 @@ class Onnx(Backend):
             nodes = onnx.load(optimized).graph.node
         read = (name for node in nodes if node.op_type in _INTEGER_NODES for name in node.input)
         reads = Counter(name.removesuffix(":T") for name in read)
-        return int8_layers(graph, readers_of_weights(graph, reads), self.runtime)
+        ran = readers_of_weights(graph, reads) | integer_recurrent(nodes)
+        return int8_layers(graph, ran, self.runtime)
 
     def _session(self, path: Path, threads: int, optimized: Path | None = None) -> Any:
         import onnxruntime
@@ -144,7 +147,7 @@ def export_onnx(
             if special:
                 write_forms(exported.model, graph, contrib=contrib)
                 if has_recurrent(graph):
-                    write_recurrent(exported.model, graph)
+                    write_recurrent(exported.model, graph, contrib=contrib)
                 exported.optimize()
         except Exception as error:  # the exporter raises what its translations raise
             raise unwritable("the ONNX exporter", error) from error

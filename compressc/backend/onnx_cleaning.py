@@ -88,13 +88,17 @@ def split_quantized_gemms(graph: Any) -> None:
     drop_unused(graph)
 
 
-def dequantize_at_load(graph: Any) -> None:
+def dequantize_at_load(graph: Any, only: Collection[str] | None = None) -> None:
     """`DequantizeLinear` of a stored weight becomes `Cast`, `Sub` and `Mul`, for ONNX Runtime.
 
     It computes these once, when it loads the file. With `DequantizeLinear` it would round the input
     of the product to int8 (1.32: a weight with a scale per output becomes a `MatMulNBits` with
     `accuracy_level=4`, off by 0.02), or turn the weight into floats anew at each run. In blocks it
     does the latter, and they are left.
+
+    Args:
+        graph: changed in place.
+        only: names of the weights that this is done to; all of them where none are given.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -102,7 +106,8 @@ def dequantize_at_load(graph: Any) -> None:
     result = []
     for node in graph.node:
         weight = stored.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
-        if weight is None or _attribute(node, "block_size"):
+        left = only is not None and node.input[0] not in only
+        if weight is None or left or _attribute(node, "block_size"):
             result.append(node)
             continue
         (out,), axis = node.output, _attribute(node, "axis")

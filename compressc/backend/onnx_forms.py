@@ -14,13 +14,12 @@ from typing import Any
 import torch
 
 from compressc.backend.executed import COMPUTING
-from compressc.backend.onnx_nodes import Nodes
+from compressc.backend.onnx_nodes import MICROSOFT, Nodes
 from compressc.ir import Graph, Op
 from compressc.ir.number_forms import INT8_PER_CHANNEL, NumberForm, unpack
 
 #: Where 4-bit types and blocks of `DequantizeLinear` are from, and the IR version that knows them.
 _OPSET, _IR_VERSION = 21, 10
-_MICROSOFT = "com.microsoft"
 #: Of `MatMulNBits`: products in f32. 4 would round activations to int8.
 _FLOAT_PRODUCTS = 1
 #: The smallest block of ONNX Runtime's operators.
@@ -46,6 +45,8 @@ def write_forms(model: Any, graph: Graph, *, contrib: bool) -> None:
 
 
 def _is_special(op: Op) -> bool:
+    if op.role == "recurrent":  # see `onnx_recurrent`
+        return False
     return op.weight_form not in (None, INT8_PER_CHANNEL) or op.input_form is not None
 
 
@@ -123,7 +124,7 @@ class _Writer(Nodes):
             node,
             "MatMulNBits",
             inputs,
-            domain=_MICROSOFT,
+            domain=MICROSOFT,
             K=count,
             N=rows,
             bits=form.bits,
@@ -148,7 +149,7 @@ class _Writer(Nodes):
             nodes[-1],
             "GatherBlockQuantized",
             inputs,
-            domain=_MICROSOFT,
+            domain=MICROSOFT,
             bits=form.bits,
             block_size=form.group,
             gather_axis=0,

@@ -11,6 +11,9 @@ from compressc.backend.executed import scope_of
 from compressc.ir import Graph, lower
 from compressc.ir.lowering import module_names
 
+#: Where ONNX Runtime's own operators are.
+MICROSOFT = "com.microsoft"
+
 
 class Nodes:
     """An `onnx_ir.Model` that is written into.

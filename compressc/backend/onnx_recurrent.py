@@ -3,22 +3,28 @@
 The exporter's own translation leaves the reordering of the gates in the graph, so that no tool
 finds a weight, and there is none for `aten.rnn_tanh` (torch 2.13). So calls are translated to a
 placeholder, in whose place comes what the layer op says, with its weights as initializers.
+
+Matrices of int8 stay so in the file. ONNX Runtime multiplies them by rounded values in an operator
+of its own for LSTMs, `DynamicQuantizeLSTM`; else they are floats again when the file is loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
-from compressc.backend.onnx_nodes import Nodes
+from compressc.backend.onnx_nodes import MICROSOFT, Nodes
 from compressc.ir import Graph, Op
 from compressc.ir.recurrent import CALLS, Recurrent
 
 #: Of the gates in torch's order, those of ONNX: input, output, forget, cell; update, reset, new.
 _GATES = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2), "rnn": (0,)}
+#: What a node calls its matrices -> what a layer does.
+_MATRICES = {"W": "weight_ih", "R": "weight_hh"}
 _NODES = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
+_INTEGERS = "DynamicQuantizeLSTM"
 #: torch multiplies the reset gate with the state's product; else ONNX multiplies the state.
 _SETTINGS: dict[str, dict[str, Any]] = {"gru": {"linear_before_reset": 1}}
 
@@ -62,33 +68,65 @@ def translations(graph: Graph) -> dict[Callable[..., Any], Callable[..., Any]]:
     return dict(zip(calls, made, strict=True))
 
 
-def write_recurrent(model: Any, graph: Graph) -> None:
+def write_recurrent(model: Any, graph: Graph, *, contrib: bool) -> None:
     """Put the nodes of each layer in the place of its placeholder.
 
     Args:
         model: an `onnx_ir.Model`, not optimized yet; what is not read any more stays in it.
         graph: what it was exported from.
+        contrib: whether ONNX Runtime's own operators may be used.
     """
     nodes = Nodes(model, graph)
     found = nodes.of_ops()
     for op in graph:
         if op.role == "recurrent":
-            kind = _NODES[op.kind]
+            kind = _NODES[op.kind.removeprefix("quantized_")]
             (placeholder,) = [node for node in found[op.name] if node.op_type == kind]
-            _Layer(nodes, op, placeholder).write()
+            value = placeholder.inputs[0]
+            if op.input_form is not None:  # what the exporter wrote out of the rounding begins so
+                value = next(n for n in found[op.name] if n.op_type == "ReduceMin").inputs[0]
+            _Layer(nodes, op, placeholder, contrib).write(value)
+
+
+def dequantized(graph: Graph) -> list[str]:
+    """Stored matrices of recurrent layers that are floats again when a file is loaded."""
+    return [
+        f"{op.name}.{name}_l{number}"
+        for op in graph
+        if isinstance(op.layer, Recurrent) and op.weight_form is not None
+        for number in range(op.layer.num_layers)
+        for name in "WR"
+    ]
+
+
+def integer_recurrent(nodes: Iterable[Any]) -> set[str]:
+    """Recurrent layers all of whose nodes multiply integers, of an `onnx.GraphProto`'s nodes."""
+    kinds = {_INTEGERS: True} | dict.fromkeys(_NODES.values(), False)
+    found: dict[str, bool] = {}
+    for node in nodes:
+        if node.op_type in kinds:
+            name = node.name.rpartition("_l")[0]
+            found[name] = found.get(name, True) and kinds[node.op_type]
+    return {name for name, ran in found.items() if ran}
 
 
 class _Layer:
     """One layer op: a node for each of its layers."""
 
-    def __init__(self, nodes: Nodes, op: Op, placeholder: Any) -> None:
+    def __init__(self, nodes: Nodes, op: Op, placeholder: Any, contrib: bool) -> None:
         assert isinstance(op.layer, Recurrent)
+        self.integers = contrib and op.kind == "quantized_lstm" and op.input_form is not None
+        self.kind = op.kind.removeprefix("quantized_")
         self.nodes, self.op, self.placeholder = nodes, op, placeholder
         self.layer: Recurrent = op.layer
         self.states = len(op.args) - 1
 
-    def write(self) -> None:
-        layer, value = self.layer, self.placeholder.inputs[0]
+    def write(self, value: Any) -> None:
+        """All of it, of the layer's input."""
+        layer = self.layer
+        if self.op.input_form is not None and not self.integers:
+            rounded = self.nodes.several(self.placeholder, "DynamicQuantizeLinear", [value], 3)
+            value = self._node("DequantizeLinear", rounded)
         if layer.batch_first:
             value = self._node("Transpose", [value], perm=[1, 0, 2])
         states: list[list[Any]] = []
@@ -108,17 +146,19 @@ class _Layer:
 
     def _cells(self, number: int, value: Any) -> list[Any]:
         """[length, directions, n, hidden], and the last states [directions, n, hidden]."""
-        layer = self.layer
+        layer, settings = self.layer, dict(_SETTINGS.get(self.kind, {}))
         inputs = [value, *self._weights(number)]
         inputs += [None] * (5 - len(inputs)) + self._first(number)  # 4: lengths, which are equal
-        settings = dict(_SETTINGS.get(self.op.kind, {}))
-        if self.op.kind == "rnn":
+        if self.integers:  # 7: peepholes, which torch has none of
+            inputs += [None] * (8 - len(inputs)) + self._scales(number)
+        if self.kind == "rnn":
             settings["activations"] = [str(layer.nonlinearity).capitalize()] * layer.directions
         made = self.nodes.several(
             self.placeholder,
-            _NODES[self.op.kind],
+            _INTEGERS if self.integers else _NODES[self.kind],
             inputs,
             1 + layer.STATES,
+            domain=MICROSOFT if self.integers else "",
             hidden_size=layer.hidden_size,
             direction="bidirectional" if layer.bidirectional else "forward",
             **settings,
@@ -128,19 +168,43 @@ class _Layer:
 
     def _weights(self, number: int) -> list[Any]:
         """Of both directions: inputs', states' [directions, gates * hidden, ...], and biases."""
-        endings = [f"_l{number}", f"_l{number}_reverse"][: self.layer.directions]
-        found = {}
-        for name, local in (("W", "weight_ih"), ("R", "weight_hh")):
-            found[name] = torch.stack([self._in_order(local + ending) for ending in endings])
+        found = [self._matrices(name, number) for name in _MATRICES]
         if self.layer.bias:
-            pairs = ([self._in_order(f"bias_{of}{end}") for of in ("ih", "hh")] for end in endings)
-            found["B"] = torch.stack([torch.cat(pair) for pair in pairs])
-        return [self._hold(f"{name}_l{number}", tensor) for name, tensor in found.items()]
+            pair = [self._stacked(f"bias_{of}", number) for of in ("ih", "hh")]
+            found.append(self._hold(f"B_l{number}", torch.cat(pair, 1)))
+        return found
+
+    def _matrices(self, kind: str, number: int) -> Any:
+        """Matrices [directions, rows, count] as a node takes them."""
+        name, stacked = f"{kind}_l{number}", self._stacked(_MATRICES[kind], number)
+        if self.op.weight_form is None:
+            return self._hold(name, stacked)
+        if self.integers:
+            return self._hold(name, stacked.transpose(1, 2))
+        scale = self._stacked(_MATRICES[kind], number, "_scale").flatten()
+        inputs = [self._hold(name, stacked.flatten(0, 1)), self._hold(f"{name}_scale", scale)]
+        value = self._node("DequantizeLinear", inputs, axis=0)
+        return self._node("Reshape", [value, self._numbers(list(stacked.shape))])
+
+    def _scales(self, number: int) -> list[Any]:
+        """[directions, rows] of the inputs' matrices and the states', and zero points, none."""
+        found = []
+        for name, local in _MATRICES.items():
+            scale = self._stacked(local, number, "_scale")
+            found.append(self._hold(f"{name}_l{number}_scale", scale))
+            zeros = torch.zeros(scale.shape, dtype=torch.int8)
+            found.append(self._hold(f"{name}_l{number}_zero_point", zeros))
+        return found
+
+    def _stacked(self, local: str, number: int, ending: str = "") -> torch.Tensor:
+        """A tensor of each direction, one after the other."""
+        directions = ("", "_reverse")[: self.layer.directions]
+        return torch.stack([self._in_order(f"{local}_l{number}{d}{ending}") for d in directions])
 
     def _in_order(self, name: str) -> torch.Tensor:
         """A tensor with its gates in the order of ONNX."""
         gates = getattr(self.layer, name).detach().chunk(self.layer.GATES)
-        return torch.cat([gates[place] for place in _GATES[self.op.kind]])
+        return torch.cat([gates[place] for place in _GATES[self.kind]])
 
     def _first(self, number: int) -> list[Any]:
         """The states that a layer starts from; none where these are zeros."""

@@ -11,6 +11,7 @@ from compressc.ir.ops import Op, Ref, layer_attributes
 from compressc.ir.parser import parse_graph
 from compressc.ir.printer import op_text, print_graph
 from compressc.ir.quantized import QUANTIZED
+from compressc.ir.quantized_recurrent import QUANTIZED_RECURRENT
 from compressc.ir.running import largest_error, random_inputs, random_weights, run_graph
 from compressc.ir.types import TensorType, TupleType, evaluate, parse_type, symbol
 from compressc.ir.verify import check_finite, check_structure, verify
@@ -20,6 +21,7 @@ __all__ = [
     "NORMS",
     "PRODUCTS",
     "QUANTIZED",
+    "QUANTIZED_RECURRENT",
     "Graph",
     "LayerKind",
     "Op",

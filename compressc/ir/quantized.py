@@ -52,6 +52,12 @@ def _dequantize() -> Callable[..., torch.Tensor]:
     return found
 
 
+def float_rows(stored: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Integers s8[rows, ...] with a scale per row as floats."""
+    form = INT8_PER_CHANNEL
+    return _dequantize()(stored, scale, None, _AXIS, form.least, form.most, form.dtype)
+
+
 class _StoredWeight:
     """Mixed into a float layer: its weight becomes a buffer of integers beside its scales.
 
@@ -73,7 +79,7 @@ class _StoredWeight:
         super().__init__(*args, **options)
         module = cast(nn.Module, self)
         blank = cast(torch.Tensor, module._parameters.pop("weight"))
-        _check(weight_form, input_form)
+        check_forms(weight_form, input_form)
         self.weight_form, self.input_form = weight_form, input_form
         shape, place = tuple(blank.shape), blank.device
         scales = weight_form.scale_shape(shape)
@@ -91,12 +97,15 @@ class _StoredWeight:
         """Shape of the float layer's weight, by the layer's attributes."""
         raise NotImplementedError
 
+    def stored_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Tensors that the form is about -> their shapes in the float layer."""
+        return {"weight": self.weight_shape()}
+
     def float_weight(self) -> torch.Tensor:
         """The weight as it is computed with, f32 in the float layer's shape."""
         own, form = cast(Any, self), self.weight_form
         if form == INT8_PER_CHANNEL:
-            ends = form.least, form.most
-            return _dequantize()(own.weight, own.scale, None, _AXIS, *ends, form.dtype)
+            return float_rows(own.weight, own.scale)
         shape = self.weight_shape()
         rows, zeros = own.weight.flatten(1), getattr(self, "zero_point", None)
         return dequantize(rows, own.scale, zeros, form, math.prod(shape[1:])).reshape(shape)
@@ -106,7 +115,12 @@ class _StoredWeight:
         return input if self.input_form is None else round_dynamically(input, self.input_form)
 
 
-def _check(weight: NumberForm, input: NumberForm | None) -> None:
+def check_forms(weight: NumberForm, input: NumberForm | None) -> None:
+    """See that layers know such forms.
+
+    Raises:
+        ValueError: where they do not.
+    """
     if weight.axis != _AXIS or weight.dynamic:
         raise ValueError(f"a weight has scales per index of dimension {_AXIS}, not {weight}")
     if input is not None and (input.axis is not None or not input.dynamic or input.packed):
@@ -220,7 +234,7 @@ QUANTIZED: dict[str, type[nn.Module]] = {
     "embedding": QuantizedEmbedding,
 }
 #: Text name -> attribute, of what a quantized layer has beside those of its float form.
-_FORMS = {"weight": "weight_form", "input": "input_form"}
+FORMS = {"weight": "weight_form", "input": "input_form"}
 
 
 def quantized_kind(kind: str) -> str:
@@ -235,7 +249,7 @@ for _kind, _module in QUANTIZED.items():
         replace(
             _float,
             module=_module,
-            attributes={**_float.attributes, **_FORMS},
+            attributes={**_float.attributes, **FORMS},
             defaults={**_float.defaults, "weight": INT8_PER_CHANNEL, "input": None},
             form=INT8_PER_CHANNEL,
         ),
@@ -288,13 +302,25 @@ def quantized_layer(  # noqa: PLR0913  (the layer, and what it stores)
 
 def stored_types(op: Op) -> Iterator[tuple[str, torch.Tensor, TensorType]]:
     """What an op's layer holds: local name, tensor, and the type that its numbers have."""
-    form, layer = op.weight_form, op.layer
+    form, layer, shapes = op.weight_form, op.layer, stored_shapes(op)
     for name, tensor in layer_tensors(layer) if layer is not None else ():
         type_ = TensorType(tensor.dtype, tuple(tensor.shape))
-        if form is not None and isinstance(layer, _StoredWeight):
-            shape = layer.weight_shape()
-            if name == "weight":
-                type_ = TensorType(form.dtype, shape, form)
-            elif name == "zero_point":
-                type_ = TensorType(form.dtype, (shape[_AXIS], form.groups(shape)))
+        if form is not None and name in shapes:
+            type_ = TensorType(form.dtype, shapes[name], form)
+        elif form is not None and name == "zero_point" and shapes:
+            shape = shapes["weight"]
+            type_ = TensorType(form.dtype, (shape[_AXIS], form.groups(shape)))
         yield name, tensor, type_
+
+
+def stored_shapes(op: Op) -> dict[str, tuple[int, ...]]:
+    """Tensors of an op's layer that its weight form is about -> their shapes as floats."""
+    if op.weight_form is None or not hasattr(op.layer, "stored_shapes"):
+        return {}
+    found: dict[str, tuple[int, ...]] = op.layer.stored_shapes()  # type: ignore[union-attr,operator]
+    return found
+
+
+def is_scaling(local: str) -> bool:
+    """Whether a layer's tensor says what stored integers stand for, by its name."""
+    return local in SCALING or local.endswith("_scale")

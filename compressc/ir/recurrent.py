@@ -71,9 +71,19 @@ class Recurrent(nn.Module):
             for ending in ("", "_reverse")[: self.directions]:
                 yield f"_l{layer}{ending}", width
 
+    def names(self) -> Iterator[str]:
+        """Of its weights and biases, in the order of torch's operators."""
+        locals_ = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if self.bias else 2]
+        for suffix, _ in self.parts():
+            yield from (name + suffix for name in locals_)
+
     def weights(self) -> list[torch.Tensor]:
-        """In the order of torch's operators."""
-        return list(self._parameters.values())  # type: ignore[arg-type]
+        """What it computes with, in the order of `names`."""
+        return [getattr(self, name) for name in self.names()]
+
+    def given(self, input: torch.Tensor) -> torch.Tensor:
+        """Its input as it computes with it."""
+        return input
 
     def call(self) -> Callable[..., Any]:
         """torch's operator."""
@@ -98,7 +108,7 @@ class Recurrent(nn.Module):
                 for _ in range(self.STATES)
             )
         args = (
-            input,
+            self.given(input),
             list(states) if self.STATES > 1 else states[0],
             self.weights(),
             self.bias,

@@ -18,7 +18,12 @@ from compressc.pipeline import Context, Pass, Samples
 from compressc_quant.bias import channel_means, correct_biases, some
 from compressc_quant.carry import carry_over
 from compressc_quant.casting import TYPES, cast, cast_verdicts
-from compressc_quant.dynamic import dynamic_verdicts, quantize_dynamically, why_left
+from compressc_quant.dynamic import (
+    dynamic_verdicts,
+    quantize_dynamically,
+    recurrent_notes,
+    why_left,
+)
 from compressc_quant.hiding import computes_floats, unobservable
 from compressc_quant.narrowing import quantize_what_can
 from compressc_quant.observing import Settings, observe
@@ -71,8 +76,9 @@ class Quant(Pass):
     Cost: rounding, mostly below 0.5 % of accuracy; see the report. The model runs faster where a
     runtime has int8 kernels (ONNX Runtime, OpenVINO); PyTorch itself emulates them in float.
     `mode=weights`: weights and tables as integers of 8 or 4 bits, activations as floats: the
-    smallest file. `mode=dynamic`: int8 weights, and linear layers round what they are given in a
-    range that is found at run time: for language models, whose activations no fixed range holds.
+    smallest file. `mode=dynamic`: int8 weights, and linear layers and LSTMs round what they are
+    given in a range that is found at run time: for recurrent models, and for language models, whose
+    activations no fixed range holds.
     `mode=cast`: every float in 16 bits.
     """
 
@@ -220,6 +226,8 @@ class Quant(Pass):
             calibration = ctx.require_data(self.name).calibration if looks else None
             batches = self._batches(calibration) if calibration is not None else []
             quantize_weights(graph, self._weights(), batches, ctx)
+        for name, text in recurrent_notes(graph):
+            ctx.note(name, text)
         held = types_text(bytes_by_type(graph))
         ctx.note("", f"weights are {held}; {_loss(_outputs(graph, few), want)}")
         for op in graph:

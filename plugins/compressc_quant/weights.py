@@ -7,12 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.ir import PRODUCTS, Graph, Op
 from compressc.ir.number_forms import INT8_PER_CHANNEL, UINT4, NumberForm
 from compressc.ir.quantized import QUANTIZED, quantized_kind
+from compressc.ir.quantized_recurrent import (
+    QUANTIZED_RECURRENT,
+    is_matrix,
+    quantized_recurrent,
+)
 from compressc.pipeline import Context
 from compressc_quant.activation_aware import scale_columns
 from compressc_quant.moments import Inputs, moments
@@ -41,11 +47,15 @@ class WeightOptions:
 
 def plan(graph: Graph, options: WeightOptions) -> dict[str, NumberForm]:
     """Op -> the form that its weight will have; the others stay as they are."""
-    return {
+    found = {
         op.name: _form(op.layer.weight, options)  # type: ignore[union-attr,arg-type]
         for op in graph
         if op.kind in QUANTIZED and (op.role in PRODUCTS or op.role == "embedding")
     }
+    if options.bits == INT8_PER_CHANNEL.bits:  # groups or not: it has a scale per row
+        recurrent = (op.name for op in graph if op.kind in QUANTIZED_RECURRENT)
+        found |= dict.fromkeys(recurrent, INT8_PER_CHANNEL)
+    return found
 
 
 def quantize_weights(
@@ -74,6 +84,7 @@ class Rounder:
 
     def __init__(self, graph: Graph, forms: Mapping[str, NumberForm]) -> None:
         self.graph, self.forms = graph, forms
+        self.matrices: dict[tuple[int, NumberForm], tuple[Tensor, tuple[Tensor, Tensor]]] = {}
         self.done: dict[tuple[int, NumberForm], tuple[Rounded, Any]] = {}
 
     def spread(self, ops: Sequence[Op], moment: Tensor) -> None:
@@ -91,8 +102,31 @@ class Rounder:
     def nearest(self) -> None:
         """All that are left."""
         for name in self.forms:
-            if self.graph[name].weight_form is None:
-                self.set(self.graph[name], to_nearest)
+            op = self.graph[name]
+            if op.role == "recurrent":
+                self.set_matrices(op, to_nearest)
+            elif op.weight_form is None:
+                self.set(op, to_nearest)
+
+    def set_matrices(
+        self,
+        op: Op,
+        rounding: Callable[[Tensor, NumberForm], Rounded],
+        input: NumberForm | None = None,
+    ) -> None:
+        """Round the matrices of a recurrent layer; as `set`."""
+        layer: Any = op.layer
+        stored: dict[str, tuple[Tensor, Tensor]] = {}
+        for name in matrices_of(op):
+            weight = getattr(layer, name)
+            key = (id(weight), INT8_PER_CHANNEL)
+            if key not in self.matrices:
+                rounded = rounding(weight.detach(), INT8_PER_CHANNEL)
+                pair = rounded.values.to(torch.int8), rounded.scale.float().squeeze(1)
+                self.matrices[key] = weight, pair
+            stored[name] = self.matrices[key][1]
+        made = quantized_recurrent(op.kind, layer, stored, input)
+        self.graph.set_layer(op.name, made, quantized_kind(op.kind))
 
     def set(
         self,
@@ -159,12 +193,20 @@ def weight_verdicts(graph: Graph, options: WeightOptions) -> dict[str, Verdict]:
     found = {}
     for op in graph:
         if op.name in forms:
-            found[op.name] = Verdict.does(f"weight as {forms[op.name]}", "weight")
+            found[op.name] = Verdict.does(f"weight as {forms[op.name]}", *matrices_of(op))
         elif parameters_of(op):
             found[op.name] = Verdict.cannot(why_whole(op, graph))
         else:
             found[op.name] = Verdict.idle("no weights")
     return found
+
+
+def matrices_of(op: Op) -> tuple[str, ...]:
+    """The tensors of a layer that are rounded."""
+    if op.role == "recurrent":
+        layer: Any = op.layer
+        return tuple(name for name in layer.names() if is_matrix(name))
+    return ("weight",)
 
 
 def why_whole(op: Op, graph: Graph) -> str:
