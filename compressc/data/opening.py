@@ -56,8 +56,8 @@ def open_part(spec: str, part: str = "", workers: int = 0) -> Source:
 
     Args:
         spec: as for `open_dataset`.
-        part: its name; `test` where it is empty and the data are divided. An undivided file, which
-            is one part, has no name.
+        part: its name; `test` where it is empty and the data are divided. Arrays in files that are
+            not divided are one part, which has no name.
         workers: as for `open_dataset`.
 
     Raises:
@@ -87,6 +87,8 @@ def _parts_of_files(text: str) -> dict[str, Source] | None:
         return sources_of(safetensors_file(Path(text)), text)
     if text.endswith(".npy"):
         return sources_of(npy_files([Path(part.strip()) for part in text.split(",")]), text)
+    if _is_folder(text) and not is_saved(Path(text)):
+        return sources_of(npy_files(_files_of(Path(text))), text)
     return None
 
 
@@ -99,15 +101,23 @@ def _file(text: str) -> Dataset | None:
     if text.endswith(".npy"):
         return read_npy([Path(part.strip()) for part in text.split(",")], text)
     folder = Path(text)
-    if not ("/" in text or "\\" in text) or not folder.is_dir():
+    if not _is_folder(text):
         return None
     if is_saved(folder):
         return as_dataset(load_saved(folder), folder.name)
+    return read_npy(_files_of(folder), folder.name)
+
+
+def _is_folder(text: str) -> bool:
+    return ("/" in text or "\\" in text) and Path(text).is_dir()
+
+
+def _files_of(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.npy"))
     if not files:
         hint = "numpy.save(folder / 'x.npy', x), and y.npy where there are labels"
-        raise bad("a folder of data holds .npy files", "none", text, hint)
-    return read_npy(files, folder.name)
+        raise bad("a folder of data holds .npy files", "none", str(folder), hint)
+    return files
 
 
 def _installed(name: str, workers: int) -> Dataset:

@@ -37,6 +37,12 @@ def test_an_undivided_file_is_one_part_in_its_order(tmp_path, packed):
         open_part(str(tmp_path / "d.npz"), "test")
 
 
+def test_an_undivided_folder_is_one_part(tmp_path):
+    np.save(tmp_path / "x.npy", np.arange(10, dtype=np.float32).reshape(5, 2))
+    source = open_part(f"{tmp_path}/")
+    assert source.take(5).inputs[0][:, 0].tolist() == [0, 2, 4, 6, 8]
+
+
 def test_of_a_divided_file_the_test_part_unless_another_is_named(tmp_path):
     parts = {"x_train": np.zeros((4, 2), np.float32), "x_test": np.ones((3, 2), np.float32)}
     np.savez(tmp_path / "d.npz", **parts)
