@@ -125,7 +125,7 @@ class Compiled:
         with (
             standing_objects_skipped(),
             staged(Path(folder)) as scratch,
-            Teacher(self.teacher, self._samples(), target, self.judge) as teacher,
+            Teacher(self.teacher, self._samples(), target, self.judge, self.origin) as teacher,
         ):
             save_bundle(self.graph, scratch / "graph")
             self._write_snapshots(scratch / "passes")
@@ -140,12 +140,17 @@ class Compiled:
         return self.report
 
     def _samples(self) -> Samples:
-        """What files are proved and measured on: data that no pass saw, or random inputs."""
+        """What files are proved and measured on: data that no pass saw, the example, or random."""
         from compressc.data import Split
+        from compressc.frontend import cast_inputs
         from compressc.ir.running import random_inputs
 
         if self.data is not None:
             return self.data.test
+        if self.origin is not None:  # ids of a vocabulary, where random ones are all 0
+            example = cast_inputs(self.graph, self.origin.call.tensors)
+            if all(tensor.dim() and len(tensor) == len(example[0]) for tensor in example):
+                return Split(example)
         return Split(random_inputs(self.graph, batch=_RANDOM_SAMPLES))
 
     def _write_snapshots(self, folder: Path) -> None:
@@ -256,6 +261,8 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         check=check,
     )
     loaded, dataset, settled = session.loaded, session.data, session.task
+    for name in target.backends:
+        load_backend(name).of(loaded.graph, loaded.origin)  # what it can write nothing of, too
     require_memory(loaded.graph, target.batches)
     if gate is not None:
         gate.require_score(settled, dataset is not None and dataset.test.has_labels)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 
 from compressc.backend.file_record import Int8Layers
+from compressc.frontend import Origin
 from compressc.ir import Graph
 from compressc.plugins import BACKENDS, Group
 from compressc.spec import Configured, parse
@@ -35,6 +36,18 @@ class Backend(Configured, ABC):
     runtime: ClassVar[str]
     suffix: ClassVar[str]
     integers: ClassVar[bool] = False
+
+    def of(self, teacher: Graph, origin: Origin | None) -> Self:
+        """The same back end for graphs made of this teacher, where it needs to know.
+
+        Args:
+            teacher: the graph that others are made of.
+            origin: the module that it was traced from, where there was one.
+
+        Raises:
+            CompresscError: CC503 where it can write nothing of that origin.
+        """
+        return self
 
     @abstractmethod
     def emit(self, graph: Graph, folder: Path, example: tuple[torch.Tensor, ...]) -> Path:

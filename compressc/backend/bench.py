@@ -19,6 +19,7 @@ from compressc.backend.threads import torch_threads
 from compressc.collecting import give_back
 from compressc.errors import CompresscError, first_line
 from compressc.events import Event, Listener, ignore
+from compressc.frontend import Origin
 from compressc.ir import Graph
 from compressc.measure import Judge, bytes_on_disk, measure_latency
 from compressc.pipeline import Samples
@@ -50,12 +51,14 @@ class Teacher(AbstractContextManager["Teacher"]):
         samples: inputs and, where there are any, labels that no pass has seen.
         target: threads that a runtime may use.
         judge: of the samples; None where nothing can be judged, on random inputs.
+        origin: the module behind the graph, where there was one.
     """
 
     graph: Graph
     samples: Samples
     target: Target
     judge: Judge | None = None
+    origin: Origin | None = None
     _files: dict[str, TeacherFile | Failure] = field(default_factory=dict, repr=False)
 
     def __enter__(self) -> Teacher:
@@ -114,7 +117,7 @@ def bench(
     Raises:
         CompresscError: CC107 for an unknown format, CC503 where not one could be written.
     """
-    backends = [load_backend(name) for name in target.backends]
+    backends = [load_backend(name).of(teacher.graph, teacher.origin) for name in target.backends]
     files: list[FileRecord] = []
     failures: list[Failure] = []
     for done, backend in enumerate(backends):
@@ -190,6 +193,7 @@ def _failure(stage: str, error: Exception) -> Failure:
     if not isinstance(error, CompresscError):
         return Failure(stage=stage, code="CC601", message=first_line(error))
     message = f"{error.wanted} (got {error.got})" if error.got else error.wanted
+    message = f"{message}; {error.hint}" if error.hint else message
     return Failure(stage=stage, code=error.code, message=message)
 
 

@@ -18,10 +18,10 @@ from compressc.frontend.export import rebatched
 from compressc.frontend.folding import fold_weights
 from compressc.frontend.formats.checkpoint import choose_fit, fill, find_weights
 from compressc.frontend.formats.factory import run_factory
-from compressc.frontend.formats.huggingface import read_weights
+from compressc.frontend.formats.huggingface import read_json, read_weights
 from compressc.frontend.formats.pickled import Pickled, read_pickle
 from compressc.frontend.formats.program import read_program
-from compressc.frontend.formats.recognise import Format, recognise
+from compressc.frontend.formats.recognise import CONFIG, Format, recognise
 from compressc.frontend.formats.soundness import is_sound
 from compressc.frontend.importer import import_program
 from compressc.frontend.inputs.arguments import (
@@ -335,7 +335,10 @@ def _load_folder(path: Path, request: _Request) -> Loaded:
         names += list(request.example)
     check_names(module, names, listed=True)  # transformers ignores arguments it does not know
     loaded = _from_module(module, request, str(path), "Hugging Face folder", path.resolve().name)
-    return replace(loaded, notes=(*notes, *loaded.notes))
+    origin = loaded.origin and replace(loaded.origin, folder=path)
+    if origin is not None and origin.config is not None:  # it was switched off for the trace
+        origin.config.use_cache = read_json(path / CONFIG).get("use_cache", True)
+    return replace(loaded, notes=(*notes, *loaded.notes), origin=origin)
 
 
 _READERS: dict[Format, Callable[[Path, _Request], Loaded]] = {

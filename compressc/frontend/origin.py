@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -18,8 +19,10 @@ class Origin:
         call: one call of its `forward`, whose tensors are the graph's inputs in order.
         class_: its class.
         config: its configuration, where it is a model of transformers; else None.
+        folder: that it was read from, where it was one of Hugging Face.
     """
 
     call: Arguments
     class_: type[nn.Module]
     config: Any = None
+    folder: Path | None = None
