@@ -109,6 +109,11 @@ def fit_attributes(kind: str, layer: Any) -> None:
         layer: edited in place; its number of groups is right already.
     """
     known = LAYERS[kind]
+    if known.role == "recurrent":
+        layer.input_size, layer.hidden_size = (
+            getattr(layer, f"{name}_l0").shape[1] for name in ("weight_ih", "weight_hh")
+        )
+        return
     tensor = getattr(layer, "weight", None)
     if tensor is None:  # a batch norm without gains has its statistics
         tensor = getattr(layer, "running_mean", None)

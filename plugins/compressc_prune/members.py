@@ -38,6 +38,10 @@ def _side(op: Op, slot: Slot, makers: set[str]) -> Side | None:
     """What a tensor does with a width; None where it says nothing of its indices."""
     if op.kind == "parameter" and op.name in makers:
         return "multiplies"
+    if op.role == "recurrent":
+        if not slot.tensor.startswith("weight_"):
+            return None
+        return "reads" if slot.dim else "makes"
     if slot.tensor != "weight" or slot.dim >= len(LAYERS[op.kind].weight):
         return None
     if op.role in ("batch_norm", "layer_norm"):

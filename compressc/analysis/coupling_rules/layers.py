@@ -8,6 +8,7 @@ from typing import Any
 from compressc.analysis.arguments import argument
 from compressc.analysis.axes import (
     Axis,
+    concat_axes,
     factor_axis,
     freeze,
     mark_normalized,
@@ -127,9 +128,30 @@ def _held(c: Analysis, op: Op) -> Values:
     return axes
 
 
-def _recurrent(c: Analysis, op: Op) -> Values | None:
-    """Every step reads what the one before it gave: no width is followed through that yet."""
-    return None
+def _recurrent(c: Analysis, op: Op) -> Values:
+    """One width of states for all layers and directions; each index has a row per gate.
+
+    An index whose rows are zero stays zero at every step, whatever the cell.
+    """
+    layer: Any = op.layer
+    x = c.axes(op.args[0])
+    states = c.produce(op, layer.hidden_size)
+    rows = concat_axes([states] * layer.GATES)
+    out = concat_axes([states] * layer.directions)
+    for suffix, _ in layer.parts():
+        c.slot(op, f"weight_ih{suffix}", rows, x[-1] if suffix.startswith("_l0") else out)
+        c.slot(op, f"weight_hh{suffix}", rows, states)
+        c.slot(op, f"bias_ih{suffix}", rows)
+        c.slot(op, f"bias_hh{suffix}", rows)
+    batch = x[0 if layer.batch_first else 1]
+    for ref in op.args[1:]:
+        given = c.axes(ref)
+        freeze(given[0], "layers and directions of a recurrent layer", op.name)
+        unify(given[1], batch)
+        unify(given[2], states)
+    count = layer.num_layers * layer.directions
+    last = (*fresh([count], "layers and directions of a recurrent layer", op.name), batch, states)
+    return ((*x[:-1], out), *[last] * layer.STATES)
 
 
 # ---- calls whose tensors are operands -----------------------------------------------------------

@@ -62,7 +62,7 @@ def test_one_layer_of_any_length(kind, rnn):
 
 def test_states_that_are_given_stay_operands():
     def states(x):
-        return torch.ones(1, len(x), 6) * x.float().mean(), torch.zeros(1, len(x), 6)
+        return torch.ones(1, x.shape[0], 6) * x.float().mean(), torch.zeros(1, x.shape[0], 6)
 
     net, found = read(nn.LSTM(8, 6, batch_first=True), states)
     assert len(found.graph["rnn"].inputs) == 3

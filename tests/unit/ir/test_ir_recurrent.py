@@ -9,7 +9,15 @@ import torch
 from torch import nn
 
 from compressc.errors import CompresscError
-from compressc.ir import derive_types, lower, parse_graph, print_graph, random_weights, verify
+from compressc.ir import (
+    derive_types,
+    fit_attributes,
+    lower,
+    parse_graph,
+    print_graph,
+    random_weights,
+    verify,
+)
 from compressc.ir.layer_building import build_layer
 from compressc.ir.recurrent import Recurrent, results_like, whole_sequences
 
@@ -110,3 +118,13 @@ def test_torch_is_as_it_was_afterwards():
     with whole_sequences():
         assert results_like in call.py_kernels.values()
     assert call.py_kernels == before
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_sizes_are_fitted_to_cut_tensors(kind):
+    form = {"layers": 2, "bidirectional": True}
+    layer = build_layer(kind, {"in": 6, "hidden": 4, **form})
+    wanted = build_layer(kind, {"in": 5, "hidden": 3, **form})
+    layer._parameters = wanted._parameters
+    fit_attributes(kind, layer)
+    assert (layer.input_size, layer.hidden_size) == (5, 3)
