@@ -17,7 +17,8 @@ from compressc.backend.onnx import refused
 from compressc.backend.threads import torch_threads
 from compressc.errors import CompresscError
 from compressc.frontend import Origin
-from compressc.frontend.inputs.arguments import tensors_of
+from compressc.frontend.inputs.arguments import Arguments, tensors_of
+from compressc.frontend.inputs.huggingface import default_inputs
 from compressc.ir import Graph
 from compressc.quiet import quiet
 from compressc.transplant import fitted
@@ -82,6 +83,8 @@ class HuggingFace(Backend):
             raise
         except Exception as error:  # transformers and safetensors have types of their own
             raise unwritable("save_pretrained", error) from error
+        for file in path.glob("*.safetensors"):  # written for their owner's eyes alone
+            file.chmod((path / "config.json").stat().st_mode)
         if origin.folder is not None:
             _copy_beside(origin.folder, path)
         return path
@@ -114,10 +117,12 @@ class HuggingFace(Backend):
     def load(self, path: Path, threads: int = 1) -> Runner:
         """The folder as a function, read by the class that its configuration names.
 
+        Inputs go where those of the model went that was read; by the names that the family takes
+        where nobody told.
+
         Raises:
             CompresscError: CC504 where transformers refuses it.
         """
-        _, origin = self._told()
         try:
             with quiet():
                 import transformers
@@ -128,9 +133,12 @@ class HuggingFace(Backend):
         except Exception as error:  # transformers raises whatever its parts do
             raise refused(self.runtime, path, error) from error
         _without_cache(model.config)
+        told = None if self._origin is None else self._origin.call
+        names = [] if told is not None else [spec.name for spec in default_inputs(model, path)]
 
         def run(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            full = origin.call.filled(inputs)
+            named = Arguments((), dict(zip(names, inputs, strict=False)))
+            full = named if told is None else told.filled(inputs)
             with torch_threads(threads), torch.no_grad():
                 return tensors_of(model(*full.args, **full.kwargs))
 

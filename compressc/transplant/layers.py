@@ -46,7 +46,15 @@ def put_layers(
         if path is not None and (len(chain) > 1 or now != op.kind):
             _replace(module, path, chain, op)
         elif len(chain) > 1 or now != op.kind:
-            raise _homeless(op.name, f"a {now} in place of a {op.kind}")
+            kinds = ", ".join(link.kind for link in chain)
+            raise CompresscError(
+                "CC507",
+                "what takes the place of a layer needs a module that is this layer alone",
+                got=f"{kinds} in place of a {op.kind}",
+                where=f"%{op.name}",
+                hint="its weight is one of several of its module: leave lowrank or quant out, or "
+                "use compiled.module()",
+            )
         else:
             _fill(module, op, chain[-1], names, homes, path, replaced)
 
@@ -187,7 +195,6 @@ def _put(
     new = nn.Parameter(fresh, old.requires_grad) if is_parameter else fresh
     for part in module.modules():
         for table in (part._parameters, part._buffers):
-            for slot, held in table.items():
-                if held is old:
-                    table[slot] = new  # type: ignore[assignment]
+            for slot in [slot for slot, held in table.items() if held is old]:
+                setattr(part, slot, new)  # recurrent layers keep a list beside their tables
     replaced[id(new)] = new

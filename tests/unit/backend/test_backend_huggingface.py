@@ -81,6 +81,8 @@ def test_others_load_the_folder(bert, tmp_path):
     torch.save((ids, mask, wanted), tmp_path / "case.pt")
     command = [sys.executable, "-c", _LOAD, str(folder), str(tmp_path / "case.pt")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    alone = compressc.backend.load_backend("huggingface").load(folder)  # nobody told it how
+    torch.testing.assert_close(alone(ids, mask)[0], wanted)
     blocks, error = done.stdout.split()
     assert blocks == "2"
     assert float(error) < 1e-5

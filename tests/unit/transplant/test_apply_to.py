@@ -209,6 +209,26 @@ def test_a_language_model_generates_as_before_the_cache():
     assert torch.equal(*runs)
 
 
+class Tagger(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.GRU(8, 12, 2, batch_first=True), nn.Linear(12, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.rnn(x)[0])
+
+
+def test_a_recurrent_layer_computes_with_its_new_weights():
+    torch.manual_seed(0)
+    net = Tagger().eval()
+    c = compressc.compile(net, "prune(ratio=0.5)", inputs=("f32[b,s,8]",), cache=None)
+    for tensor in c.graph.tensors().values():
+        tensor.data.mul_(1.5)  # as a training would
+    made, x = c.apply_to(net), torch.randn(2, 5, 8)
+    torch.testing.assert_close(made(x), c.module()(x))
+    assert not torch.allclose(made(x), net(x))
+
+
 def test_a_computed_weight_is_refused():
     torch.manual_seed(0)
     layer = nn.utils.parametrizations.weight_norm(nn.Linear(8, 32))
