@@ -178,6 +178,9 @@ def _fill(  # noqa: PLR0913  (one layer before and after, and what is known of i
 
 
 def _class_of(op: Op) -> type:
+    """What the user's layer is, where its sizes are called as those of the graph's."""
+    if op.role == "recurrent":  # the graph has classes of its own for these
+        return nn.RNNBase
     found: Any = LAYERS[op.kind].module
     return found if isinstance(found, type) else nn.Module
 

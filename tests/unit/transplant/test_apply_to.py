@@ -225,6 +225,7 @@ def test_a_recurrent_layer_computes_with_its_new_weights():
     for tensor in c.graph.tensors().values():
         tensor.data.mul_(1.5)  # as a training would
     made, x = c.apply_to(net), torch.randn(2, 5, 8)
+    assert (made.rnn.hidden_size, made.head.in_features) == (6, 6)
     torch.testing.assert_close(made(x), c.module()(x))
     assert not torch.allclose(made(x), net(x))
 
