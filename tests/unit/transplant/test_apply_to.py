@@ -236,3 +236,42 @@ def test_a_computed_weight_is_refused():
     net = nn.Sequential(layer, nn.ReLU(), nn.Linear(32, 4)).eval()
     with pytest.raises(CompresscError, match=r"CC507.*remove_parametrizations"):
         compiled(net, torch.randn(3, 8), "prune(ratio=0.5)").apply_to(net)
+
+
+class Tagger(nn.Module):
+    """Ids [n, length] -> scores [n, length, 5], with the last states read as torch gives them."""
+
+    def __init__(self, rnn):
+        super().__init__()
+        self.words, self.rnn, self.out = nn.Embedding(30, 16), rnn, nn.Linear(48, 5)
+        self.end = nn.Linear(48, 5)
+
+    def forward(self, ids):
+        y, last = self.rnn(self.words(ids))
+        last = last[0] + last[1] if isinstance(last, tuple) else last
+        return self.out(y) + self.end(torch.cat([last[-2], last[-1]], 1))[:, None]
+
+
+@pytest.mark.parametrize(
+    "rnn",
+    [
+        nn.LSTM(16, 24, 2, batch_first=True, bidirectional=True),
+        nn.GRU(16, 24, batch_first=True, bidirectional=True),
+    ],
+    ids=["lstm", "gru"],
+)
+def test_recurrent_layers_are_narrower_or_hold_integers(rnn):
+    torch.manual_seed(0)
+    net = Tagger(rnn).eval()
+    ids = torch.randint(0, 30, (3, 7))
+    pruned = compiled(net, ("i64[b,s]",), "prune(ratio=0.5)")
+    made = pruned.apply_to(net)
+    assert type(made.rnn) is type(rnn)
+    assert (made.rnn.input_size, made.rnn.hidden_size) == (8, 16)
+    assert torch.equal(made(ids), pruned.module()(ids))
+    made.train()(ids).sum().backward()
+    assert all(parameter.grad is not None for parameter in made.parameters())
+    stored = compiled(net, ("i64[b,s]",), "prune(ratio=0.5),quant(mode=dynamic)")
+    made = stored.apply_to(net)
+    assert made.rnn.hidden_size == 16
+    assert torch.equal(made(ids), stored.module()(ids))
