@@ -78,6 +78,22 @@ def _embedding(s: Sketch, op: Op, xs: Sequence[str], shapes: Sequence[Shape], ou
     return s.node("Gather", s.weight(rows, out[-1]), xs[0])
 
 
+def _recurrent(s: Sketch, op: Op, xs: Sequence[str], shapes: Sequence[Shape], out: Shape) -> str:
+    """Of zero states; the sequence is what is drawn of the results."""
+    layer: Any = op.layer
+    both, hidden = layer.directions, out[-1] // layer.directions
+    value, wide, rows = xs[0], shapes[0][-1], layer.GATES * hidden
+    if layer.batch_first:
+        value = s.node("Transpose", value, perm=[1, 0, 2])
+    for _ in range(layer.num_layers):
+        weights = s.weight(both, rows, wide), s.weight(both, rows, hidden), s.weight(both, 2 * rows)
+        direction = "bidirectional" if layer.bidirectional else "forward"
+        cells = s.node(op.kind.upper(), value, *weights, hidden_size=hidden, direction=direction)
+        cells = s.node("Transpose", cells, perm=[0, 2, 1, 3])
+        value, wide = s.node("Reshape", cells, s.integers(0, 0, both * hidden)), both * hidden
+    return s.node("Transpose", value, perm=[1, 0, 2]) if layer.batch_first else value
+
+
 def _pool(kind: str) -> Draw:
     def draw(s: Sketch, op: Op, xs: Sequence[str], shapes: Sequence[Shape], out: Shape) -> str:
         layer: Any = op.layer
@@ -169,6 +185,7 @@ DRAWN: dict[str, Draw] = {
     "linear": _linear,
     "layer_norm": _layer_norm,
     "embedding": _embedding,
+    **dict.fromkeys(("lstm", "gru", "rnn"), _recurrent),
     "max_pool2d": _pool("MaxPool"),
     "avg_pool2d": _pool("AveragePool"),
     "adaptive_avg_pool2d": _global_pool,

@@ -11,7 +11,8 @@ import torch
 
 from compressc.analysis import Axis, Coupling
 from compressc.analysis.signatures import Signatures
-from compressc.ir import Graph, Op, TensorType, evaluate, layer_attributes
+from compressc.ir import Graph, Op, TensorType, TupleType, evaluate, layer_attributes
+from compressc.ir.recurrent import Recurrent
 from compressc.probe.drawing import DRAWN, Draw, draw_of
 from compressc.probe.extents import Left, Variable, Variables
 from compressc.probe.sketch import Sketch, described
@@ -19,7 +20,9 @@ from compressc.probe.sketch import Sketch, described
 #: What runtimes compute in the same pass as a convolution or a product in front of it.
 _FUSED = frozenset({"activation", "batch_norm"})
 #: Attributes of layers that are sizes: they are in the shapes.
-_SIZES = frozenset({"in", "out", "features", "width", "shape", "channels", "groups", "bias"})
+_SIZES = frozenset(
+    {"in", "out", "features", "width", "shape", "channels", "groups", "bias", "hidden"}
+)
 #: Ops that cost next to nothing, or nothing once a runtime has loaded the model.
 _FREE = frozenset({"input", "parameter", "constant", "getitem", "dropout"})
 _FREE_PACKETS = frozenset(
@@ -143,6 +146,8 @@ class _Reader:
         draw = draw_of(op)
         read = [self.graph.type_of(name) for name in op.inputs]
         made = self.graph[op.name].type
+        if isinstance(made, TupleType):
+            made = made.items[0]
         if draw is None or not isinstance(made, TensorType) or made.dtype != torch.float32:
             return None
         if not all(type_.dtype in (torch.float32, torch.int64, torch.int32) for type_ in read):
@@ -204,6 +209,8 @@ class _Reader:
 
     def _dims(self, name: str, type_: TensorType, variables: Variables) -> tuple[_Dim, ...]:
         axes: Sequence[Axis] = self.found.values[name]
+        if axes and not isinstance(axes[0], Axis):  # of several results the first
+            axes = axes[0]
         sizes = [int(evaluate(size, self.env)) for size in type_.shape]
         return tuple(
             _Dim(size, variables.place(axis)) for size, axis in zip(sizes, axes, strict=True)
@@ -218,6 +225,9 @@ class _Reader:
     def _macs(self, op: Op, makes: Sequence[_Dim]) -> int:
         weight = getattr(op.layer, "weight", None)
         count = prod(dim.full for dim in makes)
+        if isinstance(op.layer, Recurrent):
+            steps = prod(dim.full for dim in makes[:-1])
+            return steps * sum(t.numel() for t in op.layer.parameters() if t.dim() > 1)
         if op.role not in ("convolution", "linear", "transposed_convolution") or weight is None:
             return count
         return count * int(prod(weight.shape[1:]))

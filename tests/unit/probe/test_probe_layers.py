@@ -11,6 +11,7 @@ from torch import nn
 
 from compressc.analysis import couple, sizes_of
 from compressc.backend import load_backend
+from compressc.frontend import load_model
 from compressc.ir import Graph, random_inputs
 from compressc.measure import layer_times
 from compressc.probe import emit_part, plan_of
@@ -136,3 +137,33 @@ def test_every_layer_that_is_drawn_runs(which):
             sizes = [max(1, n // 2) if i < place else n for i, n in enumerate(layer.full)]
             source, inputs = layer.model(sizes)
             layer_times._Model(source, inputs, 1, False, layer_times.system_clock)()
+
+
+@pytest.mark.parametrize(
+    ("rnn", "kind"),
+    [
+        (nn.LSTM(16, 24, 2, batch_first=True, bidirectional=True), "LSTM"),
+        (nn.GRU(16, 24, batch_first=True), "GRU"),
+    ],
+    ids=["lstm", "gru"],
+)
+def test_recurrent_layers_are_drawn_with_their_states(rnn, kind, tmp_path):
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.rnn = nn.Linear(8, 16), rnn
+            self.head = nn.Linear(24 * (1 + rnn.bidirectional), 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.rnn(self.first(x))[0])
+
+    graph = load_model(Net().eval(), input_spec=["x: f32[b,s,8]"]).graph
+    layers = layers_of(graph, couple(graph), {"b": 2, "s": 7})
+    assert not layers.fixed
+    (layer,) = [one for one in layers.timed if one.op == "rnn"]
+    assert sorted(layer.full) == sorted([16, 24 * (1 + rnn.bidirectional)])
+    assert layer.macs == 2 * 7 * sum(t.numel() for t in rnn.parameters() if t.dim() > 1)
+    half = [size // 2 for size in layer.full]
+    model, inputs = layer.model(half)
+    assert inputs[0]["shape"] == [2, 7, 8]
+    assert optimized(model, tmp_path)[kind] == rnn.num_layers
