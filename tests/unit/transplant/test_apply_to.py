@@ -238,7 +238,7 @@ def test_a_computed_weight_is_refused():
         compiled(net, torch.randn(3, 8), "prune(ratio=0.5)").apply_to(net)
 
 
-class Tagger(nn.Module):
+class Recurrent(nn.Module):
     """Ids [n, length] -> scores [n, length, 5], with the last states read as torch gives them."""
 
     def __init__(self, rnn):
@@ -262,7 +262,7 @@ class Tagger(nn.Module):
 )
 def test_recurrent_layers_are_narrower_or_hold_integers(rnn):
     torch.manual_seed(0)
-    net = Tagger(rnn).eval()
+    net = Recurrent(rnn).eval()
     ids = torch.randint(0, 30, (3, 7))
     pruned = compiled(net, ("i64[b,s]",), "prune(ratio=0.5)")
     made = pruned.apply_to(net)
