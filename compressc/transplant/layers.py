@@ -13,7 +13,7 @@ from compressc.errors import CompresscError
 from compressc.ir import LAYERS, Graph, Op, fit_attributes, layer_tensors
 from compressc.ir.recurrent import Recurrent
 from compressc.transplant.homes import Home
-from compressc.transplant.recurrent import AsInTorch, refit
+from compressc.transplant.recurrent import AsInTorch
 
 
 def put_layers(
@@ -173,8 +173,6 @@ def _fill(  # noqa: PLR0913  (one layer before and after, and what is known of i
             raise _homeless(op.name, f"a '{local}' that it did not have")
         made = nn.Parameter(value.detach().clone().to(next(owner.parameters()).device))
         owner.register_parameter(local, made)
-    if isinstance(owner, nn.RNNBase) and op.role == "recurrent":
-        refit(op.kind, owner)
     if owner is not None and isinstance(owner, _class_of(op)):
         if hasattr(owner, "groups"):
             owner.groups = twin.layer.groups

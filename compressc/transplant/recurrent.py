@@ -1,4 +1,4 @@
-"""Recurrent layers in a user's module, which calls them as torch's classes are called."""
+"""Recurrent layers with stored integers, called as a module of the user calls those of torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressc.ir import fit_attributes
 from compressc.ir.recurrent import Recurrent
 
 
@@ -29,14 +28,3 @@ class AsInTorch(nn.Module):
 
     def flatten_parameters(self) -> None:
         """Nothing to do: users' code may ask for it."""
-
-
-def refit(kind: str, module: nn.RNNBase) -> None:
-    """Let a layer of torch know that its tensors are others: it keeps a second list of them.
-
-    Args:
-        kind: of the layer in the graph.
-        module: edited in place.
-    """
-    fit_attributes(kind, module)
-    module._init_flat_weights()
