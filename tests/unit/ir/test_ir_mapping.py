@@ -128,7 +128,7 @@ def test_a_failing_save_leaves_the_old_bundle(
     def fail(*args: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("compressc.ir.bundle.write_aligned", fail)
+    monkeypatch.setattr("compressc.ir.weights_file.write_aligned", fail)
     with pytest.raises(OSError, match="disk full"):
         save_bundle(changed, tmp_path)
     assert graph_hash(load_bundle(tmp_path)) == graph_hash(digits)
