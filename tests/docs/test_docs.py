@@ -101,6 +101,21 @@ def test_every_snippet_runs(page: Path, folder: Path, monkeypatch: pytest.Monkey
         runpy.run_path(str(script), run_name="__main__")
 
 
+def test_every_file_is_loaded_as_the_howto_does(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One after another, as they are read; what takes a model of the reader's own is left out."""
+    page = ROOT / "docs/howto-deploy.md"
+    monkeypatch.chdir(folder)
+    if not (folder / "out/openvino").exists():
+        assert main(shlex.split(commands(page)[0])[1:]) == 0
+    found = [code for code in snippets(page) if "MyNet" not in code and "AutoModel" not in code]
+    assert len(found) == 4
+    (folder / "loading.py").write_text("\n".join(found))
+    answers = runpy.run_path(str(folder / "loading.py"))["logits"]
+    assert answers.shape == (1, 10)
+
+
 @pytest.mark.slow
 def test_every_form_of_data_of_the_howto_works(
     folder: Path, monkeypatch: pytest.MonkeyPatch
