@@ -67,7 +67,12 @@ def test_a_probe_is_measured_elsewhere_and_its_table_is_used(tmp_path, capsys):
     record = manifest["passes"][0]["records"]["latency"]
     assert record["device"]["processor"] == "Another 1"
     assert record["measured"] is None
-    assert record["predicted"] == pytest.approx(0.5, rel=0.06)
+    assert 0 < record["predicted"] < 0.515
+    if record["predicted"] < 0.485:  # by the steps of the processor's vectors, and it is said
+        notes = [note["text"] for note in manifest["passes"][0]["notes"]]
+        assert any(
+            "is the nearest to latency=0.5 that sizes in multiples" in note for note in notes
+        )
 
 
 def test_a_table_that_is_none_ends_the_command_before_any_work(tmp_path, capsys):
