@@ -117,22 +117,11 @@ def errors_page() -> str:
 
 def cli_page() -> str:
     """The help text of every command."""
+    from compressc.cli.app import app
+
     parts = [HEADER + "# Command line\n"]
-    for command in (
-        "compile",
-        "inspect",
-        "diff",
-        "opt",
-        "passes",
-        "objectives",
-        "importances",
-        "explain",
-        "explain-cut",
-        "probe",
-        "cache",
-        "doctor",
-    ):
-        parts.append(f"## compressc {command}\n\n```\n{_help(command)}\n```\n")
+    for command in app.registered_commands:
+        parts.append(f"## compressc {command.name}\n\n```\n{_help(str(command.name))}\n```\n")
     return "\n".join(parts)
 
 
