@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from compressc.backend import Backend, load_backend
 from compressc.backend.backend import Runner
+from compressc.backend.bench import repeated
 from compressc.backend.file_record import FileRecord
 from compressc.backend.threads import torch_threads
 from compressc.data import Dataset, Source
@@ -145,21 +146,16 @@ def run_file(  # noqa: PLR0913  (how to run; each has a default)
     parts: list[list[NDArray[np.generic]]] = [[] for _ in names]
     done = 0
     with torch_threads(threads):
-        for inputs in _batches(samples, batch):
-            for part, output in zip(parts, _outputs(run, inputs, file), strict=True):
+        for given in samples.batches(batch):
+            for part, output in zip(parts, _outputs(run, given.inputs, file), strict=True):
                 part.append(_array(output))
-            done += len(inputs[0])
+            done += len(given)
             tell(Event("progress", {"what": "samples", "done": done, "total": len(samples)}))
     try:
         return {name: np.concatenate(part) for name, part in zip(names, parts, strict=True)}
     except ValueError as error:
         wanted = "every output has one row for each sample, and the same shape in all batches"
         raise CompresscError("CC601", wanted, got=first_line(error), where=file.format) from error
-
-
-def _batches(samples: Source, size: int) -> Iterator[tuple[Tensor, ...]]:
-    for batch in samples.batches(size):
-        yield batch.inputs
 
 
 def _outputs(run: Runner, inputs: tuple[Tensor, ...], file: File) -> tuple[Tensor, ...]:
@@ -252,8 +248,7 @@ def example_of(written: Written, inputs: Sequence[Tensor] | None, batch: int) ->
     """Inputs of a batch size: samples, again and again where they are too few, or random ones."""
     if inputs is None:
         inputs = random_inputs(written.graph, batch=_RANDOM)
-    places = torch.arange(batch) % len(inputs[0])
-    return tuple(value[places].contiguous() for value in inputs)
+    return tuple(repeated(value, batch) for value in inputs)
 
 
 def first_answer(file: File, example: tuple[Tensor, ...], threads: int = 1) -> FirstAnswer:

@@ -209,7 +209,7 @@ def _latency(  # noqa: PLR0913  (two runners and what the record says of them)
     batch: int,
     precision: str,
 ) -> LatencyRecord:
-    inputs = tuple(_repeated(x, batch) for x in samples.take(batch).inputs)
+    inputs = tuple(repeated(x, batch) for x in samples.take(batch).inputs)
     runs = {name: partial(run, *inputs) for name, run in runners.items()}
     with torch_threads(target.threads):
         spreads = measure_latency(runs, rounds=_ROUNDS, threads=target.threads)
@@ -223,6 +223,7 @@ def _latency(  # noqa: PLR0913  (two runners and what the record says of them)
     )
 
 
-def _repeated(array: torch.Tensor, batch: int) -> torch.Tensor:
+def repeated(array: torch.Tensor, batch: int) -> torch.Tensor:
+    """That many samples `[batch, ...]`: those there are, again and again where they are too few."""
     copies = -(-batch // len(array))
     return array.repeat(copies, *[1] * (array.dim() - 1))[:batch].contiguous()

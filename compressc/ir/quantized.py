@@ -242,18 +242,23 @@ def quantized_kind(kind: str) -> str:
     return f"quantized_{kind}"
 
 
-for _kind, _module in QUANTIZED.items():
-    _float = LAYERS[_kind]
+def register_quantized(kind: str, module: type[nn.Module]) -> None:
+    """Register the class of the quantized form of a float layer's kind."""
+    plain = LAYERS[kind]
     register_layer(
-        quantized_kind(_kind),
+        quantized_kind(kind),
         replace(
-            _float,
-            module=_module,
-            attributes={**_float.attributes, **FORMS},
-            defaults={**_float.defaults, "weight": INT8_PER_CHANNEL, "input": None},
+            plain,
+            module=module,
+            attributes={**plain.attributes, **FORMS},
+            defaults={**plain.defaults, "weight": INT8_PER_CHANNEL, "input": None},
             form=INT8_PER_CHANNEL,
         ),
     )
+
+
+for _kind, _module in QUANTIZED.items():
+    register_quantized(_kind, _module)
 
 
 def quantized_layer(  # noqa: PLR0913  (the layer, and what it stores)

@@ -8,17 +8,15 @@ says so; states stay floats here. ONNX Runtime's kernel rounds those, too, at ea
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import nn
 
 from compressc.ir.layer_building import build_layer
-from compressc.ir.layers import LAYERS, register_layer
 from compressc.ir.number_forms import INT8_PER_CHANNEL, NumberForm, round_dynamically
 from compressc.ir.ops import Op, layer_attributes
-from compressc.ir.quantized import FORMS, check_forms, float_rows, quantized_kind
+from compressc.ir.quantized import check_forms, float_rows, quantized_kind, register_quantized
 from compressc.ir.recurrent import Gru, Lstm, Recurrent, Rnn
 
 
@@ -92,17 +90,7 @@ QUANTIZED_RECURRENT: dict[str, type[nn.Module]] = {
     "rnn": QuantizedRnn,
 }
 for _kind, _module in QUANTIZED_RECURRENT.items():
-    _float = LAYERS[_kind]
-    register_layer(
-        quantized_kind(_kind),
-        replace(
-            _float,
-            module=_module,
-            attributes={**_float.attributes, **FORMS},
-            defaults={**_float.defaults, "weight": INT8_PER_CHANNEL, "input": None},
-            form=INT8_PER_CHANNEL,
-        ),
-    )
+    register_quantized(_kind, _module)
 
 
 def quantized_recurrent(
