@@ -33,14 +33,15 @@ def bench(  # noqa: PLR0913  (each is an option of the command line)
     from compressc.data import open_part
     from compressc.written import Written, example_of, first_answer, race
 
+    sizes = batch_sizes(batches) or [1]
     written = Written.read(folder)
     inputs = None
     if data is not None:
         source = written.samples(open_part(data, part), data)
-        inputs = source.take(max(batch_sizes(batches))).inputs
+        inputs = source.take(max(sizes)).inputs
     example = example_of(written, inputs, 1)
     first = {file.format: first_answer(file, example, threads) for file in written.files}
-    rows = race(written, inputs, batch_sizes(batches), threads)
+    rows = race(written, inputs, sizes, threads)
     if as_json:
         typer.echo(json.dumps([_facts(row, first[row.format]) for row in rows], indent=2))
     else:

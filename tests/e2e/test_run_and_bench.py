@@ -63,6 +63,14 @@ def test_what_is_not_there_is_said(folder, inputs, tmp_path, capsys):
     assert not (tmp_path / "y.npz").exists()
 
 
+def test_no_batch_sizes_mean_one_sample_and_the_table_names_each_file(folder, capsys):
+    assert main(["bench", str(folder), "--batches", ""]) == 0
+    shown = capsys.readouterr().out
+    assert "pt2" in shown
+    assert "onnx" in shown
+    assert "batch 1: " in shown
+
+
 def test_files_are_timed_side_by_side(folder, inputs, tmp_path, capsys):
     words = ["bench", str(folder), "--data", str(tmp_path / "x.npz"), "--batches", "1,3", "--json"]
     assert main(words) == 0
