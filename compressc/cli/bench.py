@@ -97,6 +97,4 @@ def _gain(speedup: Speedup | None) -> str:
 
     if speedup is None:
         return text.NONE
-    if speedup.verdict in text.NO_CLAIM:
-        return text.NO_CLAIM[speedup.verdict]
-    return f"{text.ratio(speedup.ratio)} ({speedup.low:.2f}-{speedup.high:.2f})"
+    return text.claim(speedup.ratio, speedup.low, speedup.high, speedup.verdict)

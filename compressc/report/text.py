@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compressc.backend.file_record import FileRecord, LatencyRecord, Scored
+from compressc.measure import Verdict
 from compressc.report.record import PassRecord, Record, TaskRecord
 from compressc.tasks import Metric
 
 NONE = "-"
 #: A class whose drop is that much above the mean of all is lost behind a mean.
 FAR = 0.1
-NO_CLAIM = {"same": "no difference measured", "busy": "machine busy"}
+_NO_CLAIM = {"same": "no difference measured", "busy": "machine busy"}
 
 
 def count(value: float) -> str:
@@ -126,9 +127,14 @@ def smaller(file: FileRecord) -> str:
 
 def speedup(entry: LatencyRecord) -> str:
     """`3.10x (2.95-3.31)`: median, 10th and 90th percentile; or that nothing is claimed."""
-    if entry.verdict in NO_CLAIM:
-        return NO_CLAIM[entry.verdict]
-    return f"{ratio(entry.speedup)} ({_times(entry.speedup_low)}-{_times(entry.speedup_high)})"
+    return claim(entry.speedup, entry.speedup_low, entry.speedup_high, entry.verdict)
+
+
+def claim(median: float, low: float, high: float, verdict: Verdict) -> str:
+    """A ratio of two latencies, as `speedup` has it."""
+    if verdict in _NO_CLAIM:
+        return _NO_CLAIM[verdict]
+    return f"{ratio(median)} ({_times(low)}-{_times(high)})"
 
 
 def integers(file: FileRecord) -> str:
@@ -233,7 +239,7 @@ def headline(record: Record) -> list[Figure]:
 def _speed(entries: Sequence[LatencyRecord]) -> list[Figure]:
     """The ratios that hold; where none does, what was found instead."""
     detail = "latency, teacher / result, same runtime"
-    claims = [entry.speedup for entry in entries if entry.verdict not in NO_CLAIM]
+    claims = [entry.speedup for entry in entries if entry.verdict not in _NO_CLAIM]
     if claims:
         left = len(entries) - len(claims)
         detail += f"; {left} of {len(entries)} without a claim" if left else ""
