@@ -6,6 +6,7 @@ from compressc.distillation.attention import (
     attention_by_depth,
     pair_attention,
 )
+from compressc.distillation.by_output import BY_OUTPUT, objective_of
 from compressc.distillation.features import (
     FeatureObjective,
     Form,
@@ -15,9 +16,9 @@ from compressc.distillation.features import (
     weights_of,
 )
 from compressc.distillation.heads import find_heads
-from compressc.distillation.holdout import hold_out
+from compressc.distillation.holdout import hold_out, parts_of
 from compressc.distillation.largest import Largest, Shortened
-from compressc.distillation.lesson import Teaching
+from compressc.distillation.lesson import Teaching, suits, trial_of_statistics
 from compressc.distillation.loss import OTHERS, Loss
 from compressc.distillation.objective import (
     Objective,
@@ -44,6 +45,7 @@ from compressc.distillation.teacher import (
 from compressc.distillation.vectors import one_each, vector_in
 
 __all__ = [
+    "BY_OUTPUT",
     "INNER",
     "OTHERS",
     "Answers",
@@ -78,15 +80,19 @@ __all__ = [
     "learned",
     "look",
     "mapped",
+    "objective_of",
     "one_each",
     "open_given",
     "pair_attention",
     "pairs_by_depth",
     "parse_loss",
     "parse_objective",
+    "parts_of",
     "point_of",
     "reader_of",
     "reduce",
+    "suits",
+    "trial_of_statistics",
     "vector_in",
     "weights_of",
     "widened",

@@ -17,12 +17,24 @@ from compressc.distillation.seen import MIDDLE, Seen, look
 from compressc.distillation.teacher import Answers, GivenAnswers, Reader, Teacher
 from compressc.pipeline import Batch, Samples
 from compressc.tasks import Metric, Scoring, SettledTask
-from compressc.training import Drawn, Lesson, SampleBatches, Score, batch_norms, drawn
+from compressc.training import (
+    Drawn,
+    Lesson,
+    SampleBatches,
+    Score,
+    batch_norms,
+    drawn,
+    reestimate_on_trial,
+)
+from compressc.training.statistics import Trial
 
 #: Samples validated at a time.
 VALIDATE = 256
 #: Samples that batch norms take their statistics from after an epoch.
 SEEN = 1024
+#: New statistics that lose more than this share of the loss are those of another world, and steps
+#: that work by them lead there; less is soon won back.
+LOST = 1.0
 
 
 @dataclass(frozen=True)
@@ -159,3 +171,19 @@ class Teaching:
 
     def _targets(self, part: Batch) -> Any:
         return self.task.targets(part.inputs, part.labels)
+
+
+def trial_of_statistics(teaching: Teaching, exam: Teaching) -> Trial | None:
+    """What the loss is with batch norm statistics of the samples that are taught.
+
+    The student is left as it is. None where it has no batch norms.
+    """
+    module, seen = teaching.student.module.eval(), teaching.seen()
+    if not seen:
+        return None
+    return reestimate_on_trial(module, seen, lambda: -exam.examine(module)[0], keep=False)
+
+
+def suits(trial: Trial) -> bool:
+    """Whether batch norms may work by such statistics in steps."""
+    return not trial.after - trial.before > LOST * abs(trial.before)

@@ -4,7 +4,7 @@ from compressc.training.after_cut import answers, reestimate_behind
 from compressc.training.batches import Batches, Drawn, SampleBatches, TensorBatches, batched, drawn
 from compressc.training.best import BestState, Score
 from compressc.training.checkpoint import Checkpoints
-from compressc.training.length import parse_budget
+from compressc.training.length import batch_size, parse_budget
 from compressc.training.lesson import Lesson, Recipe
 from compressc.training.loop import train
 from compressc.training.machine import (
@@ -38,6 +38,7 @@ __all__ = [
     "TrainingResult",
     "answers",
     "batch_norms",
+    "batch_size",
     "batched",
     "channels_last_for",
     "cosine_with_warmup",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+#: A recovery takes hundreds of steps, however small the data are.
+STEPS = 400
 _UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*")
 
@@ -32,3 +34,8 @@ def steps_within(budget: float, step: float, validation: float, per_epoch: int) 
     epochs = int(budget / (step * per_epoch + validation))
     rest = budget - epochs * (step * per_epoch + validation) - validation
     return max(1, epochs * per_epoch + max(0, int(rest / step)))
+
+
+def batch_size(samples: int, epochs: int) -> int:
+    """Samples in a step: a small data set gives more, smaller steps. A multiple of 8, 16 to 64."""
+    return min(64, max(16, samples * epochs // STEPS // 8 * 8))

@@ -6,19 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from compressc.distillation import Objective, parse_loss, parse_objective
+from compressc.distillation import BY_OUTPUT, Objective, objective_of, parse_loss, parse_objective
 from compressc.spec import Weighted, make
 from compressc.tasks import Response, SettledTask
 
-#: `objective=auto`: by what an output is.
-AUTOMATIC = {
-    "class_scores": "kd",
-    "independent_scores": "bernoulli",
-    "values": "scaled_mse",
-    "ids": "scaled_mse",
-    "embedding": "vectors",
-    "unit_vectors": "cosine",
-}
 #: The options that `loss` stands in place of.
 PARTS = frozenset({"alpha", "objective", "temperature", "features"})
 
@@ -73,15 +64,9 @@ class Composition:
     @property
     def classes(self) -> tuple[type[Objective], ...]:
         """Of all objectives that may be used, whatever the outputs turn out to be."""
-        found = [parse_objective(name) for name in (*AUTOMATIC.values(), "ce", "hint")]
+        found = [parse_objective(name) for name in (*BY_OUTPUT.values(), "ce", "hint")]
         if self.objective != "auto":
             found.append(parse_objective(self.objective))
         if self.loss != "auto":
             found += [term.of for term in parse_loss(self.loss)]
         return tuple({objective.name: type(objective) for objective in found}.values())
-
-
-def objective_of(response: Response) -> str:
-    """The name of the objective that goes with what an output is."""
-    unit = response.learned == "embedding" and response.ending == "normalize"
-    return AUTOMATIC["unit_vectors" if unit else response.learned]

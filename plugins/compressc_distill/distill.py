@@ -26,6 +26,8 @@ from compressc.distillation import (
     learned,
     parse_objective,
     reader_of,
+    suits,
+    trial_of_statistics,
 )
 from compressc.errors import CompresscError
 from compressc.ir import Graph, graph_hash
@@ -37,9 +39,9 @@ from compressc.training import (
     Checkpoints,
     Recipe,
     TrainingResult,
+    batch_size,
     channels_last_for,
     precision_for,
-    reestimate_on_trial,
     train,
 )
 from compressc_distill.answering import in_words, open_answers, positions_in, shortened
@@ -52,13 +54,8 @@ from compressc_distill.reach import verdicts
 from compressc_distill.telling import Told, kept_zeros, summary
 from compressc_distill.weighing import weighed
 
-#: A recovery takes hundreds of steps, however small the data are.
-STEPS = 400
 #: Epochs of a run whose length is not given in epochs, to choose the size of a batch by.
 _MANY = 1000
-#: New statistics that lose more than this share of the loss are those of another world, and steps
-#: that work by them lead there; less is soon won back.
-LOST = 1.0
 
 
 class Distill(DistillOptions):
@@ -213,15 +210,12 @@ class Distill(DistillOptions):
 
     def _samples_suit(self, teaching: Teaching, exam: Teaching, ctx: Context) -> bool:
         """Whether batch norms may work by the statistics of these samples."""
-        module, seen = teaching.student.module.eval(), teaching.seen()
-        if not seen:
+        trial = trial_of_statistics(teaching, exam)
+        if trial is None or suits(trial):
             return True
-        trial = reestimate_on_trial(module, seen, lambda: -exam.examine(module)[0], keep=False)
-        suit = not trial.after - trial.before > LOST * abs(trial.before)
-        if not suit:
-            loss = f"loss {trial.before:.4f}, with those of the training samples {trial.after:.4f}"
-            ctx.note(task_of(ctx).output, f"batch norms keep the statistics they have: {loss}")
-        return suit
+        loss = f"loss {trial.before:.4f}, with those of the training samples {trial.after:.4f}"
+        ctx.note(task_of(ctx).output, f"batch norms keep the statistics they have: {loss}")
+        return False
 
     def _teachings(
         self,
@@ -384,11 +378,6 @@ def _width(reader: Reader, task: SettledTask, sample: Batch) -> int:
     with torch.no_grad():
         value = reader(reader.module, sample.inputs).learned[0]
     return task.judged.rows(value).shape[-1]
-
-
-def batch_size(samples: int, epochs: int) -> int:
-    """Samples in a step: a small data set gives more, smaller steps. A multiple of 8, 16 to 64."""
-    return min(64, max(16, samples * epochs // STEPS // 8 * 8))
 
 
 def _values(graph: Graph, task: SettledTask) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from compressc.data.augmenting import parse_augmentations
 from compressc.data.source import Source
 from compressc.data.views import Augmented
-from compressc.distillation import hold_out
+from compressc.distillation import parts_of
 from compressc.errors import CompresscError
 from compressc.pipeline import Samples, TransferSet
 
@@ -23,10 +23,7 @@ def split(data: TransferSet, share: float, augment: str, seed: int) -> tuple[Sam
         CompresscError: CC107, CC102, CC103, CC300 or CC301 for an augmentation that cannot be had
             or does not fit; CC105 where the data are augmented already.
     """
-    if data.validation is not None:
-        taught, examined = data.train, data.validation
-    else:
-        taught, examined = hold_out(data.train, share, seed)
+    taught, examined = parts_of(data, share, seed)
     augmentations = parse_augmentations(augment)
     if not augmentations:
         return taught, examined

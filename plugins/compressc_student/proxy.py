@@ -12,8 +12,8 @@ from compressc.distillation import (
     Teaching,
     choose_points,
     find_pairs,
-    hold_out,
     parse_loss,
+    parts_of,
     reader_of,
 )
 from compressc.ir import Graph
@@ -79,11 +79,7 @@ class _Told(Hooks):
 
 def _parts(ctx: Context) -> tuple[Samples, Samples]:
     """Some samples to train on, and others to compare by."""
-    data = ctx.require_data("student")
-    if data.validation is not None:
-        train_, held = data.train, data.validation
-    else:
-        train_, held = hold_out(data.train, 0.1, ctx.seed)
+    train_, held = parts_of(ctx.require_data("student"), 0.1, ctx.seed)
     return _some(train_, SAMPLES), _some(held, HELD_OUT)
 
 
