@@ -31,6 +31,7 @@ from compressc.distillation.objective import (
 from compressc.distillation.points import Pair, choose_points, find_pairs, pairs_by_depth
 from compressc.distillation.seen import INNER, ByLabels, Reading, Readings, Seen, look, mapped
 from compressc.distillation.teacher import (
+    Answering,
     Answers,
     GivenAnswers,
     How,
@@ -48,6 +49,7 @@ __all__ = [
     "BY_OUTPUT",
     "INNER",
     "OTHERS",
+    "Answering",
     "Answers",
     "Attention",
     "AttentionPair",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from compressc.data.source import in_order
 from compressc.distillation.loss import Loss
-from compressc.distillation.seen import MIDDLE, Seen, look
-from compressc.distillation.teacher import Answers, GivenAnswers, Reader, Teacher
+from compressc.distillation.seen import Seen, look
+from compressc.distillation.teacher import Answering, Answers, Reader
 from compressc.pipeline import Batch, Samples
 from compressc.tasks import Metric, Scoring, SettledTask
 from compressc.training import (
@@ -53,7 +53,7 @@ class Teaching:
 
     samples: Samples
     device: torch.device
-    teacher: Teacher | GivenAnswers
+    teacher: Answering
     student: Reader
     task: SettledTask
     loss: Loss
@@ -105,11 +105,13 @@ class Teaching:
     def seen_of(self, module: nn.Module, batch: Drawn) -> Seen:
         """What is seen of a batch; `module` is the student's or a wrapper of it."""
         theirs, ours = self.teacher.answers(batch), self.student(module, batch.samples.inputs)
-        return self._look(ours, theirs, batch.samples, batch.progress)
+        return self._look(ours, theirs, batch)
 
-    def _look(self, ours: Answers, theirs: Answers, part: Batch, progress: float = MIDDLE) -> Seen:
+    def _look(self, ours: Answers, theirs: Answers, batch: Drawn) -> Seen:
+        part, reads = batch.samples, self.loss.reads
         targets, valid = self._targets(part), self.task.valid(part.inputs)
-        return look(self.task, ours, theirs, targets, self.loss.reads, progress, valid, self.heads)
+        seen = look(self.task, ours, theirs, targets, reads, batch.progress, valid, self.heads)
+        return replace(seen, positions=batch.positions, samples=len(self.samples))
 
     @torch.no_grad()
     def examine(self, module: nn.Module) -> tuple[float, float]:
@@ -121,7 +123,7 @@ class Teaching:
         for batch in self._in_order(len(self.samples)):
             part, theirs = batch.samples, self.teacher.answers(batch)
             ours = self.student(module, part.inputs)
-            total += float(loss.total(self._look(ours, theirs, part))) * len(part)
+            total += float(loss.total(self._look(ours, theirs, batch))) * len(part)
             self._score(scoring, ours.learned, part, theirs.dense())
         return -total / len(self.samples), scoring.values().get(self.metric.name, 0.0)
 

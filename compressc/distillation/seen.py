@@ -77,6 +77,11 @@ class Seen:
         progress: share of the run that is over, 0 to 1, for warm-ups and decays.
         own: the module that the objective made for itself.
         valid: which positions of a sequence are no padding, bool `[b, s]`; None where nothing is.
+        agreement: share of several teachers that answer as all together do, of each row, `[n]`;
+            None where there is one teacher, or answers are no classes.
+        positions: of the samples in the part of the data that they are from, i64[b]; None where
+            nobody knows.
+        samples: how many that part has, 0 where nobody knows.
     """
 
     student: Readings
@@ -86,6 +91,9 @@ class Seen:
     progress: float = MIDDLE
     own: nn.Module | None = field(default=None, compare=False)
     valid: Tensor | None = None
+    agreement: Tensor | None = None
+    positions: Tensor | None = None
+    samples: int = 0
 
     @property
     def classes(self) -> int:
@@ -96,7 +104,8 @@ class Seen:
         """With the rows `[n, v]` of an output that is not judged: no labels are known of them."""
         ours = replace(self.student, rows=student)
         theirs = replace(self.teacher, rows=teacher, largest=None)
-        return replace(self, student=ours, teacher=theirs, labels=None, by_labels=None)
+        apart = {"labels": None, "by_labels": None, "agreement": None}
+        return replace(self, student=ours, teacher=theirs, **apart)  # type: ignore[arg-type]
 
 
 def look(  # noqa: PLR0913  (two models, what they are for, and when)
@@ -123,7 +132,9 @@ def look(  # noqa: PLR0913  (two models, what they are for, and when)
     points = len(student.features) - heads
     short, first = teacher.largest, student.learned[0]
     parts = (teacher.learned[0],) if short is None else short.parts()
-    (own, *others), known = task.split([first, *parts], targets)
+    alike = () if teacher.agreement is None else (teacher.agreement,)
+    (own, *others), known = task.split([first, *parts, *alike], targets)
+    agreement = others.pop().squeeze(-1) if alike else None
     rows = [own, others[0] if short is None else own[:0].detach()]
     ours, theirs = (
         Readings(
@@ -142,7 +153,7 @@ def look(  # noqa: PLR0913  (two models, what they are for, and when)
         theirs = replace(theirs, largest=short.rows(others))
     labels = known if task.judged.learned == "class_scores" else None
     by_labels = _by_labels(task, student, rows, known, targets)
-    return Seen(ours, theirs, labels, by_labels, progress, valid=valid)
+    return Seen(ours, theirs, labels, by_labels, progress, valid=valid, agreement=agreement)
 
 
 def _vectors(

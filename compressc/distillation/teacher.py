@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,8 @@ class Answers:
         attention: of each attention layer that is matched.
         vectors: one for each sample, `[b, d]`, where they are read.
         largest: of the judged class scores, where they are kept short.
+        agreement: share of several teachers that answer as all together do: as the judged class
+            scores, with 1 in the dimension of the classes. No part of what is kept.
     """
 
     learned: tuple[Tensor, ...]
@@ -64,6 +66,7 @@ class Answers:
     attention: tuple[Attention, ...] = ()
     largest: Largest | None = None
     vectors: Tensor | None = None
+    agreement: Tensor | None = None
 
     def parts(self) -> tuple[Tensor, ...]:
         """All tensors, in order."""
@@ -166,6 +169,16 @@ class Keeping:
     basis: Callable[[], Mapping[str, Any]] = dict
     say: Callable[[str], None] = lambda text: None
     progress: Callable[[int, int], None] = lambda done, total: None
+
+
+class Answering(Protocol):
+    """Who answers to the samples of a batch: a teacher, what one wrote ahead, or several."""
+
+    def answers(self, batch: Drawn) -> Answers:
+        """Answers to the samples of a batch."""
+
+    def close(self) -> None:
+        """Let go of what is kept."""
 
 
 class Teacher:

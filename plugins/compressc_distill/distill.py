@@ -16,6 +16,7 @@ from compressc import processes
 from compressc.analysis.coverage import Verdict
 from compressc.distillation import (
     INNER,
+    Answering,
     GivenAnswers,
     Keeping,
     Loss,
@@ -242,7 +243,7 @@ class Distill(DistillOptions):
         short = shortened(loss, classes, self.answers_top, given, self.answers_from)
         keeping = replace(self._keeping(ctx, responses, matched, seed), short=short)
         for part, plain in zip(splits, (False, True), strict=True):
-            answers: Teacher | GivenAnswers
+            answers: Answering
             positions = None if given is None else positions_in(part, ctx, plain)
             if given is not None and positions is not None:
                 answers = GivenAnswers(given, positions, ctx.device, task.judged)
@@ -254,7 +255,7 @@ class Distill(DistillOptions):
             heads = len(matched.heads)
             found.append(Teaching(part, ctx.device, answers, student, task, loss, heads))
         self._say(graph, ctx, loss, matched)
-        first = found[1].first_seen()
+        first = replace(found[1].first_seen(), samples=len(splits[0]))  # what is trained with
         if short is not None:
             ctx.note(task.output, in_words(short, first))
         own = loss.fit(first, seed)
