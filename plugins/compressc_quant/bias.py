@@ -67,6 +67,8 @@ def correct_biases(graph: Graph, means: dict[str, Tensor], inputs: Inputs) -> li
         corrected.append(op.name)
         return output - error.reshape(-1, *[1] * (output.dim() - 1 - _channel(op) % output.dim()))
 
+    if not means:
+        return corrected
     layers = [op for op in graph if op.int8 and _has_bias(op) and op.name in means]
     alone = [op for op in layers if len(graph.holders(op.layer.bias)) == 1]  # type: ignore[union-attr,arg-type]
     with _watched(graph, alone, correct) as module:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch.utils import _pytree as pytree
 from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.analysis.stored import bytes_by_type, types_text
 from compressc.errors import CompresscError
-from compressc.ir import Graph, lower, random_inputs, retype
+from compressc.ir import Graph, Op, lower, random_inputs, retype
 from compressc.measure import fidelity
 from compressc.pipeline import Context, Pass, Samples
 from compressc_quant.bias import channel_means, correct_biases, some
@@ -25,9 +26,12 @@ from compressc_quant.dynamic import (
     why_left,
 )
 from compressc_quant.hiding import computes_floats, unobservable
+from compressc_quant.losing import Losses, held_out
+from compressc_quant.mixed import Search, tell, why
 from compressc_quant.narrowing import quantize_what_can
 from compressc_quant.observing import Settings, observe
 from compressc_quant.placing import round_joins, round_results
+from compressc_quant.restoring import Held, held_layers
 from compressc_quant.tracing import trace
 from compressc_quant.verdicts import ATTENTION, stated, verdicts, why_float
 from compressc_quant.weights import (
@@ -63,7 +67,12 @@ _MODES: dict[str, tuple[str, ...]] = {
     "smooth": ("static",),
     "bias_correction": ("static",),
     "range": ("static", "dynamic"),
+    "max_drop": ("static", "weights", "dynamic"),
+    "held_out": ("static", "weights", "dynamic"),
 }
+
+#: What is done to a graph some of whose ops were put back to float.
+Finish = Callable[[Graph], object]
 
 
 class Quant(Pass):
@@ -146,6 +155,16 @@ class Quant(Pass):
     cannot. `full` is more exact on all others. `auto` takes `half` where the target's instruction
     set is one of those."""
 
+    max_drop: float | None = Field(None, ge=0, le=1)
+    """How much of the score may be lost by rounding: the score by labels in points, without labels
+    the share of what the teacher's outputs say. Where more is lost, the ops that cost most stay in
+    float, as few as are found; which ones, and what each costs, is said. Not given: nothing is
+    measured."""
+
+    held_out: int = Field(512, ge=16, le=100_000)
+    """Samples that `max_drop` is measured on: of the validation part, else of a tenth to a fifth of
+    the training part."""
+
     @model_validator(mode="after")
     def _one_mode(self) -> Quant:
         for name in sorted(self.model_fields_set & _MODES.keys()):
@@ -156,13 +175,21 @@ class Quant(Pass):
             raise ValueError(
                 f"'bits={self.bits}' is for mode=weights, and this is mode={self.mode}"
             )
+        if self.smooth and self.max_drop is not None:
+            raise ValueError(
+                "'max_drop' puts layers back, and 'smooth' has changed them: one of them"
+            )
         return self
 
     @property
     def requirements(self) -> frozenset[str]:
         """Data, where ranges are observed or inputs are looked at."""
-        looks = self.mode == "static" or (self.mode == "weights" and self.method != "rtn")
-        return self.needs if looks else frozenset()
+        return self.needs if self._observes or self.max_drop is not None else frozenset()
+
+    @property
+    def _observes(self) -> bool:
+        """Whether calibration data are looked at."""
+        return self.mode == "static" or (self.mode == "weights" and self.method != "rtn")
 
     @property
     def target_parts(self) -> frozenset[str]:
@@ -175,18 +202,15 @@ class Quant(Pass):
         Raises:
             CompresscError: CC105 without data where they are needed, CC601 where nncf fails.
         """
-        if self.mode != "static":
-            self._without_ranges(graph, ctx)
-            return
-        batches = self._batches(ctx.require_data(self.name).calibration)
-        ctx.progress("calibrating", 0, len(batches))
-        half_range = self._half_range(ctx)
-        few = tuple(x[:_COMPARED] for x in batches[0])
-        want = _outputs(graph, few)
-        told = self._quantize(graph, batches, self.bias_correction, half_range)
-        ctx.progress("calibrating", len(batches), len(batches))
-        ctx.note("", f"{_RANGES[half_range]}; {_loss(_outputs(graph, few), want)}")
-        _tell(graph, ctx, self._transformer(graph), told)
+        before, losses = held_layers(graph), self._losses(graph, ctx)
+        work = self._static if self.mode == "static" else self._without_ranges
+        told, finish = work(graph, ctx)
+        if losses is not None:
+            told |= self._keep_score(graph, before, losses, finish, ctx)
+        for op in graph:
+            reason = self._why_float(graph, op, told)
+            if reason:
+                ctx.note(op.name, f"skipped: {reason}")
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         """Where ranges are observed, by letting nncf quantize a copy on a few samples, random ones
@@ -205,12 +229,58 @@ class Quant(Pass):
             inputs = ctx.data.calibration.take(_FEW).inputs
         try:
             few = [tuple(x[:_FEW] for x in inputs)]
-            told = self._quantize(after, few, False, self._half_range(ctx))
+            told, _ = self._quantize(after, few, False, self._half_range(ctx))
         except CompresscError as error:
             return {op.name: Verdict.cannot(f"quant would fail: {error}") for op in graph}
         return verdicts(graph, after, self._transformer(graph), told)
 
-    def _without_ranges(self, graph: Graph, ctx: Context) -> None:
+    def _losses(self, graph: Graph, ctx: Context) -> Losses | None:
+        """What measures how much of the score is lost."""
+        if self.max_drop is None:
+            return None
+        return Losses(graph, ctx, held_out(ctx, self.name, self.held_out)[1])
+
+    def _keep_score(
+        self,
+        graph: Graph,
+        before: Mapping[str, Held],
+        losses: Losses,
+        finish: Finish,
+        ctx: Context,
+    ) -> dict[str, str]:
+        """Put what costs too much back to float; op -> why."""
+        assert self.max_drop is not None
+        search = Search(graph, before, losses, self.max_drop, ctx, finish)
+        found = search.run()
+        if found.floats:
+            search.apply(graph, list(found.floats))
+        tell(found, losses, self.max_drop, ctx)
+        return {name: why(cost) for name, cost in found.floats.items()}
+
+    def _why_float(self, graph: Graph, op: Op, told: Mapping[str, str]) -> str:
+        """Why an op that could have been rounded is not; nothing for those that are."""
+        stays = bool(parameters_of(op)) and op.weight_form is None
+        if op.name in told:
+            return told[op.name]
+        if self.mode == "static" and (stays or stated(op)):
+            return why_float(op, self._transformer(graph), graph)
+        if self.mode in ("weights", "dynamic") and stays:
+            return (why_left if self.mode == "dynamic" else why_whole)(op, graph)
+        return ""
+
+    def _static(self, graph: Graph, ctx: Context) -> tuple[dict[str, str], Finish]:
+        """Ranges are observed; op -> why it found no place."""
+        batches = self._batches(ctx.require_data(self.name).calibration)
+        ctx.progress("calibrating", 0, len(batches))
+        half_range = self._half_range(ctx)
+        few = tuple(x[:_COMPARED] for x in batches[0])
+        want = _outputs(graph, few)
+        told, finish = self._quantize(graph, batches, self.bias_correction, half_range)
+        ctx.progress("calibrating", len(batches), len(batches))
+        ctx.note("", f"{_RANGES[half_range]}; {_loss(_outputs(graph, few), want)}")
+        return told, finish
+
+    def _without_ranges(self, graph: Graph, ctx: Context) -> tuple[dict[str, str], Finish]:
         """The modes that observe no ranges."""
         data = ctx.data.calibration.take(_COMPARED).inputs if ctx.data is not None else ()
         few = data or random_inputs(graph, ctx.seed, _COMPARED)
@@ -222,18 +292,14 @@ class Quant(Pass):
             quantize_dynamically(graph, half_range=half)
             ctx.note("", _RANGES[half])
         else:
-            looks = self.requirements
-            calibration = ctx.require_data(self.name).calibration if looks else None
+            calibration = ctx.require_data(self.name).calibration if self._observes else None
             batches = self._batches(calibration) if calibration is not None else []
             quantize_weights(graph, self._weights(), batches, ctx)
         for name, text in recurrent_notes(graph):
             ctx.note(name, text)
         held = types_text(bytes_by_type(graph))
         ctx.note("", f"weights are {held}; {_loss(_outputs(graph, few), want)}")
-        for op in graph:
-            if self.mode != "cast" and parameters_of(op) and op.weight_form is None:
-                told = why_left if self.mode == "dynamic" else why_whole
-                ctx.note(op.name, f"skipped: {told(op, graph)}")
+        return {}, lambda graph: None
 
     def _weights(self) -> WeightOptions:
         return WeightOptions(self.bits, self.group, self.method)
@@ -247,7 +313,7 @@ class Quant(Pass):
         batches: Sequence[tuple[torch.Tensor, ...]],
         bias_correction: bool,
         half_range: bool,
-    ) -> dict[str, str]:
+    ) -> tuple[dict[str, str], Finish]:
         """Quantize in place; op -> why a decision of nncf found no place."""
         settings = Settings(
             symmetric=self.preset == "performance",
@@ -274,10 +340,10 @@ class Quant(Pass):
         carry_over(graph, traced, quantized, told.__setitem__)
         round_results(graph, batches, settings.symmetric)
         round_joins(graph)
-        if bias_correction:
-            correct_biases(graph, means, inputs)
+        finish = partial(correct_biases, means=means, inputs=inputs)
+        finish(graph)
         retype(graph)
-        return told
+        return told, finish
 
     def _transformer(self, graph: Graph) -> bool:
         if self.model_type == "auto":
@@ -308,11 +374,3 @@ def _loss(got: Sequence[torch.Tensor], want: Sequence[torch.Tensor]) -> str:
     worst = max(found, key=lambda f: f.relative_rms_error)
     lost = "; the outputs have little left of the model's" if worst.cosine < _LEAST_COSINE else ""
     return f"outputs off by {worst.relative_rms_error:.1%}, cosine {worst.cosine:.4f}{lost}"
-
-
-def _tell(graph: Graph, ctx: Context, transformer: bool, told: Mapping[str, str]) -> None:
-    """Say of everything that could be int8 and is still in float why it is."""
-    for op in graph:
-        stays = parameters_of(op) and op.weight_form is None
-        if stays or stated(op) or op.name in told:
-            ctx.note(op.name, f"skipped: {told.get(op.name) or why_float(op, transformer, graph)}")

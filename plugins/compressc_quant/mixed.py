@@ -1,0 +1,169 @@
+"""Mixed precision: the smallest set of ops in float with which a model keeps its score.
+
+Each part is rounded alone, and what that costs the outputs is measured; parts go back to float from
+the worst one on until the drop is met, as few as a search by halves finds; then those that it can
+do without are rounded again. That is one run for each part over a few samples, and about
+log2(parts) + 8 runs over those that scores are taken on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from compressc.ir import Graph, retype
+from compressc.pipeline import Context
+from compressc_quant.losing import Losses
+from compressc_quant.restoring import Held, restore, rounded_ops
+
+#: Samples that the error of one part is measured on.
+SAMPLES = 64
+#: Parts that are measured each by itself; of more ops, neighbours are measured together first.
+PARTS = 48
+#: Parts of a set that are tried to be done without.
+TRIES = 8
+
+Part = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """What came of the search.
+
+    Attributes:
+        floats: ops that must be in float, each with the share of the outputs that its part costs.
+        ops: how many could be.
+        start: the drop with everything rounded.
+        drop: with these in float.
+        errors: of each part that was measured, the worst first.
+    """
+
+    floats: Mapping[str, float]
+    ops: int
+    start: float
+    drop: float
+    errors: Sequence[tuple[Part, float]] = ()
+
+
+@dataclass
+class Search:
+    """Looks for the ops that must be in float.
+
+    Attributes:
+        graph: quantized; not changed.
+        before: its layers as they were.
+        losses: measures.
+        most: drop that is accepted.
+        ctx: told of the progress.
+        finish: what is done to a graph that has ops in float before it is measured.
+    """
+
+    graph: Graph
+    before: Mapping[str, Held]
+    losses: Losses
+    most: float
+    ctx: Context
+    finish: Callable[[Graph], object]
+    _drops: dict[frozenset[Part], float] = field(default_factory=dict, init=False)
+
+    def run(self) -> Mixed:
+        """Measure and search; nothing is in float where the drop is met without."""
+        names = rounded_ops(self.graph, self.before)
+        start = self.losses.drop(self.graph)
+        if start <= self.most or not names:
+            return Mixed({}, len(names), start, start)
+        errors = self._errors(names)
+        chosen = self._fewest([part for part, _ in errors])
+        cost = dict(errors)
+        floats = {name: cost[part] for part in chosen for name in part}
+        return Mixed(floats, len(names), start, self._drop(chosen), errors)
+
+    def apply(self, graph: Graph, names: Sequence[str]) -> None:
+        """Put ops back to float."""
+        restore(graph, names, self.before)
+        self.finish(graph)
+        retype(graph)
+
+    def _fewest(self, ranked: Sequence[Part]) -> list[Part]:
+        """The first so many, without those that are not needed."""
+        low, high = 0, len(ranked)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._drop(ranked[:middle]) <= self.most:
+                high = middle
+            else:
+                low = middle
+        chosen = list(ranked[:high])
+        for part in chosen[-2 : -TRIES - 2 : -1]:
+            fewer = [other for other in chosen if other != part]
+            if self._drop(fewer) <= self.most:
+                chosen = fewer
+        return chosen
+
+    def _drop(self, parts: Sequence[Part]) -> float:
+        key = frozenset(parts)
+        if key not in self._drops:
+            self.ctx.progress("looking for what must stay float", len(self._drops), 0)
+            made = self.graph.copy()
+            self.apply(made, [name for part in parts for name in part])
+            self._drops[key] = self.losses.drop(made)
+        return self._drops[key]
+
+    def _errors(self, names: Sequence[str]) -> list[tuple[Part, float]]:
+        """What each part costs when it alone is rounded, the worst first."""
+        size = -(-len(names) // PARTS)
+        parts: list[Part] = [tuple(names[i : i + size]) for i in range(0, len(names), size)]
+        found = self._measured(parts, names)
+        if size > 1:  # of the worst, each op by itself
+            worst = [part for part, _ in found[: max(1, PARTS // size)]]
+            alone: list[Part] = [(name,) for part in worst for name in part]
+            found = [*self._measured(alone, names), *(p for p in found if p[0] not in worst)]
+        return sorted(found, key=lambda pair: -pair[1])
+
+    def _measured(self, parts: Sequence[Part], names: Sequence[str]) -> list[tuple[Part, float]]:
+        found = []
+        for done, part in enumerate(parts):
+            self.ctx.progress("measuring what parts cost", done, len(parts))
+            only = self.graph.copy()
+            restore(only, [name for name in names if name not in part], self.before)
+            found.append((part, self.losses.error(only, SAMPLES)))
+        return sorted(found, key=lambda pair: -pair[1])
+
+
+def tell(mixed: Mixed, losses: Losses, most: float, ctx: Context) -> None:
+    """Notes and a record of what was found."""
+    ctx.record(
+        "mixed precision",
+        {
+            "max_drop": most,
+            "lost": losses.title,
+            "samples": losses.count,
+            "start": mixed.start,
+            "drop": mixed.drop,
+            "float": list(mixed.floats),
+            "ops": mixed.ops,
+            "runs": losses.runs,
+            "errors": [{"ops": list(part), "error": error} for part, error in mixed.errors],
+        },
+    )
+    text = f"{losses.title} lost on {losses.count} samples held out: {mixed.start:.4f} with "
+    text += "everything rounded"
+    if not mixed.errors:
+        within = "within" if mixed.start <= most else "nothing can be put back for"
+        ctx.note("", f"{text}, {within} max_drop={most:g}")
+        return
+    left = len(mixed.floats)
+    ctx.note(
+        "",
+        f"{text}, {mixed.drop:.4f} with {left} of {mixed.ops} ops in float; it took "
+        f"{losses.runs} runs over these samples and {len(mixed.errors)} over {SAMPLES}",
+    )
+    if mixed.drop > most:
+        ctx.note("", f"max_drop={most:g} cannot be met: {mixed.drop:.4f} is lost in float, too")
+    elif left == mixed.ops:
+        ctx.note("", f"max_drop={most:g} is met by leaving everything in float, and no other way")
+
+
+def why(cost: float) -> str:
+    """Of an op that is in float for the sake of the score."""
+    return f"it stays in float for max_drop: rounded alone it costs {cost:.2%} of the outputs"
