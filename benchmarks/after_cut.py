@@ -77,7 +77,7 @@ def theirs(module: nn.Module, data: Dataset, *, statistics: bool) -> nn.Module:
         block.heads = block.qkv.out_features // (3 * block.qkv.in_features // block.heads)
         block.forward = partial(attend, block)
     if statistics:
-        reestimate(student, data.calibration.take(1024).inputs)
+        reestimate(student, [data.calibration.take(1024).inputs])
     return student
 
 

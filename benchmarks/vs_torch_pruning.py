@@ -128,7 +128,7 @@ def main() -> None:
                 if given.epochs:
                     distilled(student, teacher, parts, given.epochs, seed)
                 else:
-                    reestimate(student, data.calibration.take(1024).inputs)
+                    reestimate(student, [data.calibration.take(1024).inputs])
                 file = written(student, folder / "theirs.onnx")
                 row("Torch-Pruning by hand", student, file, full, batch, parts)
 

@@ -22,6 +22,7 @@ from compressc.training import (
     Lesson,
     SampleBatches,
     Score,
+    Spread,
     batch_norms,
     drawn,
     reestimate_on_trial,
@@ -30,8 +31,8 @@ from compressc.training.statistics import Trial
 
 #: Samples validated at a time.
 VALIDATE = 256
-#: Samples that batch norms take their statistics from after an epoch.
-SEEN = 1024
+#: Samples that batch norms take their statistics from after an epoch, at most; and at the end.
+SEEN, SEEN_LAST = 256, 1024
 #: New statistics that lose more than this share of the loss are those of another world, and steps
 #: that work by them lead there; less is soon won back.
 LOST = 1.0
@@ -63,13 +64,11 @@ class Teaching:
         """Samples, shuffled each epoch; with augmentation so many views of each, 0 for ever new."""
         return SampleBatches(self.samples, size, self.device, views)
 
-    def seen(self) -> tuple[Tensor, ...]:
-        """Inputs for the statistics of batch norms, where there are any: at most 1024."""
+    def seen(self, most: int = SEEN) -> Spread | tuple[()]:
+        """Inputs of so many samples for the statistics of batch norms, where there are any."""
         if not batch_norms(self.student.module.modules()):
             return ()
-        total = len(self.samples)
-        index = torch.arange(min(total, SEEN)) * total // min(total, SEEN)
-        return self.samples.select(index).to(self.device).inputs
+        return Spread(self.samples, most, self.device)
 
     def probe(self) -> tuple[Tensor, ...]:
         """Inputs of one sample, on the device."""
@@ -80,16 +79,17 @@ class Teaching:
     ) -> Lesson[Drawn]:
         """What the training engine is given; modules of objectives are trained along."""
         beside = {f"objective {name}": module for name, module in self.loss.own.items()}
-        loss, seen = self.loss, self.seen()
+        loss = self.loss
         return Lesson(
             batches,
             self.terms,
             validate,
-            seen,
+            self.seen(),
             loss.weights,
             beside=beside,
             silent=loss.silent,
             by_labels=loss.by_labels,
+            seen_last=self.seen(SEEN_LAST),
         )
 
     def terms(self, module: nn.Module, batch: Drawn) -> dict[str, Tensor]:

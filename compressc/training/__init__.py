@@ -1,7 +1,15 @@
 """The one training engine that any pass may use."""
 
 from compressc.training.after_cut import answers, reestimate_behind
-from compressc.training.batches import Batches, Drawn, SampleBatches, TensorBatches, batched, drawn
+from compressc.training.batches import (
+    Batches,
+    Drawn,
+    SampleBatches,
+    Spread,
+    TensorBatches,
+    batched,
+    drawn,
+)
 from compressc.training.best import BestState, Score
 from compressc.training.checkpoint import Checkpoints
 from compressc.training.length import batch_size, parse_budget
@@ -34,6 +42,7 @@ __all__ = [
     "Recipe",
     "SampleBatches",
     "Score",
+    "Spread",
     "TensorBatches",
     "TrainingResult",
     "answers",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from compressc.ir import Graph, lower
 from compressc.pipeline import Context
 from compressc.tasks import task_of
-from compressc.training.batches import batched
+from compressc.training.batches import Spread, batched
 from compressc.training.scaled import scaled_error
 from compressc.training.statistics import batch_norms, reestimate_on_trial
 
@@ -43,17 +43,21 @@ def reestimate_behind(graph: Graph, changed: Iterable[str], ctx: Context) -> Non
         text = "batch norms remember what the uncut net showed them: give data for new statistics"
         ctx.note(where, text)
         return
-    inputs = tuple(x.to(ctx.device) for x in ctx.data.calibration.take(SEEN).inputs)
-    wanted = answers(_reader(ctx.teacher_to_move(), ctx), inputs)
+    batches = Spread(ctx.data.calibration, SEEN, ctx.device)
+
+    def all_answers(module: nn.Module) -> Tensor:
+        return torch.cat([answers(module, inputs) for inputs in batches])
+
+    wanted = all_answers(_reader(ctx.teacher_to_move(), ctx))
     module = _reader(graph, ctx)
     trial = reestimate_on_trial(
         module,
-        inputs,
-        lambda: float(scaled_error(answers(module, inputs), wanted)),
+        batches,
+        lambda: float(scaled_error(all_answers(module), wanted)),
         [layer for layer in norms.values() if layer],
     )
     module.to("cpu")
-    seen = f"from {len(inputs[0])} samples"
+    seen = f"from {len(batches)} samples"
     if trial.worse:
         text = f"statistics kept: with those taken anew {seen} the squared error against the "
         ctx.note(where, f"{text}teacher is {trial.after:.3g} in place of {trial.before:.3g}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,9 @@ from compressc.pipeline import Batch, Request, Samples, View
 
 #: Batches whose positions are looked up together.
 _BLOCK = 256
+#: Numbers of the inputs that go through a model at a time without gradients, and samples at the
+#: least.
+NUMBERS, LEAST_ROWS = 1 << 22, 32
 
 Batch_co = TypeVar("Batch_co", covariant=True)
 
@@ -188,3 +192,35 @@ def batched(tensors: Sequence[Tensor], size: int) -> Iterator[tuple[Tensor, ...]
     """Views of the tensors `[n, ...]` in order, `size` rows at a time; the last may have fewer."""
     for start in range(0, len(tensors[0]), size):
         yield tuple(tensor[start : start + size] for tensor in tensors)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Inputs of samples that are spread evenly over a source, in order, read anew at each look.
+
+    Iterating gives inputs `[k, ...]` of some samples at a time, in parts whose sizes differ by at
+    most one; none where the source is empty.
+
+    Attributes:
+        samples: of which these are.
+        most: how many at most.
+        device: where they are wanted.
+    """
+
+    samples: Samples
+    most: int
+    device: torch.device
+
+    def __len__(self) -> int:
+        """How many samples."""
+        return min(len(self.samples), self.most)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        """One part after another."""
+        if not len(self):
+            return
+        numbers = sum(x.numel() for x in self.samples.take(1).inputs)
+        parts = math.ceil(len(self) / max(LEAST_ROWS, NUMBERS // max(1, numbers)))
+        positions = torch.arange(len(self)) * len(self.samples) // len(self)
+        for part in positions.tensor_split(parts):
+            yield self.samples.select(part).to(self.device).inputs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
@@ -76,21 +76,24 @@ class Lesson(Generic[Batch]):
         terms: of the loss for a batch, scalars by name; their weighted sum is minimized. Given the
             module or a wrapper of it.
         validate: score of the module in eval mode without gradients; higher is better.
-        seen: inputs `[n, ...]` that batch norms take their statistics from before a validation;
-            without any they keep the running averages of the steps.
+        seen: batches of inputs `[n, ...]` that batch norms take their statistics from before a
+            validation; without any they keep the running averages of the steps.
         weights: of terms; 1 for those that are not named.
         beside: other modules that the terms use and that are trained along, by name.
         groups: what is trained; all parameters of all modules where none are given.
         silent: terms that nobody is told of, since their parts are.
         by_labels: terms that the labels teach, for `Recipe.dot`.
+        seen_last: more of them, for the best state at the end of the run; it keeps the statistics
+            it was chosen with where it scores lower with those.
     """
 
     batches: Batches[Batch]
     terms: Callable[[nn.Module, Batch], Mapping[str, Tensor]]
     validate: Callable[[nn.Module], Score]
-    seen: Sequence[Tensor] = ()
+    seen: Iterable[Sequence[Tensor]] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
     beside: Mapping[str, nn.Module] = field(default_factory=dict)
     groups: Sequence[Group] = ()
     silent: frozenset[str] = frozenset()
     by_labels: frozenset[str] = frozenset()
+    seen_last: Iterable[Sequence[Tensor]] = ()

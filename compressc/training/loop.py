@@ -76,6 +76,7 @@ def train(
             kept.load(run.state, run.about)
             while not run.is_over:
                 run.go_on()
+            run.settle()
         finally:
             run.state.best.restore()
             if shared:
@@ -238,6 +239,19 @@ class _Run(Generic[Batch]):
         for hook in self.hooks:
             hook.validated(moment)
         return not self._is_setback()
+
+    def settle(self) -> None:
+        """The best state with statistics from more samples than each epoch has time for."""
+        best, seen = self.state.best, self.lesson.seen_last
+        if not (best.epoch and seen and self.recipe.batch_statistics):
+            return
+        best.restore()
+        for module in self.modules.values():
+            module.eval()
+        seed_step(self.recipe.seed, best.epoch, len(self.lesson.batches))
+        reestimate(self.module, seen)
+        with torch.no_grad():
+            best.offer(self.lesson.validate(self.module), best.epoch)
 
     def _is_setback(self) -> bool:
         """Whether the score is not finite, or below the middle between start and best."""

@@ -18,23 +18,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-#: Numbers of the inputs that go through the model at a time, and samples at the least.
-NUMBERS, LEAST_ROWS = 1 << 22, 32
 #: Values of a channel below which a norm keeps what it has: the mean of 16 is a quarter of a
 #: standard deviation off.
 LEAST_VALUES = 16
 
 
-def reestimate(module: nn.Module, inputs: Sequence[Tensor], only: Iterable[nn.Module] = ()) -> int:
+def reestimate(
+    module: nn.Module, batches: Iterable[Sequence[Tensor]], only: Iterable[nn.Module] = ()
+) -> int:
     """Set mean and variance of each batch norm to those of what it sees in all the samples.
 
     Samples go through in order, dropout rests, and each norm works by the statistics of its batch,
     as in training. Means and squares are pooled over the batches in float64, every value counting
-    once; where all samples fit into one batch the result is that of one pass over all of them.
+    once.
 
     Args:
         module: edited in place; its modes come back.
-        inputs: `[n, ...]` each, on the module's device.
+        batches: inputs `[n, ...]` each, on the module's device; see `Spread`.
         only: the norms to look at; all of the module's where none is given.
 
     Returns:
@@ -42,16 +42,14 @@ def reestimate(module: nn.Module, inputs: Sequence[Tensor], only: Iterable[nn.Mo
         values that are not finite, keeps what it had.
     """
     norms = batch_norms(only or module.modules())
-    if not norms or not len(inputs[0]):
+    if not norms:
         return 0
     pools = {norm: _Pool(norm) for norm in norms}
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
         with torch.no_grad(), _observed(pools):
-            rows = max(LEAST_ROWS, NUMBERS // max(1, sum(x[0].numel() for x in inputs)))
-            parts = math.ceil(len(inputs[0]) / rows)
-            for batch in zip(*(tensor.tensor_split(parts) for tensor in inputs), strict=True):
+            for batch in batches:
                 module(*batch)
     finally:
         for part, mode in modes.items():
@@ -80,7 +78,7 @@ class Trial:
 
 def reestimate_on_trial(
     module: nn.Module,
-    inputs: Sequence[Tensor],
+    batches: Iterable[Sequence[Tensor]],
     error: Callable[[], float],
     only: Iterable[nn.Module] = (),
     *,
@@ -92,14 +90,14 @@ def reestimate_on_trial(
     samples of another kind are worse.
 
     Args:
-        module, inputs, only: as for `reestimate`; the module is in eval mode.
+        module, batches, only: as for `reestimate`; the module is in eval mode.
         error: of the module as it stands; lower is better.
         keep: False to have the old ones back in any case.
     """
     norms = batch_norms(only or module.modules())
     old = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
     before = error()
-    count = reestimate(module, inputs, norms) if norms else 0
+    count = reestimate(module, batches, norms) if norms else 0
     trial = Trial(count, before, error() if count else before)
     if not keep or trial.worse:
         for buffer, was in old:

@@ -56,7 +56,7 @@ def test_batch_norms_keep_statistics_that_fit_better_than_those_of_the_samples(n
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.BatchNorm1d(16), torch.nn.ReLU())
     net.append(torch.nn.Linear(16, 3))
-    reestimate(net, (3 * torch.randn(500, 6) - 1,))
+    reestimate(net, [(3 * torch.randn(500, 6) - 1,)])
     x = torch.randn(400, 6)
     part = Split((x,))
     teacher, student = export_graph(net, x[:4]), export_graph(copy.deepcopy(net), x[:4])

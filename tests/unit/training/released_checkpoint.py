@@ -51,7 +51,7 @@ def run(folder, dies_in=0, say=lambda text: None):
         return -float((scale(module(x)) - wanted).pow(2).mean())
 
     lesson = Lesson(
-        TensorBatches([x], 4), terms, validate, (x,), {"size": 0.1}, beside={"scale": scale}
+        TensorBatches([x], 4), terms, validate, [(x,)], {"size": 0.1}, beside={"scale": scale}
     )
     recipe = Recipe(epochs=4, learning_rate=0.05, seed=3, accumulate=2, ema=0.9)
     kept = Checkpoints(folder, seconds=0.0, say=say)

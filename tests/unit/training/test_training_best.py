@@ -219,7 +219,7 @@ def test_the_start_is_scored_with_the_statistics_it_came_with():
         seen.append(float(module[1].running_mean[0]))
         return -float(len(seen))  # no epoch is better
 
-    inputs = lesson.batches.tensors[:1]
+    inputs = [lesson.batches.tensors[:1]]
     train(model, lesson_of(lesson.batches, error, validate, inputs), Recipe(1, 0.1))
     assert seen[0] == 7.0
     assert abs(seen[1]) < 3.0

@@ -57,7 +57,7 @@ def problem(dies_in_validation=0):
         return -float((scale(module(x)) - x.sum(1, keepdim=True)).pow(2).mean())
 
     batches = TensorBatches([x], 8)
-    return net, Lesson(batches, terms, validate, (x,), {"size": 0.1}, beside={"scale": scale})
+    return net, Lesson(batches, terms, validate, [(x,)], {"size": 0.1}, beside={"scale": scale})
 
 
 def everything(folder: Path):

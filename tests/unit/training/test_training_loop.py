@@ -113,7 +113,7 @@ def test_what_is_to_rest_rests_in_steps(dropout, statistics):
         modes.add((module[0].training, module[1].training, module[2].training))
         return error(module, batch)
 
-    seen = (torch.linspace(-1, 1, 64).unsqueeze(1),)
+    seen = [(torch.linspace(-1, 1, 64).unsqueeze(1),)]
     scores = iter([0.0, 1.0])
     rested = lesson_of(lesson.batches, loss, lambda m: next(scores), seen)
     train(model, rested, Recipe(1, 0.01, dropout=dropout, batch_statistics=statistics))

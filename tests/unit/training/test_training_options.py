@@ -127,7 +127,7 @@ def test_statistics_of_the_average_are_not_those_of_the_steps():
         TensorBatches([x], 16),
         lambda module, batch: {"error": module(batch[0]).pow(2).mean()},
         lambda module: 0.0,
-        (x,),
+        [(x,)],
     )
     train(net, lesson, replace(PLAIN, ema=0.9), hooks=[Watch()])
     assert seen == list(range(1, 9))  # what the validation takes anew is put back
@@ -220,7 +220,7 @@ def conv():
         return {"error": out.pow(2).mean()}
 
     lesson = Lesson(
-        TensorBatches([x], 8), terms, lambda module: -float(module(x).pow(2).mean()), (x,)
+        TensorBatches([x], 8), terms, lambda module: -float(module(x).pow(2).mean()), [(x,)]
     )
     return net, lesson, layouts
 

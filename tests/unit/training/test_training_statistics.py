@@ -12,13 +12,14 @@ from compressc.testing import export_graph
 from compressc.training import (
     Lesson,
     Recipe,
+    Spread,
     TensorBatches,
     reestimate,
     reestimate_behind,
     reestimate_on_trial,
     train,
 )
-from compressc.training import statistics as module_under_test
+from compressc.training import batches as module_under_test
 
 
 def net():
@@ -41,7 +42,7 @@ def by_channel(values):
 
 def test_every_norm_knows_what_it_sees():
     model, x = net(), images()
-    assert reestimate(model, (x,)) == 2
+    assert reestimate(model, [(x,)]) == 2
     before = model[0](x)
     mean, variance = by_channel(before)
     assert torch.allclose(model[1].running_mean.double(), mean, atol=1e-5)
@@ -57,11 +58,25 @@ def test_every_norm_knows_what_it_sees():
 
 def test_every_value_counts_once_whatever_the_batches(monkeypatch):
     model, x = net(), torch.cat([images(50), 10 * images(20)])  # no batch is like another
-    monkeypatch.setattr(module_under_test, "NUMBERS", 1)  # 70 samples, 32 at the most: 24, 23, 23
-    reestimate(model, (x,))
+    monkeypatch.setattr(module_under_test, "NUMBERS", 1)
+    batches = Spread(Split((x,)), 1000, torch.device("cpu"))
+    assert [len(inputs[0]) for inputs in batches] == [24, 23, 23]  # 32 at the most
+    assert reestimate(model, batches) == 2
     mean, variance = by_channel(model[0](x))
     assert torch.allclose(model[1].running_mean.double(), mean, atol=1e-4)
     assert torch.allclose(model[1].running_var.double(), variance, rtol=1e-5)
+
+
+def test_a_spread_reads_few_samples_of_many_and_holds_none(monkeypatch):
+    monkeypatch.setattr(module_under_test, "NUMBERS", 1)
+    source = Split((torch.arange(1000.0)[:, None],))
+    spread = Spread(source, 40, torch.device("cpu"))
+    assert len(spread) == 40
+    for _ in range(2):  # as often as wanted
+        parts = [inputs[0] for inputs in spread]
+        assert [len(part) for part in parts] == [20, 20]
+        assert torch.cat(parts).flatten().tolist() == list(range(0, 1000, 25))
+    assert list(Spread(source.subset(torch.arange(0)), 40, torch.device("cpu"))) == []
 
 
 def test_nothing_else_changes_and_nothing_is_left_to_chance():
@@ -70,9 +85,9 @@ def test_nothing_else_changes_and_nothing_is_left_to_chance():
     one[1].momentum = 0.25
     before = copy.deepcopy(one)
     torch.manual_seed(1)
-    reestimate(one, (x,))
+    reestimate(one, [(x,)])
     torch.manual_seed(2)
-    reestimate(two, (x,))
+    reestimate(two, [(x,)])
     assert [part.training for part in one] == [part.training for part in before]
     assert one[1].momentum == 0.25
     for (name, now), then, other in zip(
@@ -88,7 +103,7 @@ def test_nothing_else_changes_and_nothing_is_left_to_chance():
 def test_only_the_norms_that_are_named():
     model = net()
     first = model[1].running_mean.clone()
-    assert reestimate(model, (images(),), only=[model[5]]) == 1
+    assert reestimate(model, [(images(),)], only=[model[5]]) == 1
     assert torch.equal(model[1].running_mean, first)
     assert not torch.equal(model[5].running_mean, torch.zeros(4))
 
@@ -96,7 +111,7 @@ def test_only_the_norms_that_are_named():
 @pytest.mark.parametrize(("rows", "scale"), [(1, 1.0), (15, 1.0), (64, float("nan"))])
 def test_too_little_to_go_by_leaves_a_norm_as_it_was(rows, scale):
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).eval()
-    assert reestimate(model, (scale * torch.randn(rows, 3),)) == 0
+    assert reestimate(model, [(scale * torch.randn(rows, 3),)]) == 0
     assert torch.equal(model[1].running_mean, torch.zeros(2))
     assert torch.equal(model[1].running_var, torch.ones(2))
 
@@ -112,7 +127,7 @@ def test_a_model_without_norms_is_not_even_run():
 def cut_net(x):
     """A teacher whose norms know their data, and a student: the second convolution is another's."""
     model = net()
-    reestimate(model, (x,))
+    reestimate(model, [(x,)])
     teacher, student = export_graph(model, x[:4]), export_graph(model, x[:4])
     second = [op.name for op in student if op.kind == "conv2d"][1]
     return teacher, student, second
@@ -173,7 +188,7 @@ def test_statistics_that_fit_worse_than_the_old_ones_are_not_taken():
 def test_a_trial_keeps_what_does_better(errors, keep, taken):
     model, left = net(), iter(errors)
     before = model[1].running_mean.clone()
-    trial = reestimate_on_trial(model, (images(),), lambda: next(left), keep=keep)
+    trial = reestimate_on_trial(model, [(images(),)], lambda: next(left), keep=keep)
     assert trial.count == 2
     assert torch.equal(model[1].running_mean, before) != taken
     assert int(model[1].num_batches_tracked) == int(net()[1].num_batches_tracked)
@@ -197,10 +212,33 @@ def test_the_best_state_of_a_training_has_statistics_of_its_own_weights():
         TensorBatches([x, x.sum(1, keepdim=True)], 8),
         lambda m, b: {"error": (m(b[0]) - b[1]).pow(2).mean()},
         lambda m: -float((m(x) - x.sum(1, keepdim=True)).pow(2).mean()),
-        (x,),
+        [(x,)],
     )
     result = train(model, lesson, Recipe(3, 0.05))
     assert result.best_epoch
     seen = model[0](x).detach()
     assert torch.allclose(model[1].running_mean, seen.mean(0), atol=1e-5)
     assert torch.allclose(model[1].running_var, seen.var(0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("suits", [True, False])
+def test_the_best_state_takes_statistics_from_more_samples_where_they_do_no_harm(suits):
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 1))
+    x = torch.randn(96, 4)
+    more = x if suits else 5 + 3 * x
+    wanted = x.sum(1, keepdim=True)
+    lesson = Lesson(
+        TensorBatches([x, wanted], 8),
+        lambda m, b: {"error": (m(b[0]) - b[1]).pow(2).mean()},
+        lambda m: -float((m(x) - wanted).pow(2).mean()),
+        [(x[:20],)],
+        seen_last=[(more[:50],), (more[50:],)],
+    )
+    result = train(model, lesson, Recipe(3, 0.05))
+    assert result.best_epoch
+    seen = model[0](x if suits else x[:20]).detach()
+    assert torch.allclose(model[1].running_mean, seen.mean(0), atol=1e-5)
+    assert torch.allclose(model[1].running_var, seen.var(0), rtol=1e-4)
+    assert result.best[0] == lesson.validate(model.eval())
+    assert (result.best[0] > result.history[result.best_epoch - 1].score[0]) == suits
