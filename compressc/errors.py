@@ -25,6 +25,7 @@ CODES: dict[str, str] = {
     "CC205": "the weights hold NaN or infinity",
     "CC206": "the traced model does not compute what the module computes",
     "CC207": "a student's inputs or outputs are not the teacher's",
+    "CC208": "a teacher's inputs or outputs are not those of the run's model",
     # CC3xx: the data
     "CC300": "the data set cannot be read",
     "CC301": "the data set does not fit the model",

@@ -15,6 +15,7 @@ from compressc.analysis.cost import (
 )
 from compressc.analysis.coupling import Coupling, Slot, Width, couple
 from compressc.analysis.difference import Change, Difference, Row, difference
+from compressc.analysis.interface import require_alike
 from compressc.analysis.lineage import Kin, match_kin
 from compressc.analysis.liveness import Peak, peak_formula, peak_memory
 from compressc.analysis.overview import CostRow, Overview, overview
@@ -54,6 +55,7 @@ __all__ = [
     "overview",
     "peak_formula",
     "peak_memory",
+    "require_alike",
     "sizes_of",
     "symbolize_widths",
     "total_cost",

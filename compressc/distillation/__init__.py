@@ -30,6 +30,7 @@ from compressc.distillation.objective import (
 )
 from compressc.distillation.points import Pair, choose_points, find_pairs, pairs_by_depth
 from compressc.distillation.seen import INNER, ByLabels, Reading, Readings, Seen, look, mapped
+from compressc.distillation.several import Rule, Several, mean
 from compressc.distillation.teacher import (
     Answering,
     Answers,
@@ -67,7 +68,9 @@ __all__ = [
     "Reader",
     "Reading",
     "Readings",
+    "Rule",
     "Seen",
+    "Several",
     "Shortened",
     "Teacher",
     "Teaching",
@@ -82,6 +85,7 @@ __all__ = [
     "learned",
     "look",
     "mapped",
+    "mean",
     "objective_of",
     "one_each",
     "open_given",

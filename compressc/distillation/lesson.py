@@ -129,14 +129,21 @@ class Teaching:
 
     @torch.no_grad()
     def scores_by_parts(self, module: nn.Module, count: int) -> list[float]:
-        """The task's first score on each of `count` stretches of the samples."""
+        """The task's first score of the student on each of `count` stretches of the samples."""
+        return self._by_parts(count, lambda batch: self.student(module, batch.samples.inputs))
+
+    @torch.no_grad()
+    def teacher_by_parts(self, count: int, teacher: Answering | None = None) -> list[float]:
+        """The same of the teacher, or of another one that answers to these samples."""
+        return self._by_parts(count, (teacher or self.teacher).answers)
+
+    def _by_parts(self, count: int, answers: Callable[[Drawn], Answers]) -> list[float]:
         found = []
         for part in torch.arange(len(self.samples)).chunk(count):
             scoring = Scoring(self._plain)
             requests = ((part[i : i + VALIDATE], None) for i in range(0, len(part), VALIDATE))
             for batch in drawn(self.samples, requests, self.device):
-                ours = self.student(module, batch.samples.inputs).learned
-                theirs = self.teacher.answers(batch).learned
+                ours, theirs = answers(batch).dense(), self.teacher.answers(batch).dense()
                 self._score(scoring, ours, batch.samples, theirs)
             found.append(scoring.values().get(self.metric.name, math.nan))
         return found

@@ -48,6 +48,7 @@ from compressc.training import (
 from compressc_distill.answering import in_words, open_answers, positions_in, shortened
 from compressc_distill.comparing import STRETCHES, Comparison
 from compressc_distill.effort import choose, facts_of, say_choices
+from compressc_distill.families.teachers import Members, names_in
 from compressc_distill.matching import Matched, match
 from compressc_distill.options import DistillOptions
 from compressc_distill.parts import split
@@ -237,7 +238,8 @@ class Distill(DistillOptions):
                 (graph, matched.of_student),
             )
         )
-        found = []
+        found: list[Teaching] = []
+        members = self._members(ctx)
         given = open_answers(ctx, self.answers_from, self.views, seed)
         classes = _width(teacher, task, splits[1].take(1).to(ctx.device))
         short = shortened(loss, classes, self.answers_top, given, self.answers_from)
@@ -251,10 +253,16 @@ class Distill(DistillOptions):
                 answers = Teacher(
                     teacher, pairs, part, ctx.device, keeping, plain=plain, judged=task.judged
                 )
+            if members is not None:
+                inner = answers if matched else None
+                answers = members.several(ctx, part, keeping, inner, plain=plain)
             opened.callback(answers.close)
             heads = len(matched.heads)
             found.append(Teaching(part, ctx.device, answers, student, task, loss, heads))
         self._say(graph, ctx, loss, matched)
+        if members is not None:
+            members.settle(found[0], found[1], seed)
+            members.tell(ctx, found[1])
         first = replace(found[1].first_seen(), samples=len(splits[0]))  # what is trained with
         if short is not None:
             ctx.note(task.output, in_words(short, first))
@@ -262,6 +270,11 @@ class Distill(DistillOptions):
         for index, text in loss.skipped(first):
             ctx.note(pairs[index].student, text)
         return replace(found[0], loss=own), replace(found[1], loss=own)
+
+    def _members(self, ctx: Context) -> Members | None:
+        """The teachers that were named, where there are any."""
+        names = names_in(self.teachers)
+        return Members.read(names, self.combine, ctx) if names else None
 
     def _loss(self, graph: Graph, ctx: Context, matched: Matched) -> Loss:
         """What is minimized; a term of the labels is left out where there are none, with a note.

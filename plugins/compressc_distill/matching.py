@@ -71,6 +71,10 @@ class Matched:
             return "values before the outputs that stand for the teacher's"
         return "attention layers" if "attention" in reads and not self.attention else ""
 
+    def __bool__(self) -> bool:
+        """Whether anything inner is read."""
+        return bool(self.values or self.attention or self.vectors[0])
+
     @property
     def queried(self) -> list[str]:
         """The student's values that attention layers work with, masks left out."""

@@ -13,6 +13,8 @@ from compressc.spec import make
 from compressc.training import parse_budget
 from compressc_distill.composing import PARTS, Composition
 from compressc_distill.effort import Effort
+from compressc_distill.families.combining import Combine
+from compressc_distill.families.teachers import digests, names_in
 
 
 class DistillOptions(Pass):
@@ -86,6 +88,13 @@ class DistillOptions(Pass):
     answers_from: str = ""
     """Folder of answers that `compressc teacher` wrote: the teacher is not asked, and features are
     off."""
+    teachers: str = ""
+    """Files of models that teach in place of the run's own, with commas between them:
+    `"a.pt,b.pt"`. They take and give what it does; inner values are those of the run's own."""
+    combine: Combine = "mean"
+    """What several teachers say together: the `mean` of their logits; weighted in each row by how
+    sure each is (`confidence`); or weights for each teacher and class that do best by the labels
+    of the held-out samples (`learned`)."""
     views: Annotated[int, Field(ge=0)] = 0
     """With augmentation: this many fixed views of each sample, whose answers can be kept; 0 for new
     ones in each epoch, which the teacher is asked about each time."""
@@ -124,10 +133,22 @@ class DistillOptions(Pass):
             raise ValueError("optimizer=sgd needs a rate: lr=0.01")
         if self.dot and (self.optimizer != "sgd" or self.shard):
             raise ValueError("dot has two momenta of optimizer=sgd, and no shards")
+        if self.teachers and (self.answers_from or self.answers_top):
+            other = "answers_from" if self.answers_from else "answers_top"
+            raise ValueError(f"teachers and {other}: give one of them")
+        if self.combine != "mean" and len(names_in(self.teachers)) < 2:
+            raise ValueError(f"combine={self.combine} is of several teachers: teachers='a.pt,b.pt'")
         both = sorted(self.model_fields_set & PARTS)
         if self.loss != "auto" and both:
             raise ValueError(f"loss and {both[0]}: give one of them")
         return self
+
+    @field_validator("teachers")
+    @classmethod
+    def _listed(cls, text: str) -> str:
+        """So is a list of files that is none."""
+        names_in(text)
+        return text
 
     @field_validator("objective")
     @classmethod
@@ -148,6 +169,11 @@ class DistillOptions(Pass):
     def uses(self) -> tuple[Any, ...]:
         """The objectives: another one of the same name makes another result."""
         return self._composition.classes
+
+    def cache_key(self) -> dict[str, Any]:
+        """With what the files of teachers hold."""
+        found = digests(names_in(self.teachers))
+        return super().cache_key() | ({"teachers": found} if found else {})
 
     @property
     def _composition(self) -> Composition:

@@ -8,14 +8,12 @@ from pathlib import Path
 
 from torch import nn
 
-from compressc.analysis import symbolize_widths
+from compressc.analysis import require_alike, symbolize_widths
 from compressc.beside import importable
 from compressc.editing import replace_body
-from compressc.errors import CompresscError
 from compressc.frontend import load_model
 from compressc.frontend.formats.factory import run_factory
 from compressc.ir import Graph
-from compressc.ir.ops import refs_of
 from compressc.pipeline import Context
 
 #: Samples that it is traced with.
@@ -35,7 +33,7 @@ def adopt(graph: Graph, reference: str, ctx: Context) -> None:
             traced, CC204 or CC207 where it takes or gives something else than the teacher.
     """
     made = _traced(graph, reference, ctx)
-    _check_fit(made, graph, reference)
+    require_alike(made, graph, "CC207", reference, who="a student", whose="its teacher")
     replace_body(graph, made)
 
 
@@ -58,31 +56,3 @@ def _specs(graph: Graph, module: nn.Module) -> list[str]:
     known = inspect.signature(module.forward).parameters
     named = all(op.name in known for op in graph.inputs)
     return [f"{op.name}: {op.type}" if named else str(op.type) for op in graph.inputs]
-
-
-def _check_fit(made: Graph, graph: Graph, reference: str) -> None:
-    """The same inputs, all sizes that the teacher takes, and the same outputs."""
-    for what, got, wanted in (
-        ("take", _inputs(made), _inputs(graph)),
-        ("give", _outputs(made), _outputs(graph)),
-    ):
-        if got != wanted:
-            raise _misfit(f"a student must {what} what its teacher does: {wanted}", got, reference)
-    for name, (least, most) in made.limits.items():
-        first, last = graph.limits.get(name, (1, None))
-        if least > first or (most is not None and (last is None or most < last)):
-            wanted = f"a student must take the sizes that its teacher does: {name} {first} to "
-            got = f"{least} to {'any' if most is None else most}"
-            raise _misfit(f"{wanted}{'any' if last is None else last}", got, reference)
-
-
-def _misfit(wanted: str, got: str, reference: str) -> CompresscError:
-    return CompresscError("CC207", wanted, got=got, where=reference)
-
-
-def _inputs(graph: Graph) -> str:
-    return ", ".join(str(op.type) for op in graph.inputs)
-
-
-def _outputs(graph: Graph) -> str:
-    return ", ".join(str(graph[ref.name].type) for ref in refs_of(graph.outputs))

@@ -30,6 +30,7 @@ RUN = FIRST + [
         "watch",
         "prune",
         "distill",
+        "families",
         "tasks",
         "lowrank",
         "quant",

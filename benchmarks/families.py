@@ -1,0 +1,260 @@
+"""Every family of distillation on real data: python benchmarks/families.py [family ...]
+
+Each row is a student that learns in three seeds, beside the same student without a teacher and
+beside plain `kd`, for equal epochs; scores are of the test part of digits, mean and half of the
+range. A run's manifest is kept in `--out`, and the table is made of these: the same command goes on
+where it was. It needs `model.pt` and `vit.pt` of examples/teachers; smaller teachers, of 200 labels
+or less, are trained into `--out` first. `--table` prints what is there; `--page docs/families.md`
+writes the table between the two marks of that page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+
+import torch
+from torch import nn
+
+import compressc
+from compressc.data import Dataset, Split
+from compressc.data.digits import digits
+from compressc.report import Record
+from compressc.target import Target
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "examples/teachers"))
+
+NO_LABEL = -100
+#: Of each class, in `few`.
+LABELLED = 10
+FIRST, LAST = "<!-- families: begin -->", "<!-- families: end -->"
+
+
+class Small(nn.Sequential):
+    """A student of another architecture: f32[b,1,8,8] -> f32[b,10], 10 thousand parameters."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        first = [nn.Conv2d(1, 16, 3, 1, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2)]
+        second = [nn.Conv2d(16, 32, 3, 1, 1), nn.BatchNorm2d(32), nn.ReLU()]
+        super().__init__(*first, *second, nn.Flatten(), nn.Linear(512, 10))
+
+
+def few() -> Dataset:
+    """Digits of which 100 training samples have a label; the others have images alone."""
+    data = digits()
+    images, labels = data.train.take(len(data.train)).inputs, data.train.all_labels()
+    assert labels is not None
+    hidden = torch.full_like(labels, NO_LABEL)
+    for digit in range(10):
+        known = torch.nonzero(labels == digit).flatten()[:LABELLED]
+        hidden[known] = digit
+    return Dataset("few", Split(images, hidden), data.calibration, data.test)
+
+
+def teacher(path: Path, labels: int, width: int, epochs: int, seed: int) -> None:
+    """Train a digits CNN by so many labels of each class."""
+    import digits as example
+
+    data = few().train if labels == LABELLED else digits().train
+    whole = data.take(len(data))
+    assert isinstance(whole.labels, torch.Tensor)
+    known = whole.labels != NO_LABEL
+    images, right = whole.inputs[0][known], whole.labels[known]
+    torch.manual_seed(seed)
+    model = example.DigitsNet(width)
+    example.train(model, images, right, example.Recipe(epochs, 0.01, min(64, len(images)), seed))
+    example.save(model, images[:4], path)
+
+
+#: file: labels of each class (0 for all), width, epochs, seed.
+TEACHERS = {f"few{i}.pt": (LABELLED, 24, 60, i) for i in (1, 2, 3)}
+
+SMALL = "student(factory='benchmarks/families.py:Small')"
+FEW = "benchmarks/families.py:few"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A teacher, data, and what makes the student; the two baselines are of it.
+
+    Attributes:
+        model: the run's, under `--out` where it is one of `TEACHERS`.
+        data: as `--data` has it.
+        says: of the data, for the table.
+        student: the pass that makes it.
+        epochs: of each training.
+    """
+
+    model: str
+    data: str
+    says: str
+    student: str
+    epochs: int
+
+    def taught(self, options: str, what: str = "distill") -> str:
+        """A training of the student."""
+        return f"{self.student},{what}({options},epochs={self.epochs})"
+
+    @property
+    def alone(self) -> str:
+        """Without a teacher."""
+        return self.taught("loss=ce")
+
+    @property
+    def kd(self) -> str:
+        """By plain kd."""
+        return self.taught("loss='0.1*ce + 0.9*kd'")
+
+
+FEW_LABELS = Setting("few1.pt", FEW, "digits, 100 labels, 1,157 without", SMALL, 20)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A family's way, in a setting.
+
+    Attributes:
+        family: that it is of.
+        setting: that its baselines are of.
+        passes: of the command.
+        data: in place of the setting's; `-` for none.
+    """
+
+    family: str
+    setting: Setting
+    passes: str
+    data: str = ""
+
+    @property
+    def name(self) -> str:
+        """Of its files."""
+        digest = hashlib.sha256(f"{self.passes} {self.data}".encode()).hexdigest()
+        return f"{self.family.replace(' ', '-')}-{digest[:12]}"
+
+
+def rows() -> Iterator[Row]:
+    """All of them."""
+    for combine in ("mean", "confidence", "learned"):
+        named = "teachers='{out}/few1.pt,{out}/few2.pt,{out}/few3.pt'"
+        options = f"loss='0.1*ce + 0.9*kd',{named},combine={combine}"
+        yield Row("several teachers", FEW_LABELS, FEW_LABELS.taught(options))
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where runs are kept, and how many seeds there are."""
+
+    out: Path
+    seeds: int
+
+    def path(self, setting: Setting, row: Row, seed: int) -> Path:
+        """Of a manifest."""
+        place = re.sub(r"[^a-z0-9]+", "-", f"{setting.model} {setting.says}".lower()).strip("-")
+        return self.out / place / f"{row.name}-{seed}.json"
+
+    def model(self, setting: Setting) -> str:
+        """Its file."""
+        return str(self.out / setting.model) if setting.model in TEACHERS else setting.model
+
+    def run(self, row: Row, seed: int) -> None:
+        """One training, unless it was done."""
+        file = self.path(row.setting, row, seed)
+        if file.exists():
+            return
+        data = row.data or row.setting.data
+        made = compressc.compile(
+            self.model(row.setting),
+            row.passes.replace("{out}", str(self.out)),
+            data=None if data == "-" else data.replace("{out}", str(self.out)),
+            seed=seed,
+            cache=None,
+            target=Target(backends=(), batches=()),
+        )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        report = made.report.model_copy(update={"command": self.command(row)})
+        report.write(file)
+        print(file.name, report.passes[-1].scores, file=sys.stderr, flush=True)
+
+    def command(self, row: Row) -> str:
+        """As a user gives it."""
+        data = row.data or row.setting.data
+        given = "" if data == "-" else f" --data {data}"
+        text = f'compressc {self.model(row.setting)} --passes "{row.passes}"{given}'
+        return text.replace("{out}", str(self.out))
+
+    def baselines(self, row: Row) -> tuple[Row, Row]:
+        """Without a teacher, and by plain kd."""
+        setting = row.setting
+        passes = {"without teacher": setting.alone, "kd": setting.kd}
+        first, second = (Row(name, setting, text) for name, text in passes.items())
+        return first, second
+
+    def figure(self, row: Row) -> tuple[str, Record | None]:
+        """Mean and half of the range; a manifest of it."""
+        files = [self.path(row.setting, row, seed) for seed in range(self.seeds)]
+        found = [Record.read(file) for file in files if file.exists()]
+        scores = [100 * (one.passes[-1].accuracy or 0.0) for one in found]
+        if not scores:
+            return "", None
+        spread = (max(scores) - min(scores)) / 2
+        few = "" if len(scores) == self.seeds else f" ({len(scores)} seeds)"
+        return f"{mean(scores):.1f} ± {spread:.1f}{few}", found[0]
+
+    def table(self) -> str:
+        """Of all that is there."""
+        head = "| family | data | without teacher | plain `kd` | this | teacher | command |\n"
+        lines = [head + "|---|---|---|---|---|---|---|"]
+        for row in rows():
+            mine, record = self.figure(row)
+            if record is None:
+                continue
+            alone, kd = (self.figure(other)[0] for other in self.baselines(row))
+            theirs = 100 * (record.teacher.accuracy or 0.0)
+            cells = [row.family, row.setting.says, alone, kd, mine, f"{theirs:.1f}"]
+            lines.append(f"| {' | '.join(cells)} | `{record.command}` |")
+        return "\n".join(lines)
+
+
+def write(page: Path, table: str) -> None:
+    """Put the table between the marks of a page."""
+    text = page.read_text(encoding="utf-8")
+    before, _, rest = text.partition(FIRST)
+    _, _, after = rest.partition(LAST)
+    page.write_text(f"{before}{FIRST}\n{table}\n{LAST}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    """See the head of this file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("families", nargs="*", help="these alone, by name")
+    parser.add_argument("--out", type=Path, default=Path("build/families"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--table", action="store_true", help="print what is there, no more")
+    parser.add_argument("--page", type=Path, help="write the table into this page")
+    given = parser.parse_args()
+    bench = Bench(given.out, given.seeds)
+    wanted = [row for row in rows() if not given.families or row.family in given.families]
+    if not given.table:
+        given.out.mkdir(parents=True, exist_ok=True)
+        for name, about in TEACHERS.items():
+            if not (given.out / name).exists():
+                teacher(given.out / name, *about)
+        for seed in range(given.seeds):
+            for row in wanted:
+                for one in (*bench.baselines(row), row):
+                    bench.run(one, seed)
+    if given.page:
+        write(given.page, bench.table())
+    print(bench.table())
+
+
+if __name__ == "__main__":
+    main()
