@@ -114,6 +114,8 @@ class Setting:
         return self.taught("loss='0.1*ce + 0.9*kd'")
 
 
+#: A teacher that saw 100 labels, and data with all of them.
+WEAK = Setting("few1.pt", "digits", "digits, all labels; teacher of 100", SMALL, 10)
 FEW_LABELS = Setting("few1.pt", FEW, "digits, 100 labels, 1,157 without", SMALL, 20)
 
 
@@ -146,6 +148,8 @@ def rows() -> Iterator[Row]:
         named = "teachers='{out}/few1.pt,{out}/few2.pt,{out}/few3.pt'"
         options = f"loss='0.1*ce + 0.9*kd',{named},combine={combine}"
         yield Row("several teachers", FEW_LABELS, FEW_LABELS.taught(options))
+    for trust in ("labels", "entropy"):
+        yield Row("selective", WEAK, WEAK.taught(f"loss='0.1*ce + 0.9*kd',trust={trust}"))
 
 
 @dataclass(frozen=True)

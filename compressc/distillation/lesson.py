@@ -98,7 +98,11 @@ class Teaching:
 
     def first_seen(self) -> Seen:
         """What is seen of one sample, without gradients."""
-        batch = next(self._in_order(1))
+        return self.some_seen(1)
+
+    def some_seen(self, count: int = VALIDATE) -> Seen:
+        """What is seen of the first samples, as many as are looked at together at most."""
+        batch = next(self._in_order(min(count, len(self.samples))))
         with torch.no_grad():
             return self.seen_of(self.student.module, batch)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import permutations
@@ -11,7 +11,7 @@ from itertools import permutations
 import torch
 from torch import Tensor, nn
 
-from compressc.distillation.objective import Objective
+from compressc.distillation.objective import Objective, reduce
 from compressc.distillation.seen import INNER, Reading, Seen
 from compressc.spec import Weighted
 from compressc.tasks import Response
@@ -33,6 +33,8 @@ class Loss:
         own: modules of objectives, by the names of their terms.
         others_weight: of the mean over the other outputs.
         together: whether terms may be minimized as one.
+        trust: how much the teacher's word counts in each row, `[n]`, 0 to 1; None where it counts
+            in full. Terms that labels teach, and values of anything but rows, are not weighed.
     """
 
     terms: tuple[Weighted[Objective], ...]
@@ -40,6 +42,7 @@ class Loss:
     own: Mapping[str, nn.Module] = field(default_factory=dict)
     others_weight: float = 1.0
     together: bool = True
+    trust: Callable[[Seen], Tensor] | None = None
 
     @cached_property
     def named(self) -> dict[str, Weighted[Objective]]:
@@ -151,7 +154,7 @@ class Loss:
     @cached_property
     def _pair(self) -> _Pair | None:
         """The first two terms that a kernel computes together."""
-        if not self.together:
+        if not self.together or self.trust is not None:
             return None
         for (name, term), (other_name, other) in permutations(self.named.items(), 2):
             if term.of.fuses(other.of):
@@ -161,7 +164,7 @@ class Loss:
     def _single(self, seen: Seen, paired: Collection[str]) -> dict[str, Tensor]:
         """The terms but for those that are computed together."""
         found = {
-            name: _mean(term.of, replace(seen, own=self.own.get(name)))
+            name: self._mean(term.of, replace(seen, own=self.own.get(name)))
             for name, term in self.named.items()
             if name not in paired
         }
@@ -172,6 +175,17 @@ class Loss:
     @property
     def _paired(self) -> Collection[str]:
         return self._pair.members if self._pair is not None else ()
+
+    def _mean(self, objective: Objective, seen: Seen) -> Tensor:
+        """The mean over all rows, each by how far the teacher is trusted in it."""
+        if self.trust is None or objective.needs_labels:
+            return _mean(objective, seen)
+        found = objective(seen)
+        if found.of != "rows":
+            return reduce(found)
+        trust = self.trust(seen)
+        weighed = [x * trust.view(-1, *(1 for _ in x.shape[1:])) for x in found.values]
+        return reduce(replace(found, values=weighed))
 
     def _others(self, seen: Seen) -> Tensor:
         """The mean over the outputs that are not judged."""

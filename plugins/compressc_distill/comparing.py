@@ -55,6 +55,18 @@ class Comparison:
         gain = {"gain": self.gain, "spread": self.spread, "verdict": self.verdict}
         return {"metric": self.metric.name} | scores | gain
 
+    @property
+    def student_above(self) -> str:
+        """What is said where `taught` are a student's scores, `alone` its teacher's, and the
+        student's are surely the better ones; else nothing."""
+        if self.verdict != "helps":
+            return ""
+        scores = (
+            f"{mean(self.taught):.4f} is above its {mean(self.alone):.4f} on the held-out samples"
+        )
+        text = f"a weak teacher: the student's {self.metric.title} {scores}, ± {self.spread:.4f}"
+        return f"{text}; give the labels more weight (alpha), or distill(trust=labels)"
+
     def __str__(self) -> str:
         """One line for the report."""
         says = {

@@ -48,6 +48,7 @@ from compressc.training import (
 from compressc_distill.answering import in_words, open_answers, positions_in, shortened
 from compressc_distill.comparing import STRETCHES, Comparison
 from compressc_distill.effort import choose, facts_of, say_choices
+from compressc_distill.families import trust
 from compressc_distill.families.teachers import Members, names_in
 from compressc_distill.matching import Matched, match
 from compressc_distill.options import DistillOptions
@@ -119,6 +120,7 @@ class Distill(DistillOptions):
                 self._compare(start, teaching, exam, ctx, seed)
             for text in summary(result, exam):
                 ctx.note(output, text)
+            trust.notice(exam, ctx)
         ctx.record("training", asdict(result) | {"metric": exam.metric.name})
         if result.best_epoch:
             for name, layer in trained.items():
@@ -229,6 +231,8 @@ class Distill(DistillOptions):
     ) -> tuple[Teaching, Teaching]:
         """What is taught, and what is examined; the answers are kept until `opened` ends."""
         task, matched = task_of(ctx), self._told(graph, ctx)
+        if self.trust is not None:
+            trust.require_fit(self.trust, task)
         responses, loss = learned(task), self._loss(graph, ctx, matched)
         pairs = matched.values
         teacher, student = (
@@ -267,6 +271,9 @@ class Distill(DistillOptions):
         if short is not None:
             ctx.note(task.output, in_words(short, first))
         own = loss.fit(first, seed)
+        if self.trust is not None:
+            own = replace(own, trust=trust.WAYS[self.trust])
+            trust.tell(self.trust, own, found[1], ctx)
         for index, text in loss.skipped(first):
             ctx.note(pairs[index].student, text)
         return replace(found[0], loss=own), replace(found[1], loss=own)

@@ -15,6 +15,7 @@ from compressc_distill.composing import PARTS, Composition
 from compressc_distill.effort import Effort
 from compressc_distill.families.combining import Combine
 from compressc_distill.families.teachers import digests, names_in
+from compressc_distill.families.trust import Trust
 
 
 class DistillOptions(Pass):
@@ -95,6 +96,10 @@ class DistillOptions(Pass):
     """What several teachers say together: the `mean` of their logits; weighted in each row by how
     sure each is (`confidence`); or weights for each teacher and class that do best by the labels
     of the held-out samples (`learned`)."""
+    trust: Trust | None = None
+    """In which rows the teacher's word counts less: where it is wrong by the `labels`, where it is
+    unsure by the `entropy` of its answer, or where several teachers do not agree (`agreement`).
+    Everywhere in full where it is not given."""
     views: Annotated[int, Field(ge=0)] = 0
     """With augmentation: this many fixed views of each sample, whose answers can be kept; 0 for new
     ones in each epoch, which the teacher is asked about each time."""
@@ -138,6 +143,10 @@ class DistillOptions(Pass):
             raise ValueError(f"teachers and {other}: give one of them")
         if self.combine != "mean" and len(names_in(self.teachers)) < 2:
             raise ValueError(f"combine={self.combine} is of several teachers: teachers='a.pt,b.pt'")
+        if self.trust and self.answers_top:
+            raise ValueError("trust and answers_top: give one of them")
+        if self.trust == "agreement" and len(names_in(self.teachers)) < 2:
+            raise ValueError("trust=agreement is of several teachers: teachers='a.pt,b.pt'")
         both = sorted(self.model_fields_set & PARTS)
         if self.loss != "auto" and both:
             raise ValueError(f"loss and {both[0]}: give one of them")

@@ -9,7 +9,7 @@ import torch
 from compressc_distill import Distill
 from compressc_distill.families.combining import Stacked, confidence, learned
 from distill_nets import MLP, mlp, mlp_tensors
-from rows_of import response
+from rows_of import response, softmax
 from torch.nn import functional as F
 
 from compressc.data import Dataset, Split
@@ -21,11 +21,6 @@ from compressc.tasks import settle, task_of
 from compressc.training import Drawn
 
 CPU = torch.device("cpu")
-
-
-def softmax(row, t=1.0):
-    """Of a list of numbers, by its definition."""
-    return [math.exp(x / t) / sum(math.exp(y / t) for y in row) for x in row]
 
 
 def logits(seed, rows=5, classes=4):
