@@ -29,6 +29,7 @@ from compressc.distillation.objective import (
     widened,
 )
 from compressc.distillation.points import Pair, choose_points, find_pairs, pairs_by_depth
+from compressc.distillation.recovery import Progress, Recovered, recover, teachings
 from compressc.distillation.seen import INNER, ByLabels, Reading, Readings, Seen, look, mapped
 from compressc.distillation.several import Rule, Several, mean
 from compressc.distillation.teacher import (
@@ -65,9 +66,11 @@ __all__ = [
     "Objective",
     "Pair",
     "Point",
+    "Progress",
     "Reader",
     "Reading",
     "Readings",
+    "Recovered",
     "Rule",
     "Seen",
     "Several",
@@ -96,8 +99,10 @@ __all__ = [
     "parts_of",
     "point_of",
     "reader_of",
+    "recover",
     "reduce",
     "suits",
+    "teachings",
     "trial_of_statistics",
     "vector_in",
     "weights_of",

@@ -300,6 +300,13 @@ class Graph:
         for op in self:
             op.layer = twin[op.name].layer
 
+    def become(self, other: Graph) -> None:
+        """Take over all that another graph is, but for the count of edits; it is not to be used
+        afterwards."""
+        edits = self.edits
+        self.__dict__.update(other.__dict__)
+        self.edits = edits
+
     @collector_paused()
     def _copy(self, memo: dict[int, Any]) -> Graph:
         """A copy that takes what stands in the memo in the place of the tensor of that `id`."""

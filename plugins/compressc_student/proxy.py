@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from compressc.distillation import (
     Loss,
-    Teacher,
-    Teaching,
+    Progress,
     choose_points,
     find_pairs,
     parse_loss,
     parts_of,
-    reader_of,
+    teachings,
 )
 from compressc.ir import Graph
 from compressc.pipeline import Context, Samples
 from compressc.tasks import task_of
-from compressc.training import Hooks, Moment, Recipe, precision_for, train
+from compressc.training import Recipe, precision_for, train
 
 #: Samples that are trained on and held out at most, in a batch, and feature points.
 SAMPLES, HELD_OUT, BATCH, POINTS = 1024, 256, 32, 4
@@ -41,17 +38,10 @@ def distance(student: Graph, ctx: Context, steps: int, what: str) -> float:
     task = task_of(ctx)
     pairs = find_pairs(student, ctx.teacher)
     points = choose_points(student, task.value_in(student), pairs, POINTS)
-    read = [(ctx.teacher_to_move(), [pairs[name].teacher for name in points]), (student, points)]
-    teacher, reader = (reader_of(g, task, names, ctx.device) for g, names in read)
-    terms = tuple(t for t in parse_loss(LOSS) if points or "features" not in t.of.reads)
     matched = [pairs[name] for name in points]
-    taught, exam = (
-        Teaching(samples, ctx.device, answers, reader, task, Loss(terms))
-        for samples, plain in zip(_parts(ctx), (False, True), strict=True)
-        for answers in [Teacher(teacher, matched, samples, ctx.device, plain=plain)]
-    )
-    loss = exam.loss.fit(exam.first_seen(), ctx.seed)
-    taught, exam = replace(taught, loss=loss), replace(exam, loss=loss)
+    terms = tuple(t for t in parse_loss(LOSS) if points or "features" not in t.of.reads)
+    taught, exam = teachings(student, ctx, _parts(ctx), Loss(terms), matched=matched)
+    reader = taught.student
     recipe = Recipe(
         epochs=1,
         learning_rate=None,
@@ -61,20 +51,9 @@ def distance(student: Graph, ctx: Context, steps: int, what: str) -> float:
         precision=precision_for(reader.module, taught.probe())[0],
     )
     lesson = taught.lesson(taught.batches(BATCH), exam.examine)
-    told = _Told(ctx, f"trying {what}")
+    told = Progress(ctx, f"trying {what}")
     result = train(reader.module, lesson, recipe, hooks=[told])
     return -result.best[0]
-
-
-class _Told(Hooks):
-    """Progress of a proxy."""
-
-    def __init__(self, ctx: Context, what: str) -> None:
-        self.ctx, self.what = ctx, what
-
-    def stepped(self, moment: Moment) -> None:
-        """See `Hooks`."""
-        self.ctx.progress(self.what, moment.step, moment.steps)
 
 
 def _parts(ctx: Context) -> tuple[Samples, Samples]:
