@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from compressc.analysis import Width
+from compressc.analysis import Axis, Width
 from compressc_prune.alike import Alike
 
 #: Widths that are alike -> indices of each that stay.
@@ -23,23 +23,28 @@ class Rounding:
 
     Args:
         step: channels stay in multiples of this; heads and head widths in any number.
+        whole: leaf axis of a width that was cut before -> indices that it had.
     """
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, whole: Mapping[Axis, int] | None = None) -> None:
+        self.step, self._whole = step, whole or {}
+
+    def whole(self, width: Width) -> int:
+        """Indices that a width had before the first cut."""
+        return self._whole.get(width.axis, width.size)
 
     def step_of(self, width: Width) -> int:
         """Multiples of what it stays in: a narrow width is not rounded."""
-        return 1 if width.axis.role or width.size < 2 * self.step else self.step
+        return 1 if width.axis.role or self.whole(width) < 2 * self.step else self.step
 
     def size(self, wanted: int, width: Width) -> int:
         """A legal number of indices near `wanted`, at or above it: at least a tenth."""
-        least, step = max(1, width.size // LEAST), self.step_of(width)
+        least, step = max(1, self.whole(width) // LEAST), self.step_of(width)
         return min(width.size, max(step, -(-max(wanted, least) // step) * step))
 
 
 class Allocation(ABC):
-    """Sizes for any share of all indices that is to go.
+    """Sizes for any share of all indices that is to go, those that went before among them.
 
     Args:
         alike: what gets one size each.
@@ -55,6 +60,10 @@ class Allocation(ABC):
         sizes = {kind: self.rounding.size(count, kind[0]) for kind, count in wanted}
         return {kind: size for kind, size in sizes.items() if size < kind[0].size}
 
+    def indices(self) -> int:
+        """How many there were of all widths before the first cut."""
+        return sum(self.rounding.whole(width) for kind in self.alike for width in kind)
+
     @abstractmethod
     def wanted(self, share: float) -> Mapping[Alike, int]:
         """How many indices of each should stay, before rounding; falls as the share grows."""
@@ -65,7 +74,8 @@ class Uniform(Allocation):
 
     def wanted(self, share: float) -> Mapping[Alike, int]:
         """See `Allocation`."""
-        return {kind: kind[0].size - int(kind[0].size * share) for kind in self.alike}
+        sizes = {kind: self.rounding.whole(kind[0]) for kind in self.alike}
+        return {kind: size - int(size * share) for kind, size in sizes.items()}
 
 
 class Global(Allocation):
@@ -85,9 +95,11 @@ class Global(Allocation):
 
     def wanted(self, share: float) -> Mapping[Alike, int]:
         """See `Allocation`."""
-        if not len(self.all):
+        whole = self.indices()
+        going = int(whole * share) - (whole - len(self.all))
+        if not len(self.all) or going < 0:
             return {}
-        limit = float(self.all[min(len(self.all) - 1, int(len(self.all) * share))])
+        limit = float(self.all[min(len(self.all) - 1, going)])
         return {kind: int((rank > limit).sum()) for kind, rank in self.ranked.items()}
 
 

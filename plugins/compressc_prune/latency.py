@@ -36,6 +36,9 @@ PAYS = 0.01
 class Latency:
     """What is left of a graph's time after cuts.
 
+    Attributes:
+        share: of the whole that the graph takes as it is.
+
     Args:
         graph: not changed.
         found: its coupling.
@@ -43,6 +46,7 @@ class Latency:
         ctx: gives target, inputs, and where tables are kept.
         batch: size at which time counts; the first of the target where None.
         table: path of a `table.json`; measured on this machine where None.
+        of: the graph whose time is the whole; the graph itself where None.
 
     Raises:
         CompresscError: CC304 for a table that does not fit, CC107 for a runtime that cannot be
@@ -57,8 +61,10 @@ class Latency:
         ctx: Context,
         batch: int | None = None,
         table: str | None = None,
+        of: Graph | None = None,
     ) -> None:
         self.graph, self.found, self.ctx = graph, found, ctx
+        self.of = of or graph
         self.movable = frozenset(width.axis for width in movable)
         self.batch = batch or next(iter(ctx.target.batches), 1)
         self.sizes = sizes_of(graph, ctx.example())
@@ -75,6 +81,7 @@ class Latency:
         self.known: dict[tuple[tuple[int, int], ...], float] = {}
         self._scratch = tempfile.TemporaryDirectory()
         self._full: Path | None = None
+        self.share = 1.0 if self.of is graph else self._measured({})
 
     @property
     def is_here(self) -> bool:
@@ -88,7 +95,7 @@ class Latency:
 
     def left(self, sizes: Sizes) -> float:
         """The share of the time that is left, as predicted."""
-        return self.times.at(leaves_left(sizes)) / self.times.whole
+        return self.share * self.times.at(leaves_left(sizes)) / self.times.whole
 
     def step(self) -> int:
         """The step of the time curve, 1 where it has none."""
@@ -116,7 +123,7 @@ class Latency:
     def _measured(self, kept: Mapping[Width, Tensor]) -> float:
         backend, place, example = load_backend(BACKEND), Path(self._scratch.name), self._example()
         if self._full is None:
-            self._full = backend.emit(self.graph, place / "full", example)
+            self._full = backend.emit(self.of, place / "full", example)
         with cut_copy(self.graph, self.found, kept) as copy:
             cut = backend.emit(copy, place / "cut", example)
         inputs = read_by(self.graph, self.sizes, self.batch)

@@ -105,7 +105,8 @@ def knapsack_of(  # noqa: PLR0913  (what is cut, and what is known of it)
     lost = importance_lost(alike, scores, comparable)
     if curves:
         lost = lambda kind, size: curves[kind].at(1 - size / kind[0].size)  # noqa: E731
-    return Knapsack(alike, rounding, lost, latency.times).cut_to
+    knapsack = Knapsack(alike, rounding, lost, latency.times)
+    return lambda share: knapsack.cut_to(share / latency.share)
 
 
 def path_of(allocation: Allocation, target: Target, latency: Latency) -> Callable[[float], Sizes]:

@@ -15,9 +15,10 @@ from compressc_prune.alike import Alike, by_block, each_alone
 from compressc_prune.allocation import Allocation, Global, Rounding, Scores, Sizes, Uniform, chosen
 from compressc_prune.latency import Latency
 from compressc_prune.meeting import Met, knapsack_of, meet_latency, path_of
+from compressc_prune.origin import Origin
 from compressc_prune.proof import prove
 from compressc_prune.sensitivity import Curve, Sensitivity, curves, record, saved
-from compressc_prune.targets import COSTS, WITHIN, Costs, Target, meet
+from compressc_prune.targets import COSTS, MOST, WITHIN, Costs, Target, meet, unreachable
 
 #: Cuts that do not hold are left out and the rest is chosen again, so many times.
 ROUNDS = 3
@@ -55,6 +56,17 @@ class Wish:
     table: str | None = None
     comparable: bool = False
 
+    def towards(self, step: int, steps: int) -> Wish:
+        """What is to go by a step of several, each of which takes the same share of what is left.
+
+        As iterative pruning has it (Frankle and Carbin 2019, section 2).
+        """
+        if step == steps:
+            return self
+        part = step / steps
+        target = self.target and replace(self.target, share=self.target.share**part)
+        return replace(self, ratio=1 - (1 - self.ratio) ** part, target=target)
+
     @property
     def spares(self) -> str:
         """Why a width that could be cut lost nothing."""
@@ -79,27 +91,49 @@ class Plan:
         found: its coupling.
         ctx: of the pass.
         scores: of the widths that may be cut.
+        origin: what the graph was before the first cut; None where this is the first.
     """
 
-    def __init__(
-        self, wish: Wish, graph: Graph, found: Coupling, ctx: Context, scores: Scores
+    def __init__(  # noqa: PLR0913
+        self,
+        wish: Wish,
+        graph: Graph,
+        found: Coupling,
+        ctx: Context,
+        scores: Scores,
+        origin: Origin | None = None,
     ) -> None:
-        self.wish, self.graph, self.found, self.ctx, self.scores = wish, graph, found, ctx, scores
+        self.graph, self.found, self.ctx, self.scores = graph, found, ctx, scores
+        origin = origin or Origin(graph)
+        self.wish = replace(wish, rounding=Rounding(wish.rounding.step, origin.sizes))
         target, widths = wish.target, list(scores)
         self.latency: Latency | None = None
         self.costs: Costs | Latency | None = None
         if target is not None and target.option == "latency":
-            self.latency = Latency(graph, found, widths, ctx, wish.batch, wish.table)
+            self.latency = Latency(graph, found, widths, ctx, wish.batch, wish.table, origin.graph)
             self.costs = self.latency
             step = self.latency.step()
             if not wish.rounded and step > 1:
-                self.wish = replace(wish, rounding=Rounding(step))
+                self.wish = replace(wish, rounding=Rounding(step, origin.sizes))
         elif target is not None:
-            self.costs = Costs(graph, found, target, ctx)
+            self.costs = Costs(graph, found, target, ctx, origin.graph)
         self.alike = by_block(graph, widths) if wish.uniform else each_alone(widths)
         self.curves: dict[Alike, Curve] = {}
         self.sizes: Sizes = {}
         self.met: Met | None = None
+
+    def require(self, target: Target | None) -> None:
+        """See to it that a target can be met.
+
+        Raises:
+            CompresscError: CC102 where even the smallest sizes leave more.
+        """
+        if target is None or self.costs is None:
+            return
+        smallest = Uniform(self.alike, self.wish.rounding).at(MOST)
+        least = self.costs.left(smallest)
+        if least > target.share and target.off(least) > WITHIN:
+            raise unreachable(target, least)
 
     def kept(self, refused: dict[Axis, str]) -> dict[Width, Tensor]:
         """Width -> ascending indices that stay; what does not hold enters `refused`.
@@ -153,7 +187,7 @@ class Plan:
 
     def _tell_latency(self, target: Target, latency: Latency, met: Met) -> None:
         """Whose time, what was foretold and what was measured."""
-        before, predicted = latency.times.whole, met.predicted
+        before, predicted = latency.times.whole / latency.share, met.predicted
         text = f"{target.option}={target.share:g}: {before * predicted:.3g} of {before:.3g} ms "
         text += f"({predicted:.1%}) predicted"
         said = "not measured here" if met.measured is None else f"{met.measured:.1%} measured"

@@ -84,8 +84,8 @@ class Sensitivity(Allocation):
 
     def wanted(self, share: float) -> Mapping[Alike, int]:
         """Walks the steps until so many of all indices are gone."""
-        total = sum(kind[0].size * len(kind) for kind in self.alike)
-        gone, own = 0.0, dict.fromkeys(self.alike, 0)
+        total, left = self.indices(), sum(kind[0].size * len(kind) for kind in self.alike)
+        gone, own = float(total - left), dict.fromkeys(self.alike, 0)
         for kind in self.order:
             if gone >= share * total:
                 break

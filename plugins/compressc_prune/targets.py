@@ -36,7 +36,7 @@ class Target:
 
     Attributes:
         option: `macs`, `params`, `bytes` or `latency`.
-        share: of what the graph costs before the cut.
+        share: of what the graph costs before the first cut.
     """
 
     option: str
@@ -53,10 +53,20 @@ class Target:
 
 
 class Costs:
-    """What is left of a graph's cost after cuts, each looked at once."""
+    """What is left of a graph's cost after cuts, each looked at once.
 
-    def __init__(self, graph: Graph, found: Coupling, target: Target, ctx: Context) -> None:
-        self.graph, self.found, self.target = graph, found, target
+    Args:
+        graph: that is cut.
+        found: its coupling.
+        target: of which cost.
+        ctx: gives the size of a sample.
+        of: the graph whose cost is the whole.
+    """
+
+    def __init__(
+        self, graph: Graph, found: Coupling, target: Target, ctx: Context, of: Graph
+    ) -> None:
+        self.graph, self.found, self.target, self.of = graph, found, target, of
         self.example = ctx.example()
         self.known: dict[tuple[tuple[int, int], ...], float] = {}
 
@@ -70,7 +80,7 @@ class Costs:
 
     def _left(self, kept: Mapping[Width, torch.Tensor]) -> float:
         with cut_copy(self.graph, self.found, kept) as copy:
-            return beside(copy, self.graph, self.example).share(COSTS[self.target.option][0])
+            return beside(copy, self.of, self.example).share(COSTS[self.target.option][0])
 
 
 class Left(Protocol):
