@@ -24,11 +24,6 @@ def rounds_values(graph: Graph) -> bool:
     return any(op.kind in (QUANTIZE, DEQUANTIZE) or op.input_form is not None for op in graph)
 
 
-def finds_ranges(graph: Graph) -> bool:
-    """Whether values are rounded in ranges that are found when the model runs."""
-    return any(op.input_form is not None for op in graph)
-
-
 def integer_layers(graph: Graph) -> Iterator[Op]:
     """Layers with an int8 weight that read int8 values: what a runtime may compute in integers."""
     for op in graph:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from compressc.backend import Backend, emit_proved
-from compressc.backend.integers import finds_ranges, full_range_layers, is_quantized, rounds_values
+from compressc.backend.integers import full_range_layers, is_quantized, rounds_values
 from compressc.backend.onnx_cleaning import dequantize_at_load
 from compressc.data import Split
 from compressc.errors import CompresscError
@@ -62,9 +62,8 @@ class Off(Backend):
 
 def test_a_graph_says_what_is_rounded_when():
     dynamic, half = dynamic_graph(), half_graph()
-    asked = (is_quantized, rounds_values, finds_ranges)
-    assert [ask(dynamic) for ask in asked] == [True, True, True]
-    assert [ask(half) for ask in asked] == [False, False, False]
+    assert [ask(dynamic) for ask in (is_quantized, rounds_values)] == [True, True]
+    assert [ask(half) for ask in (is_quantized, rounds_values)] == [False, False]
     assert full_range_layers(dynamic) == []
     dynamic["fc"].layer.weight[0, 0] = 65
     assert full_range_layers(dynamic) == ["fc"]

@@ -173,6 +173,27 @@ def test_overflow_is_named_where_it_can_be_the_cause(
     assert (caught.value.hint == "quant(range=half)") == cause
 
 
+def bordering(largest=64):
+    """Every value of the hidden layer lies between two integers, whatever is put in."""
+    graph = quantized_graph(largest)
+    graph["conv"].layer.weight.zero_()
+    graph["conv"].layer.bias.data = torch.tensor([0.1, 0.06, 0.18, 0.14] * 2)  # of steps of 0.04
+    graph["fc"].layer.bias.data.zero_()
+    return graph
+
+
+def test_a_graph_whose_roundings_hang_on_the_last_bit_is_held_against_itself(tmp_path, monkeypatch):
+    assert prove(Pretended(bordering(), lambda y: y * 1.05), bordering(), tmp_path, SPLIT)
+    with pytest.raises(CompresscError, match="CC504"):
+        prove(Pretended(bordering(), lambda y: y * 2), bordering(), tmp_path, SPLIT)
+    for module in ("compressc.target", "compressc.backend.proof"):
+        monkeypatch.setattr(f"{module}.instruction_set", lambda: "avx2")
+    wide = bordering(127)
+    wide["conv"].layer.weight.fill_(127)  # sums of these overflow: that is no rounding
+    with pytest.raises(CompresscError, match="CC504"):
+        prove(Pretended(wide, lambda y: y * 1.05), wide, tmp_path, SPLIT)
+
+
 def test_which_weights_need_vnni():
     assert full_range_layers(quantized_graph(64)) == []
     assert full_range_layers(quantized_graph(65)) == ["conv", "fc"]
