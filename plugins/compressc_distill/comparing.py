@@ -29,9 +29,17 @@ class Comparison:
     taught: Sequence[float]
     alone: Sequence[float]
 
+    @classmethod
+    def of(cls, metric: Metric, taught: Sequence[float], alone: Sequence[float]) -> Comparison:
+        """Of the stretches that could be scored: one without a label has no score."""
+        both = [p for p in zip(taught, alone, strict=True) if all(map(math.isfinite, p))]
+        return cls(metric, [a for a, _ in both], [b for _, b in both])
+
     @property
     def gain(self) -> float:
         """By how much the teacher makes the score better; negative where it makes it worse."""
+        if not self.taught:
+            return 0.0
         sign = 1 if self.metric.better == "higher" else -1
         return sign * (mean(self.taught) - mean(self.alone))
 

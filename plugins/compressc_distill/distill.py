@@ -136,7 +136,7 @@ class Distill(DistillOptions):
         alone, judge = (replace(t, student=student, loss=loss) for t in (teaching, exam))
         self._train(alone, judge, ctx, seed, "training without teacher")
         scores = [t.scores_by_parts(t.student.module, STRETCHES) for t in (exam, judge)]
-        found = Comparison(exam.metric, *scores)
+        found = Comparison.of(exam.metric, *scores)
         ctx.note(task.value_in(start), str(found))
         ctx.record("without teacher", found.figures)
 

@@ -106,7 +106,9 @@ def notice(exam: Teaching, ctx: Context) -> None:
     module = exam.student.module
     student = exam.scores_by_parts(module.to(exam.device), STRETCHES)
     module.to("cpu")
-    found = Comparison(exam.metric, student, exam.teacher_by_parts(STRETCHES))
+    found = Comparison.of(exam.metric, student, exam.teacher_by_parts(STRETCHES))
+    if not found.taught:
+        return
     if found.student_above:
         ctx.note(exam.task.output, found.student_above)
     means = {"student": fmean(found.taught), "teacher": fmean(found.alone)}

@@ -79,6 +79,11 @@ def weak(data):
     return graph
 
 
+def labelled_task(teacher, data):
+    """By the labels, although the teacher is often wrong or most of them are not known."""
+    return replace(settle(teacher, data), labels=True)
+
+
 def right(graph, data):
     (x,) = data.train.inputs
     return float((lower(graph)(x).argmax(1) == data.train.labels).float().mean())
@@ -90,13 +95,8 @@ def learn(teacher, data, **options):
     return student, [text for _, text in ctx.notes], ctx
 
 
-def labelled(data, teacher):
-    """The fixture's labels, where the task takes them although the teacher is often wrong."""
-    return replace(settle(teacher, data), labels=True)
-
-
 def test_where_the_teacher_is_wrong_the_labels_win(weak, data):
-    task, found = labelled(data, weak), {}
+    task, found = labelled_task(weak, data), {}
     for trust in (None, "labels"):
         student, ctx = cut(mlp()), Context(weak, data, task=task)
         Distill(epochs=30, lr=0.05, features=0.0, trust=trust).run(student, ctx)
@@ -165,3 +165,15 @@ def test_values_are_no_word_to_trust(teacher, student, data):
     task = replace(task, judged=replace(task.judged, learned="values"))
     with pytest.raises(CompresscError, match=r"CC301.*class scores"):
         Distill(trust="entropy").run(student, Context(teacher, numbers, task=task))
+
+
+@pytest.mark.parametrize("labelled", [0, 12])
+def test_stretches_without_a_label_have_no_part_in_it(teacher, student, data, labelled):
+    """A teacher's own labels, most of which nobody knows; the test part has all of them."""
+    hidden = data.train.labels.clone()
+    hidden[labelled:] = NO_LABEL
+    train = Split(data.train.inputs, hidden)
+    few = Dataset("few", train, train, data.train, validation=train)
+    ctx = Context(teacher, few, task=labelled_task(teacher, few))
+    Distill(epochs=1, alpha=0.3 if labelled else 0.0).run(student, ctx)
+    assert ("beside the teacher" in ctx.records) == bool(labelled)
