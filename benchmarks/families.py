@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,6 +27,8 @@ import compressc
 from compressc.data import Dataset, Split
 from compressc.data.digits import digits
 from compressc.report import Record
+from compressc.session import read_model
+from compressc.synthesizing import synthesize, write
 from compressc.target import Target
 
 HERE = Path(__file__).resolve().parent
@@ -57,6 +60,32 @@ def few() -> Dataset:
         known = torch.nonzero(labels == digit).flatten()[:LABELLED]
         hidden[known] = digit
     return Dataset("few", Split(images, hidden), data.calibration, data.test)
+
+
+#: Samples without data, and how they are made.
+MADE, METHOD = 512, "deepinversion(steps=200)"
+
+
+def synthetic() -> Dataset:
+    """Samples made from the teacher alone, judged on real digits."""
+    return _judged_on_digits("synthetic", np.load(Path("build/families/synth.npz"))["x"])
+
+
+def noise() -> Dataset:
+    """As many images of noise, judged on real digits."""
+    return _judged_on_digits("noise", np.random.default_rng(0).normal(size=(MADE, 1, 8, 8)))
+
+
+def _judged_on_digits(name: str, images: np.ndarray) -> Dataset:
+    samples = Split((torch.from_numpy(images).float(),))
+    return Dataset(name, samples, samples.take(256), digits().test)
+
+
+def synthesized(path: Path) -> None:
+    """Write what `synthetic` reads."""
+    options = {"factory": None, "state_key": None, "ignore_extra": False, "dtype": "float32"}
+    graph = read_model("model.pt", None, (), trust_pickle=False, **options).graph
+    write(synthesize(graph, METHOD, MADE, say=print), path)
 
 
 def teacher(path: Path, labels: int, width: int, epochs: int, seed: int) -> None:
@@ -116,6 +145,7 @@ class Setting:
 
 #: A teacher that saw 100 labels, and data with all of them.
 WEAK = Setting("few1.pt", "digits", "digits, all labels; teacher of 100", SMALL, 10)
+CUT = Setting("model.pt", "digits", "digits", "prune(ratio=0.5,refit=false)", 10)
 FEW_LABELS = Setting("few1.pt", FEW, "digits, 100 labels, 1,157 without", SMALL, 20)
 
 
@@ -139,7 +169,7 @@ class Row:
     def name(self) -> str:
         """Of its files."""
         digest = hashlib.sha256(f"{self.passes} {self.data}".encode()).hexdigest()
-        return f"{self.family.replace(' ', '-')}-{digest[:12]}"
+        return f"{re.sub(r'[^a-z]+', '-', self.family)}-{digest[:12]}"
 
 
 def rows() -> Iterator[Row]:
@@ -150,6 +180,9 @@ def rows() -> Iterator[Row]:
         yield Row("several teachers", FEW_LABELS, FEW_LABELS.taught(options))
     for trust in ("labels", "entropy"):
         yield Row("selective", WEAK, WEAK.taught(f"loss='0.1*ce + 0.9*kd',trust={trust}"))
+    for data in ("synthetic", "noise"):
+        name = f"without data ({data}, {MADE})"
+        yield Row(name, CUT, CUT.taught("loss=kd"), f"benchmarks/families.py:{data}")
 
 
 @dataclass(frozen=True)
@@ -227,7 +260,7 @@ class Bench:
         return "\n".join(lines)
 
 
-def write(page: Path, table: str) -> None:
+def put(page: Path, table: str) -> None:
     """Put the table between the marks of a page."""
     text = page.read_text(encoding="utf-8")
     before, _, rest = text.partition(FIRST)
@@ -238,25 +271,27 @@ def write(page: Path, table: str) -> None:
 def main() -> None:
     """See the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("families", nargs="*", help="these alone, by name")
+    parser.add_argument("families", nargs="*", help="these alone: how their names begin")
     parser.add_argument("--out", type=Path, default=Path("build/families"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--table", action="store_true", help="print what is there, no more")
     parser.add_argument("--page", type=Path, help="write the table into this page")
     given = parser.parse_args()
     bench = Bench(given.out, given.seeds)
-    wanted = [row for row in rows() if not given.families or row.family in given.families]
+    wanted = [row for row in rows() if any(map(row.family.startswith, given.families or [""]))]
     if not given.table:
         given.out.mkdir(parents=True, exist_ok=True)
         for name, about in TEACHERS.items():
             if not (given.out / name).exists():
                 teacher(given.out / name, *about)
+        if not (given.out / "synth.npz").exists():
+            synthesized(given.out / "synth.npz")
         for seed in range(given.seeds):
             for row in wanted:
                 for one in (*bench.baselines(row), row):
                     bench.run(one, seed)
     if given.page:
-        write(given.page, bench.table())
+        put(given.page, bench.table())
     print(bench.table())
 
 

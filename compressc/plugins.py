@@ -61,8 +61,24 @@ BACKENDS = Group(
 OBSERVERS = Group(
     "compressc.observers", "observer", "observers", "a subclass of compressc.observers.Observer"
 )
+SYNTHESES = Group(
+    "compressc.syntheses",
+    "synthesis",
+    "syntheses",
+    "a subclass of compressc.distillation.Synthesis",
+)
 #: Every kind there is, in the order in which they are listed.
-GROUPS = (*(PASSES, OBJECTIVES, IMPORTANCES, DATASETS, AUGMENTATIONS, TASKS, BACKENDS, OBSERVERS),)
+GROUPS = (
+    PASSES,
+    OBJECTIVES,
+    IMPORTANCES,
+    DATASETS,
+    AUGMENTATIONS,
+    SYNTHESES,
+    TASKS,
+    BACKENDS,
+    OBSERVERS,
+)
 
 
 def find(group: Group) -> dict[str, EntryPoint]:

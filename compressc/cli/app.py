@@ -21,6 +21,7 @@ from compressc.cli.opt import opt
 from compressc.cli.passes import passes
 from compressc.cli.probe import probe
 from compressc.cli.run import run
+from compressc.cli.synthesize import synthesize
 from compressc.cli.teacher import teacher
 from compressc.errors import CompresscError
 
@@ -58,6 +59,7 @@ app.command("inspect")(inspect)
 app.command("diff")(diff)
 app.command("opt")(opt)
 app.command("teacher")(teacher)
+app.command("synthesize")(synthesize)
 app.command("passes")(passes)
 app.command("objectives")(objectives)
 app.command("importances")(importances)

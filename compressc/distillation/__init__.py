@@ -32,6 +32,7 @@ from compressc.distillation.points import Pair, choose_points, find_pairs, pairs
 from compressc.distillation.recovery import Progress, Recovered, recover, teachings
 from compressc.distillation.seen import INNER, ByLabels, Reading, Readings, Seen, look, mapped
 from compressc.distillation.several import Rule, Several, mean
+from compressc.distillation.synthesis import Making, Synthesis, parse_synthesis
 from compressc.distillation.teacher import (
     Answering,
     Answers,
@@ -63,6 +64,7 @@ __all__ = [
     "Keeping",
     "Largest",
     "Loss",
+    "Making",
     "Objective",
     "Pair",
     "Point",
@@ -75,6 +77,7 @@ __all__ = [
     "Seen",
     "Several",
     "Shortened",
+    "Synthesis",
     "Teacher",
     "Teaching",
     "Unreduced",
@@ -96,6 +99,7 @@ __all__ = [
     "pairs_by_depth",
     "parse_loss",
     "parse_objective",
+    "parse_synthesis",
     "parts_of",
     "point_of",
     "reader_of",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from compressc.distillation import BY_OUTPUT, Objective, objective_of, parse_loss, parse_objective
+from compressc.pipeline import Context
 from compressc.spec import Weighted, make
-from compressc.tasks import Response, SettledTask
+from compressc.tasks import Response, SettledTask, task_of
 
 #: The options that `loss` stands in place of.
 PARTS = frozenset({"alpha", "objective", "temperature", "features"})
@@ -70,3 +71,10 @@ class Composition:
         if self.loss != "auto":
             found += [term.of for term in parse_loss(self.loss)]
         return tuple({objective.name: type(objective) for objective in found}.values())
+
+
+def task_taught(ctx: Context) -> SettledTask:
+    """The task as the training part has it: labels of other parts alone can be judged by."""
+    task, sample = task_of(ctx), ctx.require_data("distill").train.take(1)
+    labelled = task.targets(sample.inputs, sample.labels) is not None
+    return task if labelled else replace(task, labels=False)

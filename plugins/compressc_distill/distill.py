@@ -47,6 +47,7 @@ from compressc.training import (
 )
 from compressc_distill.answering import in_words, open_answers, positions_in, shortened
 from compressc_distill.comparing import STRETCHES, Comparison
+from compressc_distill.composing import task_taught
 from compressc_distill.effort import choose, facts_of, say_choices
 from compressc_distill.families import trust
 from compressc_distill.families.teachers import Members, names_in
@@ -232,7 +233,7 @@ class Distill(DistillOptions):
         """What is taught, and what is examined; the answers are kept until `opened` ends."""
         task, matched = task_of(ctx), self._told(graph, ctx)
         if self.trust is not None:
-            trust.require_fit(self.trust, task)
+            trust.require_fit(self.trust, task_taught(ctx))
         responses, loss = learned(task), self._loss(graph, ctx, matched)
         pairs = matched.values
         teacher, student = (
@@ -290,7 +291,7 @@ class Distill(DistillOptions):
             CompresscError: CC105 where nothing is left; CC506 for a term of the written loss that
                 reads what the model does not have.
         """
-        task, options = task_of(ctx), self._composition
+        task, options = task_taught(ctx), self._composition
         terms, lost = [], {}
         for term in options.terms(task):
             missing = matched.missing(term.of.reads)
@@ -379,7 +380,7 @@ class Distill(DistillOptions):
 
     def _say(self, graph: Graph, ctx: Context, loss: Loss, matched: Matched) -> None:
         """Notes on what is learned, and on what is left out."""
-        task = task_of(ctx)
+        task = task_taught(ctx)
         judged = task.judged
         before = f", taken before its {judged.ending}" if judged.ending else ""
         others = [f"{response.name} by {objective.name}" for response, objective in loss.others]

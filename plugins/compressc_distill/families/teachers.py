@@ -26,6 +26,7 @@ from compressc.ir import Graph, graph_hash
 from compressc.pipeline import Context, Samples
 from compressc.pipeline.conditions import conditions
 from compressc.tasks import task_of
+from compressc_distill.composing import task_taught
 from compressc_distill.families import combining
 from compressc_distill.families.combining import Combine
 
@@ -97,8 +98,8 @@ class Members:
                 gives something else than the run's model; CC105 or CC301 where `combine` has
                 nothing to go by.
         """
-        task = task_of(ctx)
-        combining.require_fit(combine, task.judged, task.labels, f"combine={combine}")
+        task, where = task_of(ctx), f"combine={combine}"
+        combining.require_fit(combine, task.judged, task_taught(ctx).labels, where)
         graphs = tuple(_read(name, ctx) for name in names)
         readers = tuple(reader_of(graph, task, [], ctx.device) for graph in graphs)
         return cls(names, graphs, readers, combine)

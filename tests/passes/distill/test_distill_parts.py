@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from compressc_distill import Distill
 from compressc_distill.telling import Told
 from torch import nn
 
-from compressc.data import Split
+from compressc.data import Dataset, Split
 from compressc.distillation import Answers, Keeping, Pair, Reader, Teacher, hold_out
+from compressc.errors import CompresscError
 from compressc.pipeline import Context, View
 from compressc.training import Drawn, Moment
 
@@ -236,3 +238,14 @@ def test_the_pace_is_that_of_this_process(teacher):
         told.stepped(Moment(step, 64, 2, 3, 0.5, (-0.5, 0.9)))
     paces = [(f.facts.get("samples_per_second"), f.facts.get("seconds_left")) for f in heard]
     assert paces == [(None, None), (16.0, 46.0), (16.0, 40.0)]
+
+
+def test_labels_of_the_test_part_alone_are_judged_by_and_not_learned_from(teacher, student, data):
+    bare = Split(data.train.inputs)
+    half = Dataset("half", bare, bare.take(32), data.train)
+    ctx = Context(teacher, half)
+    Distill(epochs=1).run(student, ctx)
+    said = [text for _, text in ctx.notes]
+    assert "no labels: distilled by the teacher's answers alone" in said
+    with pytest.raises(CompresscError, match=r"CC105.*trust=labels needs labels"):
+        Distill(epochs=1, trust="labels").run(student, Context(teacher, half))
