@@ -33,6 +33,7 @@ from compressc.ir.number_forms import (
     round_dynamically,
 )
 from compressc.ir.ops import Op, layer_attributes
+from compressc.ir.trainable import TWIN
 from compressc.ir.types import TensorType
 
 #: The pair of calls around a value that is stored as integers, with one scale.
@@ -104,6 +105,9 @@ class _StoredWeight:
     def float_weight(self) -> torch.Tensor:
         """The weight as it is computed with, f32 in the float layer's shape."""
         own, form = cast(Any, self), self.weight_form
+        if self.in_training:
+            twin: torch.Tensor = own.twin()
+            return twin
         if form == INT8_PER_CHANNEL:
             return float_rows(own.weight, own.scale)
         shape = self.weight_shape()
@@ -112,7 +116,15 @@ class _StoredWeight:
 
     def rounded(self, input: torch.Tensor) -> torch.Tensor:
         """What the layer is given, as it computes with it."""
-        return input if self.input_form is None else round_dynamically(input, self.input_form)
+        if self.input_form is None:
+            return input
+        found = round_dynamically(input, self.input_form)
+        return input + (found - input).detach() if self.in_training else found
+
+    @property
+    def in_training(self) -> bool:
+        """Whether a trainable twin stands in for the stored weight."""
+        return TWIN in cast(nn.Module, self)._modules
 
 
 def check_forms(weight: NumberForm, input: NumberForm | None) -> None:
@@ -210,6 +222,8 @@ class QuantizedEmbedding(_StoredWeight, nn.Embedding):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """The rows that the indices name; only those are turned into floats, never the table."""
         form, scales = self.weight_form, cast(torch.Tensor, self.scale)
+        if self.in_training:
+            return F.embedding(input, self.float_weight())
         if form == INT8_PER_CHANNEL:
             rows, scale = F.embedding(input, self.weight), F.embedding(input, scales[:, None])
             return rows.to(scale.dtype) * scale

@@ -46,7 +46,7 @@ def channel_means(graph: Graph, inputs: Inputs) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def correct_biases(graph: Graph, means: dict[str, Tensor], inputs: Inputs) -> list[str]:
-    """Give the int8 layers the mean results that they had as floats.
+    """Give the rounded layers the mean results that they had as floats.
 
     Args:
         graph: quantized; edited in place.
@@ -69,7 +69,8 @@ def correct_biases(graph: Graph, means: dict[str, Tensor], inputs: Inputs) -> li
 
     if not means:
         return corrected
-    layers = [op for op in graph if op.int8 and _has_bias(op) and op.name in means]
+    rounded = [op for op in graph if op.weight_form is not None and _has_bias(op)]
+    layers = [op for op in rounded if op.name in means]
     alone = [op for op in layers if len(graph.holders(op.layer.bias)) == 1]  # type: ignore[union-attr,arg-type]
     with _watched(graph, alone, correct) as module:
         module(*inputs)

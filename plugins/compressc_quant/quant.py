@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -26,6 +26,7 @@ from compressc_quant.dynamic import (
     why_left,
 )
 from compressc_quant.hiding import computes_floats, unobservable
+from compressc_quant.learning import Length, learn, objectives
 from compressc_quant.losing import Losses, held_out
 from compressc_quant.mixed import Search, tell, why
 from compressc_quant.narrowing import quantize_what_can
@@ -37,6 +38,7 @@ from compressc_quant.verdicts import ATTENTION, stated, verdicts, why_float
 from compressc_quant.weights import (
     Method,
     WeightOptions,
+    narrow_weights,
     quantize_weights,
     weight_verdicts,
     why_whole,
@@ -57,7 +59,7 @@ _BYTE = 8
 #: Option -> the modes that it says anything in.
 _MODES: dict[str, tuple[str, ...]] = {
     "bits": ("static", "weights", "dynamic"),
-    "group": ("weights",),
+    "group": ("static", "weights"),
     "method": ("weights",),
     "to": ("cast",),
     "samples": ("static", "weights"),
@@ -69,6 +71,9 @@ _MODES: dict[str, tuple[str, ...]] = {
     "range": ("static", "dynamic"),
     "max_drop": ("static", "weights", "dynamic"),
     "held_out": ("static", "weights", "dynamic"),
+    "train": ("static", "weights", "dynamic"),
+    "steps": ("static", "weights", "dynamic"),
+    "lr": ("static", "weights", "dynamic"),
 }
 
 #: What is done to a graph some of whose ops were put back to float.
@@ -111,11 +116,12 @@ class Quant(Pass):
 
     bits: Literal[8, 4] = 8
     """Width of weights; of activations, where they are rounded, it is 8, the width that every
-    runtime has kernels for. 4 is for `mode=weights`."""
+    runtime has kernels for. 4 is for `mode=weights` and `static`."""
 
     group: int | None = Field(None, ge=16, le=4096)
-    """So many weights of an output share a scale (`mode=weights`). Not given: 32 at 4 bits, and at
-    8 bits all of an output. It is halved where it does not divide an output's weights."""
+    """So many weights of an output share a scale (`mode=weights`, and `static` at 4 bits). Not
+    given: 32 at 4 bits, and at 8 bits all of an output. It is halved where it does not divide an
+    output's weights."""
 
     method: Method = "rtn"
     """How weights are rounded (`mode=weights`). `rtn`: each to nearest, in the range that loses
@@ -161,6 +167,16 @@ class Quant(Pass):
     float, as few as are found; which ones, and what each costs, is said. Not given: nothing is
     measured."""
 
+    train: bool | Literal["auto"] = "auto"
+    """Train what is rounded against the teacher's answers, weights, scales, biases and norms, while
+    it is rounded. `auto`: where more than `max_drop` is lost without."""
+
+    steps: int = Field(400, ge=1, le=1_000_000)
+    """Steps of that training, of 32 samples each."""
+
+    lr: float | Literal["auto"] = Field("auto", gt=0, le=1)
+    """Peak learning rate of that training. `auto`: 0.003 of a typical weight."""
+
     held_out: int = Field(512, ge=16, le=100_000)
     """Samples that `max_drop` is measured on: of the validation part, else of a tenth to a fifth of
     the training part."""
@@ -171,20 +187,31 @@ class Quant(Pass):
             if self.mode not in _MODES[name]:
                 modes = " or ".join(f"mode={mode}" for mode in _MODES[name])
                 raise ValueError(f"'{name}' is for {modes}, and this is mode={self.mode}")
-        if self.mode != "weights" and self.bits < _BYTE:
+        narrow = self.bits < _BYTE
+        if self.mode == "dynamic" and narrow:
             raise ValueError(
-                f"'bits={self.bits}' is for mode=weights, and this is mode={self.mode}"
+                "'bits=4' is for mode=static or mode=weights, and this is mode=dynamic"
             )
+        if self.mode == "static" and self.group is not None and not narrow:
+            raise ValueError("'group' is for bits=4 or mode=weights, and this is mode=static")
+        if self.smooth and narrow:
+            raise ValueError("'bits=4' rounds layers anew that 'smooth' has changed: give one")
         if self.smooth and self.max_drop is not None:
             raise ValueError(
                 "'max_drop' puts layers back, and 'smooth' has changed them: one of them"
             )
         return self
 
+    def uses(self) -> tuple[Any, ...]:
+        """The objectives, where it may train: another one of the same name gives another result."""
+        trains = self.train is True or (self.train == "auto" and self.max_drop is not None)
+        return objectives() if trains else ()
+
     @property
     def requirements(self) -> frozenset[str]:
         """Data, where ranges are observed or inputs are looked at."""
-        return self.needs if self._observes or self.max_drop is not None else frozenset()
+        chooses = self.max_drop is not None or self.train is True
+        return self.needs if self._observes or chooses else frozenset()
 
     @property
     def _observes(self) -> bool:
@@ -205,6 +232,10 @@ class Quant(Pass):
         before, losses = held_layers(graph), self._losses(graph, ctx)
         work = self._static if self.mode == "static" else self._without_ranges
         told, finish = work(graph, ctx)
+        if self.train is True or (losses is not None and self._misses(graph, losses)):
+            length = Length(self.steps, None if self.lr == "auto" else self.lr)
+            learn(graph, before, held_out(ctx, self.name, self.held_out), length, ctx)
+            finish = _nothing
         if losses is not None:
             told |= self._keep_score(graph, before, losses, finish, ctx)
         for op in graph:
@@ -239,6 +270,11 @@ class Quant(Pass):
         if self.max_drop is None:
             return None
         return Losses(graph, ctx, held_out(ctx, self.name, self.held_out)[1])
+
+    def _misses(self, graph: Graph, losses: Losses) -> bool:
+        """Whether so much is lost that training begins by itself."""
+        assert self.max_drop is not None
+        return self.train == "auto" and losses.drop(graph) > self.max_drop
 
     def _keep_score(
         self,
@@ -299,7 +335,7 @@ class Quant(Pass):
             ctx.note(name, text)
         held = types_text(bytes_by_type(graph))
         ctx.note("", f"weights are {held}; {_loss(_outputs(graph, few), want)}")
-        return {}, lambda graph: None
+        return {}, _nothing
 
     def _weights(self) -> WeightOptions:
         return WeightOptions(self.bits, self.group, self.method)
@@ -337,7 +373,10 @@ class Quant(Pass):
             for name, why in hidden.items()
             if why and name in traced.origin and computes_floats(nodes[name], module)
         }
+        before = held_layers(graph)
         carry_over(graph, traced, quantized, told.__setitem__)
+        if self.bits < _BYTE:
+            narrow_weights(graph, self._weights(), before)
         round_results(graph, batches, settings.symmetric)
         round_joins(graph)
         finish = partial(correct_biases, means=means, inputs=inputs)
@@ -359,6 +398,10 @@ class Quant(Pass):
         size = min(self.batch, count)
         starts = range(0, count - count % size, size)
         return [tuple(x[i : i + size] for x in inputs) for i in starts]
+
+
+def _nothing(graph: Graph) -> None:
+    """Of modes that correct nothing, and behind a training."""
 
 
 def _outputs(graph: Graph, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:

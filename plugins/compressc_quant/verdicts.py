@@ -37,9 +37,8 @@ def _verdict(op: Op, after: Graph, transformer: bool, told: str) -> Verdict:
     rounded = any(user.kind == QUANTIZE for user in after.users(op.name))
     if now.weight_form is not None and op.weight_form is None:
         inputs = "int8 inputs" if int8_inputs else "f32 inputs"
-        return Verdict.does(
-            "int8 weight" if op.role == "embedding" else f"int8 weight, {inputs}", "weight"
-        )
+        weight = f"{'int8' if now.int8 else now.weight_form} weight"
+        return Verdict.does(weight if op.role == "embedding" else f"{weight}, {inputs}", "weight")
     reason = told or why_float(op, transformer, after)
     moved = any(after[name].kind == DEQUANTIZE for name in set(now.inputs) - set(op.inputs))
     if moved or rounded:

@@ -22,6 +22,7 @@ from compressc.ir.quantized_recurrent import (
 from compressc.pipeline import Context
 from compressc_quant.activation_aware import scale_columns
 from compressc_quant.moments import Inputs, moments
+from compressc_quant.restoring import Held
 from compressc_quant.rounding import Rounded, column_by_column, to_nearest
 from compressc_quant.verdicts import why_float
 
@@ -77,6 +78,21 @@ def quantize_weights(
         for ops, moment in moments(graph, looked_at, batches, ctx):
             act(ops, moment)
     rounder.nearest()
+
+
+def narrow_weights(graph: Graph, options: WeightOptions, before: Mapping[str, Held]) -> None:
+    """Round weights that are int8 to fewer bits, from the floats that they were.
+
+    Args:
+        graph: with int8 weights, edited in place.
+        options: bits and group.
+        before: its layers as they were.
+    """
+    names = [op.name for op in graph if op.weight_form is not None and op.name in before]
+    for name in names:
+        graph.set_layer(name, before[name].layer, before[name].kind)
+    forms = plan(graph, options)
+    Rounder(graph, {name: forms[name] for name in names}).nearest()
 
 
 class Rounder:

@@ -71,7 +71,7 @@ def squeezed(graph):
 def test_scores_beside_boxes_are_found(head, images, run):
     data = random_data(images)
     plain, _ = run(head, data)
-    graph, context = run(head, data, max_drop=0.02)
+    graph, context = run(head, data, max_drop=0.02, train=False)
     verify(graph, like=head)
     assert floats(plain) == []
     assert floats(graph) == ["weigh"]  # it would read boxes and scores in one range
@@ -99,7 +99,7 @@ def test_where_the_drop_is_met_nothing_stays_float(teacher, quantized, run):
 
 
 def test_where_it_takes_everything_that_is_said(head, images, run):
-    graph, context = run(head, random_data(images[:128]), max_drop=0.0)
+    graph, context = run(head, random_data(images[:128]), max_drop=0.0, train=False)
     assert squeezed(graph) == squeezed(head)
     with torch.no_grad():
         assert torch.equal(lower(graph)(images[:32]), lower(head)(images[:32]))
@@ -108,7 +108,7 @@ def test_where_it_takes_everything_that_is_said(head, images, run):
 
 def test_four_bits_keep_what_does_not_stand_them(teacher, run):
     plain, _ = run(teacher, mode="weights", bits=4)
-    graph, context = run(teacher, mode="weights", bits=4, max_drop=0.0)
+    graph, context = run(teacher, mode="weights", bits=4, max_drop=0.0, train=False)
     record = context.records["mixed precision"]
     assert record["start"] > 0 or floats(graph) == []
     assert set(floats(graph)) == set(record["float"])
