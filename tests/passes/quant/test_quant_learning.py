@@ -19,8 +19,9 @@ FOUR = {"bits": 4, "mode": "weights"}
 
 
 def masked(graph):
-    """The text but for scales."""
-    return re.sub(r"(_per_tensor\(%[\w.]+), [\d.e-]+,", r"\1, SCALE,", str(graph))
+    """The text but for scales, and the room that columns take."""
+    text = re.sub(r"(_per_tensor\(%[\w.]+), [\d.e-]+,", r"\1, SCALE,", str(graph))
+    return re.sub(" +", " ", text)
 
 
 def error(graph, teacher, split):
