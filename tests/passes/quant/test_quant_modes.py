@@ -274,10 +274,9 @@ def test_a_mask_beyond_the_type_becomes_its_largest_number(run):
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("quant(bits=4)", "'bits=4' is for mode=weights"),
-        ("quant(mode=dynamic,bits=4)", "'bits=4' is for mode=weights"),
+        ("quant(mode=dynamic,bits=4)", "'bits=4' is for mode=static or mode=weights"),
         ("quant(mode=cast,bits=8)", "'bits' is for mode=static or mode=weights or mode=dynamic"),
-        ("quant(group=32)", "'group' is for mode=weights"),
+        ("quant(group=32)", "'group' is for bits=4 or mode=weights"),
         ("quant(method=gptq)", "'method' is for mode=weights"),
         ("quant(to=f16)", "'to' is for mode=cast"),
         ("quant(mode=weights,preset=performance)", "'preset' is for mode=static"),

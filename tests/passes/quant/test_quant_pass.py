@@ -256,7 +256,7 @@ def test_only_as_many_samples_as_asked_for_are_observed(teacher, digits, run):
 
 
 @pytest.mark.parametrize(
-    "options", [{"bits": 4}, {"samples": 0}, {"batch": 0}, {"preset": "fast"}, {"bit": 8}]
+    "options", [{"bits": 3}, {"samples": 0}, {"batch": 0}, {"preset": "fast"}, {"bit": 8}]
 )
 def test_bad_options_are_refused(options):
     with pytest.raises(ValidationError):
