@@ -146,6 +146,7 @@ class Setting:
 #: A teacher that saw 100 labels, and data with all of them.
 WEAK = Setting("few1.pt", "digits", "digits, all labels; teacher of 100", SMALL, 10)
 CUT = Setting("model.pt", "digits", "digits", "prune(ratio=0.5,refit=false)", 10)
+FULL = Setting("model.pt", "digits", "digits", SMALL, 10)
 FEW_LABELS = Setting("few1.pt", FEW, "digits, 100 labels, 1,157 without", SMALL, 20)
 
 
@@ -180,6 +181,9 @@ def rows() -> Iterator[Row]:
         yield Row("several teachers", FEW_LABELS, FEW_LABELS.taught(options))
     for trust in ("labels", "entropy"):
         yield Row("selective", WEAK, WEAK.taught(f"loss='0.1*ce + 0.9*kd',trust={trust}"))
+    kd = "loss='0.1*ce + 0.9*kd'"
+    yield Row("self: generations", FULL, FULL.taught(f"{kd},generations=3"))
+    yield Row("self: last epoch", FULL, FULL.taught("loss=last_epoch"))
     for data in ("synthetic", "noise"):
         name = f"without data ({data}, {MADE})"
         yield Row(name, CUT, CUT.taught("loss=kd"), f"benchmarks/families.py:{data}")

@@ -88,6 +88,10 @@ class Store:
             self.folder = None
         return self.folder and self.folder / name
 
+    def within(self, name: str) -> Store:
+        """For a part of the work: its folders are those of that name in this store."""
+        return _Within(self, name)
+
     def answers(self, key: str) -> Path | None:
         """Where the answers of that key (64 hex digits) are, or will be; None to keep nothing."""
         return self.folder and self.folder.parent / f"{key}{ANSWERS}"
@@ -129,6 +133,28 @@ class Store:
             os.close(lock)
             raise
         self._lock = lock
+
+
+class _Within(Store):
+    """A part of a store; locks, answers and all else are the store's.
+
+    Args:
+        whole: the store.
+        name: of the part.
+    """
+
+    def __init__(self, whole: Store, name: str) -> None:
+        super().__init__(
+            whole.folder, whole.about, seconds=whole.seconds, most=whole.most, say=whole.say
+        )
+        self.whole, self.name = whole, name
+
+    def place(self, name: str) -> Path | None:
+        """See `Store`."""
+        return self.whole.place(f"{self.name}, {name}")
+
+    def clear(self) -> None:
+        """Nothing: the store goes as a whole."""
 
 
 def _difference(folder: Path, about: Mapping[str, Any]) -> str:

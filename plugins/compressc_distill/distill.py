@@ -50,6 +50,7 @@ from compressc_distill.comparing import STRETCHES, Comparison
 from compressc_distill.composing import task_taught
 from compressc_distill.effort import choose, facts_of, say_choices
 from compressc_distill.families import trust
+from compressc_distill.families.generations import raise_generations
 from compressc_distill.families.teachers import Members, names_in
 from compressc_distill.matching import Matched, match
 from compressc_distill.options import DistillOptions
@@ -95,7 +96,15 @@ class Distill(DistillOptions):
             choices = choose(self.effort, facts, self._given_options)
             planned = self._with({choice.option: choice.value for choice in choices})
             say_choices(choices, sum_text(planned._composition.terms(task_of(ctx))), ctx)
-        planned._run(graph, ctx)
+        if self.generations > 1:
+            raise_generations(graph, ctx, self.generations, self.fresh, planned._teach)
+        else:
+            planned._run(graph, ctx)
+
+    def _teach(self, generation: int, graph: Graph, ctx: Context) -> None:
+        """Train one of several generations; those behind the first are built as their teacher."""
+        more: dict[str, object] = {"generations": 1, "fresh": False}
+        self._with(more | ({"pairs": "depth"} if generation > 1 else {}))._run(graph, ctx)
 
     def _run(self, graph: Graph, ctx: Context) -> None:
         """Train the layers of the graph in place.
@@ -122,7 +131,8 @@ class Distill(DistillOptions):
             for text in summary(result, exam):
                 ctx.note(output, text)
             trust.notice(exam, ctx)
-        ctx.record("training", asdict(result) | {"metric": exam.metric.name})
+        judged = {"metric": exam.metric.name, "better": exam.metric.better}
+        ctx.record("training", asdict(result) | judged)
         if result.best_epoch:
             for name, layer in trained.items():
                 graph.set_layer(name, layer)

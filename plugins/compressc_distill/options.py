@@ -100,6 +100,11 @@ class DistillOptions(Pass):
     """In which rows the teacher's word counts less: where it is wrong by the `labels`, where it is
     unsure by the `entropy` of its answer, or where several teachers do not agree (`agreement`).
     Everywhere in full where it is not given."""
+    generations: Annotated[int, Field(ge=1, le=100)] = 1
+    """How many students are taught one after another, each by the one before, from the same start;
+    the best on the held-out samples is kept."""
+    fresh: bool = False
+    """Whether generations behind the first begin with weights drawn anew."""
     views: Annotated[int, Field(ge=0)] = 0
     """With augmentation: this many fixed views of each sample, whose answers can be kept; 0 for new
     ones in each epoch, which the teacher is asked about each time."""
@@ -147,6 +152,11 @@ class DistillOptions(Pass):
             raise ValueError("trust and answers_top: give one of them")
         if self.trust == "agreement" and len(names_in(self.teachers)) < 2:
             raise ValueError("trust=agreement is of several teachers: teachers='a.pt,b.pt'")
+        if self.fresh and self.generations == 1:
+            raise ValueError("fresh is of generations behind the first: generations=3")
+        if self.generations > 1 and (self.answers_from or self.teachers):
+            other = "answers_from" if self.answers_from else "teachers"
+            raise ValueError(f"generations and {other}: give one of them")
         both = sorted(self.model_fields_set & PARTS)
         if self.loss != "auto" and both:
             raise ValueError(f"loss and {both[0]}: give one of them")
