@@ -9,6 +9,7 @@ import typer
 
 from compressc.cli.bench import bench
 from compressc.cli.cache import cache
+from compressc.cli.choices import choices
 from compressc.cli.compile import compile_command
 from compressc.cli.diff import diff
 from compressc.cli.doctor import doctor
@@ -65,6 +66,7 @@ app.command("objectives")(objectives)
 app.command("importances")(importances)
 app.command("explain")(explain)
 app.command("explain-cut")(explain_cut)
+app.command("choices")(choices)
 app.command("probe")(probe)
 app.command("run")(run)
 app.command("bench")(bench)

@@ -6,6 +6,7 @@ from compressc.pipeline.cache import PassCache, default_cache_folder
 from compressc.pipeline.choices import Choice, choose, lower_hull
 from compressc.pipeline.covering import cover
 from compressc.pipeline.exactness import EXACT_TOLERANCE, check_exact
+from compressc.pipeline.offers import Offer, pick
 from compressc.pipeline.options import load_pass, parse_pass, parse_passes
 from compressc.pipeline.ordering import Step, plan
 from compressc.pipeline.pass_ import Context, Pass
@@ -20,6 +21,7 @@ __all__ = [
     "Choice",
     "Context",
     "Coverage",
+    "Offer",
     "Pass",
     "PassCache",
     "PassResult",
@@ -39,6 +41,7 @@ __all__ = [
     "lower_hull",
     "parse_pass",
     "parse_passes",
+    "pick",
     "plan",
     "random_inputs",
     "run_graph",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from compressc.analysis.coverage import Verdict
 from compressc.errors import CompresscError
 from compressc.events import Event, Listener, ignore
 from compressc.ir import Graph
+from compressc.pipeline.offers import Offer
 from compressc.pipeline.samples import TransferSet
 from compressc.pipeline.store import Store
 from compressc.plugins import PASSES, Group
@@ -157,6 +158,30 @@ class Pass(Configured, ABC):
             ctx: as for `run`; `ctx.teacher` may be the graph itself, `ctx.data` None.
         """
         return {}
+
+    def choices(self, graph: Graph, ctx: Context) -> Sequence[Offer]:
+        """What it could do to each part of a graph, for whoever chooses among several passes.
+
+        None where the pass is all or nothing. Options that say how much are not looked at; those
+        that say of what, and how, are.
+
+        Args:
+            graph: read it, never edit it.
+            ctx: as for `run`, with data.
+        """
+        return ()
+
+    def take(self, graph: Graph, ctx: Context, picked: Sequence[Offer]) -> None:
+        """Do what was picked of `choices`, and nothing else.
+
+        Other passes may have changed the graph since: what no longer fits is left out, with a note.
+
+        Args:
+            graph: edit it, as in `run`.
+            ctx: as for `run`.
+            picked: of the offers, one for a part at most.
+        """
+        raise NotImplementedError(f"pass '{self.name}' offers no choices")
 
     def wished(self, *, effort: str | None = None, compare_scratch: bool = False) -> Pass:
         """The pass in a run of which this is wished; options that were given stay as they are.

@@ -2,6 +2,7 @@
 
 from compressc.testing.agreement import check_coverage
 from compressc.testing.checking import Checked, check_pass, export_graph
+from compressc.testing.choices import check_choices
 from compressc.testing.importances import check_importance
 from compressc.testing.objectives import check_objective, draw_readings
 from compressc.testing.tasks import CheckedTask, check_task
@@ -9,6 +10,7 @@ from compressc.testing.tasks import CheckedTask, check_task
 __all__ = [
     "Checked",
     "CheckedTask",
+    "check_choices",
     "check_coverage",
     "check_importance",
     "check_objective",

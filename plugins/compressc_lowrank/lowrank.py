@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from compressc.analysis import sizes_of
 from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.ir import Graph
-from compressc.pipeline import Context, Pass
+from compressc.pipeline import Context, Offer, Pass
 from compressc.training import reestimate_behind
 from compressc_lowrank.collecting import Inputs
 from compressc_lowrank.factorizing import factorize
+from compressc_lowrank.offering import offers, plans_picked
 from compressc_lowrank.planning import Plan
 from compressc_lowrank.ranking import Rule, plans
 from compressc_lowrank.timing import slower
@@ -90,6 +92,10 @@ class LowRank(Pass):
         found = plans(graph, self._rule(), ctx)
         if self.measure:
             found |= slower(graph, found, ctx)
+        self._factorize(graph, found, ctx)
+
+    def _factorize(self, graph: Graph, found: Mapping[str, Plan | str], ctx: Context) -> None:
+        """Take layers apart by their plans; in place of one there may be why it is left."""
         chosen = {name: plan for name, plan in found.items() if isinstance(plan, Plan)}
         ops = [graph[name] for name in chosen]
         inputs = Inputs(graph, ops, ctx) if self._sees(ctx) else None
@@ -100,6 +106,19 @@ class LowRank(Pass):
             elif plan is not None:
                 ctx.note(op.name, f"skipped: {plan}")
         reestimate_behind(graph, chosen, ctx)
+
+    def choices(self, graph: Graph, ctx: Context) -> Sequence[Offer]:
+        """Each layer that may be factorized, at up to five ranks, by what it does to the answers.
+
+        It is measured at one rank of each layer, and follows the lost energy at the others.
+        """
+        ctx.require_data("lowrank choices")
+        return offers(graph, self._rule(), sizes_of(graph, ctx.example()), ctx)
+
+    def take(self, graph: Graph, ctx: Context, picked: Sequence[Offer]) -> None:
+        """Factorize the layers that were picked."""
+        sizes = sizes_of(graph, ctx.example())
+        self._factorize(graph, plans_picked(graph, self._rule(), sizes, picked, ctx), ctx)
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         """By the ranks that `run` would choose: singular values are computed, vectors are not."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from compressc.analysis import sizes_of, total_cost
@@ -48,7 +48,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class _Priced:
+class Priced:
     """A scheme that is legal for a layer, and what it costs there."""
 
     scheme: Scheme
@@ -56,10 +56,57 @@ class _Priced:
     macs: Cost
 
     def reason(self, ranks: Ranks, limit: float) -> str:
+        """Why ranks are no gain, or nothing."""
         return too_wide(self.weights, self.macs, ranks, limit)
 
     def plan(self, op: Op, ranks: Ranks) -> Plan:
+        """The scheme at some ranks."""
         return Plan(self.scheme, ranks, self.scheme.full(op.layer))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way to take a layer apart.
+
+    Attributes:
+        plan: the way.
+        weights, macs: of the chain, in one run.
+        lost: what it does to the answers; without data, the share of the energy that goes.
+    """
+
+    plan: Plan
+    weights: float
+    macs: float
+    lost: float
+
+
+@dataclass(frozen=True)
+class Menu:
+    """The ways to take a layer apart, and what it costs as it is."""
+
+    weights: float
+    macs: float
+    rows: tuple[Row, ...]
+
+    def of(self, cost: str) -> list[Choice[Plan | None]]:
+        """To choose from by `params` or `macs`; first, that the layer stays."""
+        own = "weights" if cost == "params" else "macs"
+        menu: list[Choice[Plan | None]] = [Choice(None, getattr(self, own), 0.0)]
+        menu += [Choice(row.plan, getattr(row, own), row.lost) for row in self.rows]
+        return menu
+
+
+def legal_schemes(
+    graph: Graph, rule: Rule, sizes: Mapping[str, int]
+) -> dict[str, list[Priced] | str]:
+    """For each op with parameters the schemes that can take it apart, or why none can."""
+    found: dict[str, list[Priced] | str] = {}
+    for op in graph:
+        if parameters_of(op):
+            some = candidates(graph, op, rule.names)
+            priced = some if isinstance(some, str) else [_priced(graph, op, s, sizes) for s in some]
+            found[op.name] = priced
+    return found
 
 
 def plans(graph: Graph, rule: Rule, ctx: Context, *, bare: bool = False) -> dict[str, Plan | str]:
@@ -76,15 +123,12 @@ def plans(graph: Graph, rule: Rule, ctx: Context, *, bare: bool = False) -> dict
     """
     sizes = sizes_of(graph, ctx.example())
     found: dict[str, Plan | str] = {}
-    legal: dict[str, list[_Priced]] = {}
-    for op in graph:
-        if not parameters_of(op):
+    legal: dict[str, list[Priced]] = {}
+    for name, priced in legal_schemes(graph, rule, sizes).items():
+        op = graph[name]
+        if isinstance(priced, str):
+            found[op.name] = priced
             continue
-        schemes = candidates(graph, op, rule.names)
-        if isinstance(schemes, str):
-            found[op.name] = schemes
-            continue
-        priced = [_priced(graph, op, scheme, sizes) for scheme in schemes]
         found[op.name] = ""
         if rule.is_budget:
             legal[op.name] = priced
@@ -97,12 +141,12 @@ def plans(graph: Graph, rule: Rule, ctx: Context, *, bare: bool = False) -> dict
     return found | (_together(graph, legal, rule, sizes, ctx) if rule.is_budget else {})
 
 
-def _priced(graph: Graph, op: Op, scheme: Scheme, sizes: Mapping[str, int]) -> _Priced:
+def _priced(graph: Graph, op: Op, scheme: Scheme, sizes: Mapping[str, int]) -> Priced:
     weights = scheme.weights(op.layer)
-    return _Priced(scheme, weights, weights.times(*places(graph, op, scheme, sizes)))
+    return Priced(scheme, weights, weights.times(*places(graph, op, scheme, sizes)))
 
 
-def _alone(op: Op, priced: Sequence[_Priced], rule: Rule) -> Plan | str:
+def _alone(op: Op, priced: Sequence[Priced], rule: Rule) -> Plan | str:
     """Of the schemes that pay: the fewest weights by energy, the most energy by rank."""
     ranks = [rule.ranks(one.scheme, op.layer) for one in priced]
     reasons = [one.reason(r, rule.limit) for one, r in zip(priced, ranks, strict=True)]
@@ -121,7 +165,7 @@ def _alone(op: Op, priced: Sequence[_Priced], rule: Rule) -> Plan | str:
 
 def _together(
     graph: Graph,
-    legal: Mapping[str, list[_Priced]],
+    legal: Mapping[str, list[Priced]],
     rule: Rule,
     sizes: Mapping[str, int],
     ctx: Context,
@@ -135,7 +179,8 @@ def _together(
     assert share is not None
     cost = total_cost(graph, **sizes)
     whole = cost.parameters if name == "params" else cost.macs
-    menus = dict(_menus(graph, legal, rule, ctx))
+    weighed = dict(weigh(graph, legal, rule, ctx))
+    menus = {layer: menu.of(name) for layer, menu in weighed.items()}
     fixed = whole - sum(menu[0].cost for menu in menus.values())
     chosen = choose(menus, int(share * whole) - fixed)
     if chosen is None:
@@ -157,10 +202,10 @@ def _together(
     }
 
 
-def _menus(
-    graph: Graph, legal: Mapping[str, list[_Priced]], rule: Rule, ctx: Context
-) -> Iterator[tuple[str, list[Choice[Plan | None]]]]:
-    """What may become of each layer, what it costs, and what it does to the answers."""
+def weigh(
+    graph: Graph, legal: Mapping[str, list[Priced]], rule: Rule, ctx: Context
+) -> Iterator[tuple[str, Menu]]:
+    """What may become of each layer, what that costs, and what it does to the answers."""
     ops = [graph[name] for name in legal]
     sees = rule.aware and ctx.data is not None
     inputs = Inputs(graph, ops, ctx) if sees else None
@@ -168,25 +213,26 @@ def _menus(
     for done, op in enumerate(ops):
         ctx.progress("weighing layers", done, len(ops))
         layer, seen = op.layer, seen_by(graph, op, inputs)
-        menu: list[Choice[Plan | None]] = []
+        rows: list[Row] = []
         for one in legal[op.name]:
-            cost = one.weights if rule.params is not None else one.macs
+            if rule.macs is not None and one.macs.dense <= 0:
+                continue
             spectrum = one.scheme.spectrum(layer, seen)
             columns = spectrum.ranks.T
             fine = (one.weights.of(columns) < rule.limit * one.weights.dense) & (
                 (one.macs.of(columns) < rule.limit * one.macs.dense) | (one.macs.dense <= 0)
             )
-            if rule.macs is not None and one.macs.dense <= 0:
-                continue
-            rows = zip(
+            found = zip(
                 spectrum.ranks[fine].tolist(),
-                cost.of(columns)[fine].tolist(),
+                one.weights.of(columns)[fine].tolist(),
+                one.macs.of(columns)[fine].tolist(),
                 spectrum.kept[fine].tolist(),
                 strict=True,
             )
-            menu += [Choice(one.plan(op, tuple(r)), c, 1 - kept) for r, c, kept in rows]
+            rows += [Row(one.plan(op, tuple(r)), w, m, 1 - kept) for r, w, m, kept in found]
+        scale = 1.0
+        if answers is not None:
+            scale = answers.scale(op, [(row.plan, row.lost) for row in rows], seen)
         dense = legal[op.name][0]
-        whole = dense.weights.dense if rule.params is not None else max(dense.macs.dense, 0)
-        scale = 1.0 if answers is None else answers.scale(op, menu, seen)
-        scaled = [Choice(c.pick, c.cost, c.lost * scale) for c in menu]
-        yield op.name, [Choice(None, whole, 0.0), *scaled]
+        scaled = tuple(replace(row, lost=row.lost * scale) for row in rows)
+        yield op.name, Menu(dense.weights.dense, max(dense.macs.dense, 0), scaled)

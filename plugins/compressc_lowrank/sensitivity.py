@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from compressc.ir import Graph, Op, lower
-from compressc.pipeline import Choice, Context
+from compressc.pipeline import Context
 from compressc.tasks import task_of
 from compressc.training import answers, scaled_error
 from compressc_lowrank.factorizing import shifted
@@ -38,20 +38,24 @@ class Answers:
         self._inputs = ctx.data.calibration.take(SAMPLES).inputs
         self._wanted = answers(self._module, self._inputs)
 
-    def scale(self, op: Op, menu: Sequence[Choice[Plan | None]], seen: Seen | None) -> float:
+    def scale(self, op: Op, menu: Sequence[tuple[Plan, float]], seen: Seen | None) -> float:
         """Error of the answers for each share of the energy that a layer loses.
 
         Measured at one choice: small errors of a layer grow in proportion, squares to squares.
+
+        Args:
+            op: the layer.
+            menu: ways to take it apart, each with the share that it loses.
+            seen: what the layer is given.
         """
-        lossy = [choice for choice in menu if choice.pick is not None and choice.lost > 0]
+        lossy = [(plan, lost) for plan, lost in menu if lost > 0]
         if not lossy:
             return 1.0
-        probe = min(lossy, key=lambda choice: abs(choice.lost - PROBED))
-        assert probe.pick is not None
-        matrix = probe.pick.scheme.chain(op.layer, probe.pick.ranks, seen).matrix
+        plan, lost = min(lossy, key=lambda pair: abs(pair[1] - PROBED))
+        matrix = plan.scheme.chain(op.layer, plan.ranks, seen).matrix
         with _changed(op.layer, matrix, seen):
             error = float(scaled_error(answers(self._module, self._inputs), self._wanted))
-        return max(error, 1e-12) / probe.lost
+        return max(error, 1e-12) / lost
 
 
 @contextmanager

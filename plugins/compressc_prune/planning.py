@@ -144,14 +144,17 @@ class Plan:
         held: dict[Width, Tensor] = {}
         for _ in range(ROUNDS):
             self.sizes = self._sizes(self._free(refused), refused)
-            wanted = chosen(self.sizes, self.scores)
-            held = prove(self.graph, self.found, wanted, refused, self.ctx)
-            lost = len(held) < len(wanted)
+            held = self.held(self.sizes, refused)
+            lost = len(held) < sum(map(len, self.sizes))
             if not lost or not (self.costs or self.wish.uniform):
                 break
         if self.curves:
             record(self.curves, self.sizes, self.ctx)
         return held
+
+    def held(self, sizes: Sizes, refused: dict[Axis, str]) -> dict[Width, Tensor]:
+        """Of cuts to some sizes those that are proved: the best indices of each width."""
+        return prove(self.graph, self.found, chosen(sizes, self.scores), refused, self.ctx)
 
     def tell(self, cost: Beside) -> None:
         """A note where a target was missed, and what is left on record."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -10,9 +11,10 @@ import torch
 from compressc.analysis import Axis, Coupling, Width, beside, couple
 from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.ir import Graph
-from compressc.pipeline import Context
+from compressc.pipeline import Context, Offer
 from compressc_prune.cutting import Chosen
 from compressc_prune.factors import INSTEAD, cofactors, doubled
+from compressc_prune.offering import offers, sizes_picked
 from compressc_prune.options import PruneOptions
 from compressc_prune.origin import Uncut
 from compressc_prune.planning import Plan, Wish
@@ -122,6 +124,29 @@ class Prune(PruneOptions):
         cost = beside(graph, uncut, ctx.example())
         ctx.note(graph.name, str(cost))
         plan.tell(cost)
+
+    def choices(self, graph: Graph, ctx: Context) -> Sequence[Offer]:
+        """Each width that may be cut, at three sizes; losses are those of slicing alone."""
+        ctx.require_data("prune choices")
+        return offers(self._open(graph, ctx)[0], ctx, self.statistics)
+
+    def take(self, graph: Graph, ctx: Context, picked: Sequence[Offer]) -> None:
+        """Prove and cut the widths that were picked."""
+        plan, refused = self._open(graph, ctx)
+        kept = plan.held(sizes_picked(plan, picked, ctx), refused)
+        chosen = Chosen(graph.copy(), plan.found, plan, refused, kept)
+        chosen.cut(graph, ctx, self._manner(ctx), self.statistics)
+        for width, indices in kept.items():
+            text = f"kept {len(indices)} of {width.size} {what(width)}"
+            ctx.note(", ".join(width.producers), text)
+
+    def _open(self, graph: Graph, ctx: Context) -> tuple[Plan, dict[Axis, str]]:
+        """A plan that no amount is wished of, and why widths must not be cut."""
+        found = couple(graph)
+        refused = self._refused(graph, found)
+        scores = Scorer(graph, found, self._importance, ctx).score_all(_allowed(found, refused))
+        wish = replace(self._wish, target=None, allocation="uniform")
+        return Plan(wish, graph, found, ctx, scores), refused
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         """By the coupling of the graph; only a ranking or a loss has to look at weights or data."""

@@ -106,21 +106,25 @@ def curves(
         scores: which indices go first.
         ctx: has calibration data.
     """
-    loss = _loss(graph, ctx)
+    loss = loss_beside(graph, ctx)
     whole = loss(graph)
     measured: dict[Alike, dict[float, float]] = {}
     for number, kind in enumerate(trial.alike):
         ctx.progress("measuring sensitivity", number, len(trial.alike))
         points: dict[float, float] = {}
-        for share in SHARES:
-            size = trial.rounding.size(kind[0].size - int(kind[0].size * share), kind[0])
-            really = 1 - size / kind[0].size
-            if really > 0 and really not in points:
-                with cut_copy(graph, found, chosen({kind: size}, scores)) as copy:
-                    points[really] = loss(copy) - whole
+        for size in sizes_of(kind, trial.rounding):
+            with cut_copy(graph, found, chosen({kind: size}, scores)) as copy:
+                points[1 - size / kind[0].size] = loss(copy) - whole
         measured[kind] = points
     most = max((max(p.values(), default=0.0) for p in measured.values()), default=0.0)
     return {kind: _curve(points, LEAST * max(most, 1e-9)) for kind, points in measured.items()}
+
+
+def sizes_of(kind: Alike, rounding: Rounding) -> list[int]:
+    """The sizes that a width is tried at, the largest first; none where it cannot be cut."""
+    whole = kind[0].size
+    sizes = (rounding.size(whole - int(whole * share), kind[0]) for share in SHARES)
+    return [size for size in dict.fromkeys(sizes) if size < whole]
 
 
 def record(found: Mapping[Alike, Curve], sizes: Mapping[Alike, int], ctx: Context) -> None:
@@ -153,8 +157,14 @@ def _curve(points: Mapping[float, float], least: float) -> Curve:
     return Curve(tuple(x for x, _ in hull), tuple(y for _, y in hull), measured)
 
 
-def _loss(graph: Graph, ctx: Context) -> Callable[[Graph], float]:
-    """The task's loss on calibration data; without labels the distance from the uncut answers."""
+def loss_beside(graph: Graph, ctx: Context, *, blind: bool = False) -> Callable[[Graph], float]:
+    """The task's loss on calibration data; without labels the distance from the uncut answers.
+
+    Args:
+        graph: that others are cut from.
+        ctx: of the pass.
+        blind: the distance in any case: mean squared error over the variance of the answers.
+    """
     samples, task = ctx.require_data("prune(allocation=sensitivity)").calibration, task_of(ctx)
     batches = list(first_batches(samples, BATCH, SAMPLES))
     targets = [task.targets(batch.inputs, batch.labels) for batch in batches]
@@ -169,8 +179,8 @@ def _loss(graph: Graph, ctx: Context) -> Callable[[Graph], float]:
     def loss(of: Graph) -> float:
         total = count = 0.0
         for batch, target, ours, theirs in zip(batches, targets, values(of), uncut, strict=True):
-            blind = target is None
-            one = scaled_error(ours[0], theirs[0]) if blind else task.loss(ours, target)
+            far = blind or target is None
+            one = scaled_error(ours[0], theirs[0]) if far else task.loss(ours, target)
             total, count = total + float(one) * len(batch), count + len(batch)
         return total / max(1.0, count)
 
