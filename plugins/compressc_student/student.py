@@ -10,21 +10,21 @@ from pydantic import Field, field_validator, model_validator
 
 from compressc.analysis import beside, find_chains
 from compressc.analysis.coverage import Verdict
+from compressc.depth import Depth, Pick, dropped, merged, tensors_of
 from compressc.distillation import parse_loss
 from compressc.errors import CompresscError
 from compressc.fingerprint import Fingerprint
 from compressc.ir import Graph
 from compressc.pipeline import Context, Pass, load_pass
 from compressc.spec import Configured
-from compressc_student.choosing import Pick
-from compressc_student.depth import Depth
 from compressc_student.factory import adopt
 from compressc_student.proxy import LOSS
 from compressc_student.search import Makers, search
-from compressc_student.verdicts import dropped, merged, tensors_of
 
 #: Share of the blocks that stays where nothing else is asked for.
 HALF = 0.5
+#: What else there is where no block can go.
+INSTEAD = "student(width=0.5), or student(factory=file.py:function) for a model of your own"
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -199,7 +199,7 @@ class Student(Pass):
         if share is None and not (self.keep or self.width or self.rank):
             share = HALF
         if share is not None or self.keep is not None:
-            Depth(share, self.keep, self.pick, self.blocks).cut(graph, ctx)
+            Depth(share, self.keep, self.pick, self.blocks, self.name, INSTEAD).cut(graph, ctx)
 
     # ---- width and rank ------------------------------------------------------------------------
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from compressc_student import Student
-from compressc_student.choosing import count_kept, pick_members
 from student_nets import rows, stack, vit
 from torch import nn
 
 from compressc.analysis import Chain, find_chains, total_cost
+from compressc.depth import count_kept, pick_members
 from compressc.distillation import find_pairs
 from compressc.errors import CompresscError
 from compressc.ir import Graph, graph_hash, run_graph
@@ -160,7 +160,7 @@ def test_the_blocks_that_change_least_go():
 
 
 def test_the_cosine_is_that_of_input_and_output():
-    from compressc_student.likeness import likeness
+    from compressc.depth import likeness
 
     graph = stack(depth=3)
     (found,) = find_chains(graph)

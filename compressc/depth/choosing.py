@@ -39,8 +39,13 @@ def pick_members(chain: Chain, count: int, pick: Pick, likeness: Sequence[float]
     return sorted([*chosen, *chain.held])
 
 
-def given_members(chain: Chain, keep: Sequence[int]) -> list[int]:
+def given_members(chain: Chain, keep: Sequence[int], name: str) -> list[int]:
     """The numbers that the user gave, if the chain has them and can do without the others.
+
+    Args:
+        chain: what they are of.
+        keep: the numbers.
+        name: of the pass, for the message.
 
     Raises:
         CompresscError: CC102 for a number that is not there, CC105 where a member cannot go.
@@ -50,7 +55,7 @@ def given_members(chain: Chain, keep: Sequence[int]) -> list[int]:
     if beyond:
         raise CompresscError(
             "CC102",
-            f"option 'keep' of pass 'student' must be 0 to {count - 1}",
+            f"option 'keep' of pass '{name}' must be 0 to {count - 1}",
             got=", ".join(map(str, beyond)),
             where=f"{chain.name}, {count} blocks",
             hint="blocks=... cuts only blocks with that in their name",
@@ -59,20 +64,24 @@ def given_members(chain: Chain, keep: Sequence[int]) -> list[int]:
         if number not in keep:
             raise CompresscError(
                 "CC105",
-                f"pass 'student' cannot drop block {number} of {chain.name}",
+                f"pass '{name}' cannot drop block {number} of {chain.name}",
                 got=reason,
                 hint=f"keep={','.join(map(str, sorted({*keep, *chain.held})))}",
             )
     return sorted(set(keep))
 
 
-def choose_chains(chains: Sequence[Chain], blocks: Sequence[Block], named: str) -> list[Chain]:
+def choose_chains(
+    chains: Sequence[Chain], blocks: Sequence[Block], named: str, name: str, hint: str
+) -> list[Chain]:
     """The chains whose name has `named` in it.
 
     Args:
         chains: of the graph.
         blocks: all that repeats in it, to say what there is.
         named: part of a name; empty for all.
+        name: of the pass, for the message.
+        hint: what else could be done.
 
     Raises:
         CompresscError: CC105 where there is none, saying what there is.
@@ -81,18 +90,18 @@ def choose_chains(chains: Sequence[Chain], blocks: Sequence[Block], named: str) 
     if not found:
         raise CompresscError(
             "CC105",
-            "pass 'student' needs blocks that repeat one behind the other"
+            f"pass '{name}' needs blocks that repeat one behind the other"
             + (f" and are called '{named}'" if named else ""),
             got=_what_there_is(chains, blocks),
-            hint="student(width=0.5), or student(factory=file.py:function) for a model of your own",
+            hint=hint,
         )
     if all(len(chain.held) == len(chain) for chain in found):
         first = found[0]
         raise CompresscError(
             "CC105",
-            f"pass 'student' cannot drop any block of {first.name}",
+            f"pass '{name}' cannot drop any block of {first.name}",
             got=next(iter(first.held.values())),
-            hint="a model that returns less, or student(width=0.5)",
+            hint=f"a model that returns less, or {hint}",
         )
     return found
 

@@ -1,4 +1,4 @@
-"""What a student means for each op of the teacher."""
+"""What fewer blocks mean for each op of a graph."""
 
 from __future__ import annotations
 

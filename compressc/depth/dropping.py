@@ -5,11 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compressc.analysis import Chain, find_blocks, find_chains
-from compressc.editing import drop_blocks
-from compressc.ir import Graph
-from compressc.pipeline import Context
-from compressc.training import reestimate_behind
-from compressc_student.choosing import (
+from compressc.depth.choosing import (
     Pick,
     choose_chains,
     count_kept,
@@ -17,7 +13,11 @@ from compressc_student.choosing import (
     numbers,
     pick_members,
 )
-from compressc_student.likeness import likeness
+from compressc.depth.likeness import likeness
+from compressc.editing import drop_blocks
+from compressc.ir import Graph
+from compressc.pipeline import Context
+from compressc.training import reestimate_behind
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,16 @@ class Depth:
         keep: numbers of the blocks, or None.
         pick: which ones, where `share` says how many.
         blocks: part of the name of the chains that are cut.
+        name: of the pass, for messages.
+        hint: what else could be done where no block can go.
     """
 
     share: float | None
     keep: tuple[int, ...] | None
     pick: Pick
     blocks: str
+    name: str
+    hint: str
 
     def cut(self, graph: Graph, ctx: Context) -> None:
         """Take out the blocks that do not stay, with a note for each chain.
@@ -45,7 +49,9 @@ class Depth:
             CompresscError: CC105 where nothing repeats, or cannot go; CC102 for a block that is not
                 there.
         """
-        chains = choose_chains(find_chains(graph), find_blocks(graph), self.blocks)
+        chains = choose_chains(
+            find_chains(graph), find_blocks(graph), self.blocks, self.name, self.hint
+        )
         choices = [(chain, self._kept(graph, chain, ctx)) for chain in chains]
         joined: list[str] = []
         for chain, stay in choices:
@@ -64,12 +70,12 @@ class Depth:
     def _kept(self, graph: Graph, chain: Chain, ctx: Context) -> list[int]:
         """The members that stay."""
         if self.keep is not None:
-            return given_members(chain, self.keep)
+            return given_members(chain, self.keep, self.name)
         assert self.share is not None
         count = count_kept(chain, self.share)
         if self.pick != "similar" or count == len(chain):
             return pick_members(chain, count, "spread" if self.pick == "similar" else self.pick)
-        samples = ctx.require_data("student(pick=similar)").calibration
+        samples = ctx.require_data(f"{self.name}(pick=similar)").calibration
         found = likeness(graph, chain, samples, ctx.device)
         ctx.record(f"likeness of {chain.name}", found)
         texts = ", ".join(f"{value:.3f}" for value in found)
