@@ -184,6 +184,8 @@ def rows() -> Iterator[Row]:
     kd = "loss='0.1*ce + 0.9*kd'"
     yield Row("self: generations", FULL, FULL.taught(f"{kd},generations=3"))
     yield Row("self: last epoch", FULL, FULL.taught("loss=last_epoch"))
+    for by in ("peers", "ensemble"):
+        yield Row(f"online: {by}", FULL, FULL.taught(f"peers=3,teacher={by}", "mutual"))
     for data in ("synthetic", "noise"):
         name = f"without data ({data}, {MADE})"
         yield Row(name, CUT, CUT.taught("loss=kd"), f"benchmarks/families.py:{data}")

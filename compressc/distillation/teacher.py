@@ -127,7 +127,11 @@ class Reader:
 
     def __call__(self, module: nn.Module, inputs: Sequence[Tensor]) -> Answers:
         """Run `module`, which is `self.module` or a wrapper of it, on a batch."""
-        values: dict[str, Any] = dict(zip(self._names, module(*inputs)[1], strict=True))
+        return self.read(module(*inputs), inputs)
+
+    def read(self, returned: tuple[Any, Sequence[Any]], inputs: Sequence[Tensor]) -> Answers:
+        """What is read of what the module returned for a batch."""
+        values: dict[str, Any] = dict(zip(self._names, returned[1], strict=True))
         layers = zip(self.attention, self._kept, strict=True)
         vectors = one_each(values[self.vector], self.valid(inputs)) if self.vector else None
         return Answers(

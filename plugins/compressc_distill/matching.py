@@ -116,7 +116,7 @@ def match(
     if "vectors" in reads:
         vectors = vector_in(graph, task), vector_in(teacher, task)
     outputs = task.value_in(graph), task.value_in(teacher)
-    by_depth = how == "depth" or (how == "auto" and not _descends(graph, teacher))
+    by_depth = how == "depth" or (how == "auto" and not descends(graph, teacher))
     found: list[Pair] = []
     if "features" in reads and by_depth:
         found = pairs_by_depth(graph, teacher, outputs, points)
@@ -132,7 +132,7 @@ def match(
     return Matched(tuple(found), tuple(layers), heads, vectors)
 
 
-def _descends(graph: Graph, teacher: Graph) -> bool:
+def descends(graph: Graph, teacher: Graph) -> bool:
     """Whether anything but an input came from the teacher."""
     return any(origin in teacher for op in graph if op.kind != "input" for origin in op.lineage)
 

@@ -22,6 +22,7 @@ class Told(Hooks):
         score: what is scored.
         samples: in a step.
         clock: seconds from any moment on, for tests.
+        name: of the pass.
     """
 
     def __init__(
@@ -30,15 +31,17 @@ class Told(Hooks):
         score: str,
         samples: int,
         clock: Callable[[], float] = time.perf_counter,
+        name: str = "distill",
     ) -> None:
         self.ctx, self.score, self.samples, self.clock = ctx, score, samples, clock
+        self.name = name
         self.epochs = self.steps = 0
         self._began: tuple[float, int] | None = None
 
     def stepped(self, moment: Moment) -> None:
         """Progress: where it is, the loss and its terms, and the last score."""
         self.epochs, self.steps = moment.epochs, moment.steps
-        what = f"distill epoch {moment.epoch}/{moment.epochs}"
+        what = f"{self.name} epoch {moment.epoch}/{moment.epochs}"
         facts = self._figures(moment) | self._pace(moment)
         self.ctx.progress(what, moment.step, moment.steps, **facts)
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import nn
 
 from compressc.ir import Graph
 from compressc.pipeline import Context
 from compressc.tasks import task_of
+from compressc_distill.renewing import renew
 
 #: Teaches a graph once: generation, graph, context.
 Teach = Callable[[int, Graph, Context], None]
@@ -57,25 +57,6 @@ def raise_generations(graph: Graph, ctx: Context, count: int, fresh: bool, teach
     why = f"held-out scores {scores}" if labelled else "no labels to compare them by"
     ctx.note(task_of(ctx).output, f"kept generation {best + 1} of {count}: {why}")
     _adopt(graph, found[best][1])
-
-
-def renew(graph: Graph, ctx: Context, seed: int) -> None:
-    """Draw the weights of every layer anew, as torch does for a new one; a note on what stays.
-
-    Args:
-        graph: edited in place.
-        ctx: is told.
-        seed: of the weights.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for op in graph:
-            for part in op.layer.modules() if op.layer is not None else ():
-                reset = getattr(part, "reset_parameters", None)
-                if callable(reset):
-                    reset()
-                elif any(True for _ in part.parameters(recurse=False)):
-                    ctx.note(op.name, "keeps its weights: nothing says how to draw new ones")
 
 
 def _score(records: Mapping[str, Any], number: int) -> float:

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from compressc_distill import Distill
-from compressc_distill.families.generations import renew
 from compressc_distill.families.last_epoch import LastEpoch, Remembered
+from compressc_distill.renewing import renew
 from distill_nets import cut, mlp
 from rows_of import softmax
 from torch.nn import functional as F

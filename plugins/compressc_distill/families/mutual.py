@@ -1,0 +1,322 @@
+"""The `mutual` pass: peers that learn together, and teach one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from compressc.distillation import (
+    Answers,
+    Loss,
+    Objective,
+    Reader,
+    Several,
+    Teacher,
+    Teaching,
+    look,
+    parse_objective,
+    reader_of,
+)
+from compressc.errors import CompresscError
+from compressc.ir import Graph
+from compressc.pipeline import Context, Pass
+from compressc.spec import Weighted
+from compressc.tasks import SettledTask, task_of
+from compressc.training import (
+    Checkpoints,
+    Drawn,
+    Recipe,
+    TrainingResult,
+    batch_size,
+    precision_for,
+    train,
+)
+from compressc_distill.matching import descends
+from compressc_distill.parts import split
+from compressc_distill.renewing import move, renew
+from compressc_distill.telling import Told
+
+#: Of each weight's deviation, that peers begin apart by.
+NOISE = 0.1
+
+
+class Mutual(Pass):
+    """Train the model as it stands together with peers of its form, each by what the others answer.
+
+    Loss of each peer = loss by labels + weight * mean over the others of KL(other || peer); with
+    `teacher=ensemble` it is KL(mean of all || peer). The teacher that the run started with has no
+    part in it. All are trained in one run; the peer that does best on the held-out samples is
+    kept. Sources: Zhang et al. 2018 (Deep mutual learning), arXiv 1706.00384, equations 6 to 8;
+    Guo et al. 2020 (KDCL) for the ensemble.
+    """
+
+    name: ClassVar[str] = "mutual"
+    reads_target: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset({"data", "labels"})
+    after: ClassVar[Mapping[str, str]] = {
+        "prune": "peers learn what pruning leaves",
+        "lowrank": "peers learn what factorization leaves",
+        "student": "peers are students",
+        "sparsify": "peers keep its zeros",
+    }
+    before: ClassVar[Mapping[str, str]] = {
+        "simplify": "training needs the batch norms and dropouts that simplify removes",
+        "quant": "int8 weights cannot be trained",
+    }
+
+    peers: Annotated[int, Field(ge=2, le=32)] = 3
+    """How many learn together, the model itself among them."""
+    teacher: Literal["peers", "ensemble"] = "peers"
+    """Who teaches a peer: each of the others, or the mean of all logits."""
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    """Of what peers teach, beside the labels."""
+    objective: str = "kd(T=1)"
+    """The loss between peers: an objective of class scores."""
+    start: Literal["auto", "noise", "fresh"] = "auto"
+    """How peers begin apart: with a tenth of `noise` on the model's weights, or with `fresh` ones;
+    `auto` is noise where the model descends from the run's, whose weights are worth keeping."""
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
+    """How often to go through the training data."""
+    lr: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] = "auto"
+    """Peak learning rate of AdamW; `auto` is 0.01 of a typical weight."""
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Samples in a batch; `auto` as `distill` has it."""
+    holdout: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+    """Share of the training data that is held out to choose epoch and peer, where the data bring no
+    validation part."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products and convolutions in steps; `auto` as `distill` has it."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Added to the seed of the run."""
+
+    @field_validator("objective")
+    @classmethod
+    def _known(cls, text: str) -> str:
+        """One that reads anything but answers is an error before any work starts."""
+        objective = parse_objective(text)
+        if not objective.reads <= {"rows"} or objective.needs_labels:
+            raise ValueError(f"peers compare answers alone: {text} reads more")
+        return text
+
+    def uses(self) -> tuple[Any, ...]:
+        """The objectives: another one of the same name makes another result."""
+        return type(parse_objective(self.objective)), type(parse_objective("ce"))
+
+    def run(self, graph: Graph, ctx: Context) -> None:
+        """Train the layers of the graph in place.
+
+        Raises:
+            CompresscError: CC105 where the labels cannot be learned from; CC301 where the objective
+                does not fit the output; CC502 where no score is finite.
+        """
+        data, task, seed = ctx.require_data(self.name), task_of(ctx), ctx.seed + self.seed
+        output = task.value_in(graph)
+        trained = [op.name for op in graph if op.layer and list(op.layer.parameters())]
+        if not trained:
+            ctx.note(output, "skipped: the graph has no parameters to train")
+            return
+        if not task.labels:
+            why = "; ".join(task.warnings) or "none that can be learned from"
+            raise CompresscError("CC105", "peers learn by labels", got=why, where=self.name)
+        graphs = [graph, *(self._apart(graph, number, ctx) for number in range(1, self.peers))]
+        readers = [reader_of(one, task, [], ctx.device) for one in graphs]
+        with ExitStack() as opened:
+            parts = split(data, self.holdout, "", seed)
+            taught, exam = (self._teaching(part, readers[0], ctx, opened) for part in parts)
+            group = _Group(self, Peers(readers), readers, taught, exam)
+            group.check()
+            result = self._train(group, ctx, seed)
+            best = group.best()
+            self._tell(group, best, result, ctx)
+        if result.best_epoch:
+            for name in trained:
+                layer = graphs[best][name].layer
+                assert layer is not None
+                graph.set_layer(name, layer)
+
+    def _apart(self, graph: Graph, number: int, ctx: Context) -> Graph:
+        """A peer, which begins elsewhere than all others."""
+        peer, seed = graph.copy(), ctx.seed + self.seed + number
+        noise = self.start == "noise" or (self.start == "auto" and descends(graph, ctx.teacher))
+        if noise:
+            move(peer, NOISE, seed)
+        else:
+            renew(peer, ctx, seed)
+        if number == 1:
+            how = (
+                f"with noise of {NOISE:.0%} on the model's weights" if noise else "with new weights"
+            )
+            ctx.note(task_of(ctx).output, f"{self.peers} peers, the others begin {how}")
+        return peer
+
+    def _teaching(self, part: Any, reader: Reader, ctx: Context, opened: ExitStack) -> Teaching:
+        """Samples with the loss by labels; the run's teacher is what agreement is measured with."""
+        task = task_of(ctx)
+        asked = Teacher(
+            reader_of(ctx.teacher_to_move(), task, [], ctx.device), [], part, ctx.device
+        )
+        opened.callback(asked.close)
+        loss = Loss((Weighted(1.0, parse_objective("ce")),))
+        return Teaching(part, ctx.device, asked, reader, task, loss)
+
+    def _train(self, group: _Group, ctx: Context, seed: int) -> TrainingResult:
+        samples = len(group.taught.samples)
+        size = batch_size(samples, self.epochs) if self.batch_size == "auto" else self.batch_size
+        precision = self.precision
+        if precision == "auto":
+            precision, _ = precision_for(group.module, group.taught.probe())
+        recipe = Recipe(
+            epochs=self.epochs,
+            learning_rate=None if self.lr == "auto" else self.lr,
+            seed=seed,
+            dropout=False,
+            precision=precision,
+        )
+        lesson = group.taught.lesson(group.taught.batches(size), group.validate)
+        lesson = replace(
+            lesson, terms=group.terms, weights={"peers": self.weight}, silent=frozenset()
+        )
+        told = Told(ctx, group.exam.metric.title, size, name=self.name)
+        kept = Checkpoints.of(ctx.store, "training")
+        try:
+            return train(group.module, lesson, recipe, hooks=[told], checkpoints=kept)
+        finally:
+            group.module.to(ctx.device)
+
+    def _tell(self, group: _Group, best: int, result: TrainingResult, ctx: Context) -> None:
+        """What came of it, peer by peer and together."""
+        task, title = task_of(ctx), group.exam.metric.title
+        each = [score for _, score in group.scores()]
+        together = group.together()
+        group.module.to("cpu")
+        scores = ", ".join(f"{score:.4f}" for score in each)
+        text = f"kept peer {best + 1} of {self.peers}, epoch {result.best_epoch} of {self.epochs}"
+        if not result.best_epoch:
+            text = f"no epoch of {self.epochs} was better than the start: weights left as they were"
+        text += f": {title} {scores} on {len(group.exam.samples)} held-out samples"
+        ctx.note(task.output, f"{text}; all together {together:.4f}")
+        judged = {"metric": group.exam.metric.name, "scores": each, "together": together}
+        ctx.record("training", asdict(result) | {"metric": group.exam.metric.name})
+        ctx.record("peers", judged | {"kept": best + 1})
+
+
+class Peers(nn.Module):
+    """Several modules of one form, run on the same inputs.
+
+    Args:
+        readers: of each.
+    """
+
+    def __init__(self, readers: Sequence[Reader]) -> None:
+        super().__init__()
+        self.each = nn.ModuleList(reader.module for reader in readers)
+
+    def forward(self, *inputs: Tensor) -> list[Any]:
+        """What each returns."""
+        return [module(*inputs) for module in self.each]
+
+
+@dataclass
+class _Group:
+    """Peers in training.
+
+    Attributes:
+        options: of the pass.
+        module: all of them.
+        readers: of each.
+        taught, exam: what they learn from, and what they are held against.
+    """
+
+    options: Mutual
+    module: Peers
+    readers: Sequence[Reader]
+    taught: Teaching
+    exam: Teaching
+
+    @property
+    def objective(self) -> Objective:
+        """The loss between peers."""
+        return parse_objective(self.options.objective)
+
+    @property
+    def task(self) -> SettledTask:
+        """What they are for."""
+        return self.taught.task
+
+    def check(self) -> None:
+        """Refuse an output that the objective can make nothing of.
+
+        Raises:
+            CompresscError: CC301.
+        """
+        self.objective.check(self.exam.first_seen())
+
+    def terms(self, module: nn.Module, batch: Drawn) -> dict[str, Tensor]:
+        """Sums over the peers, scalars: what labels say, and what the other peers do."""
+        part, inputs = batch.samples, batch.samples.inputs
+        returned = module(*inputs)
+        answers = [r.read(x, inputs) for r, x in zip(self.readers, returned, strict=True)]
+        targets, valid = self.task.targets(inputs, part.labels), self.task.valid(inputs)
+        labels, peers = [], []
+        for mine in answers:
+            for its in self._teachers(mine, answers):
+                seen = look(self.task, mine, its, targets, (), batch.progress, valid)
+                peers.append(self.objective.mean(seen))
+            labels.append(self.taught.loss.total(seen))
+        count = len(peers) / len(answers)
+        return {"labels": torch.stack(labels).sum(), "peers": torch.stack(peers).sum() / count}
+
+    def _teachers(self, mine: Answers, answers: Sequence[Answers]) -> list[Answers]:
+        """Who teaches a peer; no gradient reaches them."""
+        if self.options.teacher == "peers":
+            return [_resting(other.learned) for other in answers if other is not mine]
+        every = zip(*(other.learned for other in answers), strict=True)
+        return [_resting([torch.stack(values).mean(0) for values in every])]
+
+    def validate(self, module: nn.Module) -> tuple[float, float]:
+        """Minus the loss by labels, and the score, of the best peer on the held-out samples."""
+        return max(self.scores())
+
+    def scores(self) -> list[tuple[float, float]]:
+        """The same of each."""
+        return [
+            replace(self.exam, student=reader).examine(module)
+            for reader, module in zip(self.readers, self.module.each, strict=True)
+        ]
+
+    def best(self) -> int:
+        """The place of the best peer."""
+        scores = self.scores()
+        return scores.index(max(scores))
+
+    def together(self) -> float:
+        """The score of the mean of all logits."""
+        each = [
+            _Answering(reader, m) for reader, m in zip(self.readers, self.module.each, strict=True)
+        ]
+        return self.exam.teacher_by_parts(1, Several(each, self.task.judged))[0]
+
+
+@dataclass(frozen=True)
+class _Answering:
+    """A peer that answers."""
+
+    reader: Reader
+    module: nn.Module
+
+    def answers(self, batch: Drawn) -> Answers:
+        """See `Answering`."""
+        return self.reader(self.module, batch.samples.inputs)
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+def _resting(learned: Sequence[Tensor]) -> Answers:
+    return Answers(tuple(value.detach() for value in learned))
