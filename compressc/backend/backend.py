@@ -37,6 +37,11 @@ class Backend(Configured, ABC):
     suffix: ClassVar[str]
     integers: ClassVar[bool] = False
 
+    @classmethod
+    def missing(cls) -> str:
+        """What this machine lacks to write and run such files, in words; empty: nothing."""
+        return ""
+
     def of(self, teacher: Graph, origin: Origin | None) -> Self:
         """The same back end for graphs made of this teacher, where it needs to know.
 

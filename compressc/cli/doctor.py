@@ -9,9 +9,11 @@ def doctor() -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from compressc.backend import Backend
     from compressc.kernels import dispatch
-    from compressc.plugins import GROUPS, find
+    from compressc.plugins import BACKENDS, GROUPS, find
     from compressc.report.machine import describe_machine, library_versions
+    from compressc.spec import load_class
 
     console = Console()
     versions = Table("library", "version", title="versions", title_justify="left")
@@ -25,5 +27,9 @@ def doctor() -> None:
     for group in GROUPS:
         names = ", ".join(find(group)) or "none"
         console.print(f"{group.nouns}: {names}", highlight=False)
+    for name in find(BACKENDS):
+        lacks = load_class(Backend, name).missing()  # type: ignore[type-abstract]
+        if lacks:
+            console.print(f"back end {name} cannot write here: {lacks}", highlight=False)
     facts = ", ".join(f"{key} {value}" for key, value in describe_machine().items())
     console.print(f"machine: {facts}", highlight=False)

@@ -24,7 +24,7 @@ ROWS, PER_COLUMN = 8192, 2
 #: Columns of a moment, at most: in double precision it takes half a gigabyte then.
 LARGEST = 8192
 #: Bytes of moments that are held together, or one; where all take more, data go through again.
-TOGETHER = 1 << 27
+TOGETHER = 1 << 25
 
 #: What an input is: the value that is read, and how a convolution moves over it.
 _Key = tuple[Any, ...]
