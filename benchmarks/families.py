@@ -186,6 +186,9 @@ def rows() -> Iterator[Row]:
     yield Row("self: last epoch", FULL, FULL.taught("loss=last_epoch"))
     for by in ("peers", "ensemble"):
         yield Row(f"online: {by}", FULL, FULL.taught(f"peers=3,teacher={by}", "mutual"))
+    for name in ("crd", "infonce"):
+        loss = f"loss='0.1*ce + 0.9*kd + {name}',weights=auto"
+        yield Row(f"contrastive: {name}", FULL, FULL.taught(loss))
     for data in ("synthetic", "noise"):
         name = f"without data ({data}, {MADE})"
         yield Row(name, CUT, CUT.taught("loss=kd"), f"benchmarks/families.py:{data}")

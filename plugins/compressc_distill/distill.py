@@ -241,9 +241,9 @@ class Distill(DistillOptions):
         opened: ExitStack,
     ) -> tuple[Teaching, Teaching]:
         """What is taught, and what is examined; the answers are kept until `opened` ends."""
-        task, matched = task_of(ctx), self._told(graph, ctx)
+        task, matched = task_taught(ctx), self._told(graph, ctx)
         if self.trust is not None:
-            trust.require_fit(self.trust, task_taught(ctx))
+            trust.require_fit(self.trust, task)
         responses, loss = learned(task), self._loss(graph, ctx, matched)
         pairs = matched.values
         teacher, student = (

@@ -11,6 +11,7 @@ from torch import nn
 from compressc.ir import Graph
 from compressc.pipeline import Context
 from compressc.tasks import task_of
+from compressc_distill.composing import task_taught
 from compressc_distill.renewing import renew
 
 #: Teaches a graph once: generation, graph, context.
@@ -51,7 +52,7 @@ def raise_generations(graph: Graph, ctx: Context, count: int, fresh: bool, teach
         ctx.record(f"generation {number}", within.records)
         found.append((_score(within.records, number), student))
         teacher = student
-    labelled = task_of(ctx).labels
+    labelled = task_taught(ctx).labels
     best = max(range(count), key=lambda i: found[i][0]) if labelled else count - 1
     scores = ", ".join(f"{abs(score):.4f}" for score, _ in found)
     why = f"held-out scores {scores}" if labelled else "no labels to compare them by"

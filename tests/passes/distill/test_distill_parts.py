@@ -247,5 +247,6 @@ def test_labels_of_the_test_part_alone_are_judged_by_and_not_learned_from(teache
     Distill(epochs=1).run(student, ctx)
     said = [text for _, text in ctx.notes]
     assert "no labels: distilled by the teacher's answers alone" in said
+    assert ctx.records["training"]["metric"] == "agreement"
     with pytest.raises(CompresscError, match=r"CC105.*trust=labels needs labels"):
         Distill(epochs=1, trust="labels").run(student, Context(teacher, half))
