@@ -9,7 +9,7 @@ from typing import Literal
 from compressc.analysis import Block, Chain
 from compressc.errors import CompresscError
 
-Pick = Literal["spread", "first", "last", "similar"]
+Pick = Literal["spread", "first", "last", "similar", "costs"]
 
 
 def count_kept(chain: Chain, depth: float) -> int:

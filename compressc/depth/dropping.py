@@ -13,6 +13,7 @@ from compressc.depth.choosing import (
     numbers,
     pick_members,
 )
+from compressc.depth.costs import cheapest
 from compressc.depth.likeness import likeness
 from compressc.editing import drop_blocks
 from compressc.ir import Graph
@@ -73,11 +74,20 @@ class Depth:
             return given_members(chain, self.keep, self.name)
         assert self.share is not None
         count = count_kept(chain, self.share)
+        if self.pick == "costs" and count < len(chain):
+            stay, alone = cheapest(graph, chain, count, ctx)
+            self._tell(chain, "costs", "errors of the answers without a block alone", alone, ctx)
+            return stay
         if self.pick != "similar" or count == len(chain):
-            return pick_members(chain, count, "spread" if self.pick == "similar" else self.pick)
+            measured = self.pick in ("similar", "costs")
+            return pick_members(chain, count, "spread" if measured else self.pick)
         samples = ctx.require_data(f"{self.name}(pick=similar)").calibration
         found = likeness(graph, chain, samples, ctx.device)
-        ctx.record(f"likeness of {chain.name}", found)
-        texts = ", ".join(f"{value:.3f}" for value in found)
-        ctx.note(chain.members[0][0], f"cosines of what blocks take and give: {texts}")
+        self._tell(chain, "likeness", "cosines of what blocks take and give", found, ctx)
         return pick_members(chain, count, self.pick, found)
+
+    def _tell(self, chain: Chain, of: str, title: str, found: list[float], ctx: Context) -> None:
+        """What was measured of each block, for programs and for people."""
+        ctx.record(f"{of} of {chain.name}", found)
+        texts = ", ".join(f"{value:.3f}" for value in found)
+        ctx.note(chain.members[0][0], f"{title}: {texts}")

@@ -47,6 +47,13 @@ class PruneOptions(Pass):
     data; behind the last cut comes `distill`."""
     epochs_between: Annotated[int, Field(ge=1)] = 2
     """Of `steps`: epochs of training behind each cut but the last."""
+    depth: Share | None = None
+    """Share of the repeated blocks that is left; the others go whole, before widths are cut. Widths
+    are cut only where `ratio`, `macs` or another of them is given, too."""
+    blocks_by: Literal["auto", "costs", "similar", "spread"] = "auto"
+    """Of `depth`: which blocks stay. Those without which the answers change most (`costs`), or
+    whose output is least like their input (`similar`), both on calibration data, or every other one
+    and the like (`spread`). `auto` is `costs` where there are data."""
     importance: str = "magnitude"
     """Score of an index: `magnitude` (squared weights), `taylor` (weight times gradient on
     calibration data) or any other of `compressc importances`, options in brackets."""
@@ -91,6 +98,10 @@ class PruneOptions(Pass):
         }
         if self.table is not None and self.steps > 1:
             raise ValueError("table and steps: it has no times of the layers between the steps")
+        if self.depth is None and "blocks_by" in self.model_fields_set:
+            raise ValueError("blocks_by is for depth=0.5 and the like")
+        if not self.cuts_widths and self.steps > 1:
+            raise ValueError("steps are of widths: depth needs ratio, macs or the like besides")
         if self.steps == 1 and "epochs_between" in self.model_fields_set:
             raise ValueError("epochs_between is for steps=2 and more")
         for name in (name for name, is_given in of_latency.items() if is_given):
@@ -99,12 +110,18 @@ class PruneOptions(Pass):
         return self
 
     @property
+    def cuts_widths(self) -> bool:
+        """Whether widths are cut: not where depth is all that is asked for."""
+        amounts = {"ratio", *COSTS, "latency"}
+        return self.depth is None or bool(amounts & self.model_fields_set)
+
+    @property
     def requirements(self) -> frozenset[str]:
         """What an importance reads beside the weights is measured on data; so are losses, what
         layers are refitted to, and what is learned between steps."""
         refits = self.refit is True
         looks = self._importance.reads or refits or self.allocation == "sensitivity"
-        looks = looks or self.steps > 1
+        looks = looks or self.steps > 1 or self.blocks_by in ("costs", "similar")
         return frozenset({"data"}) if looks else self.needs
 
     @field_validator("importance")

@@ -31,10 +31,17 @@ class Origin:
 
 @dataclass(frozen=True)
 class Uncut:
-    """A graph before the first cut, and its coupling."""
+    """A graph before the first cut of a width.
+
+    Attributes:
+        graph: the graph.
+        found: its coupling.
+        whole: what it was when it still had all its blocks.
+    """
 
     graph: Graph
     found: Coupling
+    whole: Graph
 
     def origin(self, now: Coupling) -> Origin:
         """Follow widths through cuts, which change sizes and no structure.
@@ -52,7 +59,7 @@ class Uncut:
                 if len(theirs) == len(ours):  # where one has a single index left, others tell
                     pairs = zip(ours, theirs, strict=True)
                     found |= {a: known[b] for a, b in pairs if b in known and a not in found}
-        return Origin(self.graph, found)
+        return Origin(self.whole, found)
 
     def left(self, now: Coupling) -> dict[Width, int]:
         """Width before the first cut -> indices that are left; those that lost none left out."""

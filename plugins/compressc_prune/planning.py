@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
 
-from compressc.analysis import Axis, Beside, Coupling, Width
+from compressc.analysis import Axis, Coupling, Width
 from compressc.ir import Graph
 from compressc.pipeline import Context
 from compressc_prune.alike import Alike, by_block, each_alone
@@ -156,11 +156,13 @@ class Plan:
         """Of cuts to some sizes those that are proved: the best indices of each width."""
         return prove(self.graph, self.found, chosen(sizes, self.scores), refused, self.ctx)
 
-    def tell(self, cost: Beside) -> None:
-        """A note where a target was missed, and what is left on record."""
+    def tell(self, left: Mapping[str, float]) -> None:
+        """A note where a target was missed.
+
+        Args:
+            left: shares of `parameters`, `macs` and `bytes`.
+        """
         target = self.wish.target
-        left = {name: cost.share(name) for name in ("parameters", "macs", "bytes")}
-        self.ctx.record("prune", {"left": left, "at": cost.sizes})
         if target is None:
             return
         if self.latency is not None:

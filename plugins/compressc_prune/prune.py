@@ -10,6 +10,8 @@ import torch
 
 from compressc.analysis import Axis, Coupling, Width, beside, couple
 from compressc.analysis.coverage import Verdict, parameters_of
+from compressc.depth import Depth, dropped, merged
+from compressc.errors import CompresscError
 from compressc.ir import Graph
 from compressc.pipeline import Context, Offer
 from compressc_prune.cutting import Chosen
@@ -52,23 +54,40 @@ class Prune(PruneOptions):
         Raises:
             CompresscError: CC102 where a target cannot be met, before anything is changed.
         """
-        if self.steps == 1:
+        whole = graph.copy() if self.depth is not None or self.steps > 1 else None
+        if self.depth is not None:
+            self._drop(graph, ctx)
+        if not self.cuts_widths:
+            assert whole is not None
+            self._tell_cost(graph, whole, ctx)
+        elif whole is None:
             self._cut(graph, ctx)
-            return
-        whole = graph.copy()
-        uncut = Uncut(whole, couple(whole))
-        option = self._wish.target.option if self._wish.target else "ratio"
-        steps = Steps(self.steps, self.epochs_between, self._step, option)
-        last = steps.run(graph, ctx, uncut)
-        self._tell_all(graph, uncut, last, ctx)
+        else:
+            rest = graph.copy()
+            uncut = Uncut(rest, couple(rest), whole)
+            self._cut(graph, ctx, uncut) if self.steps == 1 else self._in_steps(graph, ctx, uncut)
 
-    def _cut(self, graph: Graph, ctx: Context) -> None:
-        """In one step."""
-        chosen = self._chosen(graph, ctx, self._wish)
+    def _drop(self, graph: Graph, ctx: Context) -> None:
+        """Blocks, by what they cost where there are data."""
+        assert self.depth is not None
+        pick = self.blocks_by
+        if pick == "auto":
+            pick = "spread" if ctx.data is None else "costs"
+        Depth(self.depth, None, pick, "", self.name, "prune(ratio=0.5)").cut(graph, ctx)
+
+    def _cut(self, graph: Graph, ctx: Context, uncut: Uncut | None = None) -> None:
+        """Widths, in one step."""
+        chosen = self._chosen(graph, ctx, self._wish, uncut)
         found, kept = chosen.found, chosen.kept
         self._tell(graph, found, kept, self._spared(found, chosen.refused, kept), ctx)
         chosen.cut(graph, ctx, self._manner(ctx), self.statistics)
-        self._tell_cost(graph, chosen.uncut, chosen.plan, ctx)
+        self._tell_cost(graph, uncut.whole if uncut else chosen.uncut, ctx, chosen.plan)
+
+    def _in_steps(self, graph: Graph, ctx: Context, uncut: Uncut) -> None:
+        """Widths, with trainings in between."""
+        option = self._wish.target.option if self._wish.target else "ratio"
+        last = Steps(self.steps, self.epochs_between, self._step, option).run(graph, ctx, uncut)
+        self._tell_all(graph, uncut, last, ctx)
 
     def _step(self, graph: Graph, ctx: Context, step: int, uncut: Uncut) -> Chosen:
         """One of several cuts; before the first the whole way is looked at."""
@@ -118,12 +137,17 @@ class Prune(PruneOptions):
         for leaf, width in uncut.origin(last.found).widths.items():
             refused[width.axis] = refused[width.axis] or last.refused.get(leaf, "")
         self._tell(uncut.graph, uncut.found, kept, self._spared(uncut.found, refused, kept), ctx)
-        self._tell_cost(graph, uncut.graph, last.plan, ctx)
+        self._tell_cost(graph, uncut.whole, ctx, last.plan)
 
-    def _tell_cost(self, graph: Graph, uncut: Graph, plan: Plan, ctx: Context) -> None:
-        cost = beside(graph, uncut, ctx.example())
+    def _tell_cost(
+        self, graph: Graph, whole: Graph, ctx: Context, plan: Plan | None = None
+    ) -> None:
+        cost = beside(graph, whole, ctx.example())
         ctx.note(graph.name, str(cost))
-        plan.tell(cost)
+        left = {name: cost.share(name) for name in ("parameters", "macs", "bytes")}
+        ctx.record("prune", {"left": left, "at": cost.sizes})
+        if plan is not None:
+            plan.tell(left)
 
     def choices(self, graph: Graph, ctx: Context) -> Sequence[Offer]:
         """Each width that may be cut, at three sizes; losses are those of slicing alone."""
@@ -150,6 +174,20 @@ class Prune(PruneOptions):
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         """By the coupling of the graph; only a ranking or a loss has to look at weights or data."""
+        if self.depth is None:
+            return self._coverage_of_widths(graph, ctx)
+        left = graph.copy()
+        try:
+            self._drop(left, ctx)
+        except CompresscError as error:  # `run` would end with it
+            reason = Verdict.cannot(f"{error.wanted} (got {error.got})")
+            return {op.name: reason for op in graph}
+        gone = dropped(graph, left)
+        return merged(
+            graph, [gone, self._coverage_of_widths(left, ctx)] if self.cuts_widths else [gone]
+        )
+
+    def _coverage_of_widths(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         found = couple(graph)
         refused = self._refused(graph, found)
         allowed = _allowed(found, refused)

@@ -63,15 +63,15 @@ class Steps:
                 ctx.progress("cutting in steps", step - 1, self.count)
                 self.cut(graph, replace(ctx, notes=[], records={}), step, uncut)
             else:
-                self._train(graph, ctx, uncut.graph, step)
+                self._train(graph, ctx, uncut.whole, step)
             stages.keep(part)
         return self.cut(graph, ctx, self.count, uncut)
 
-    def _train(self, graph: Graph, ctx: Context, uncut: Graph, step: int) -> None:
+    def _train(self, graph: Graph, ctx: Context, whole: Graph, step: int) -> None:
         """Learn from the teacher, with a note of what it is worth."""
         what = f"training behind cut {step} of {self.count}"
         found = recover(graph, ctx, epochs=self.epochs, name=f"recovery {step}", what=what)
-        cost = beside(graph, uncut, ctx.example())
+        cost = beside(graph, whole, ctx.example())
         of, title = COSTS.get(self.option, ("parameters", "parameters"))
         left = f"{cost.share(of):.1%} of the {title} left"
         epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"

@@ -57,8 +57,8 @@ class Student(Pass):
     """Which blocks stay, counted from 0: `keep=0,2,5`; in place of `depth`."""
     pick: Pick = "spread"
     """Which blocks `depth` keeps: in even steps from the first on (`spread`: every other one of
-    0.5), the `first`, the `last`, or all but those whose output is most like their input
-    (`similar`, on calibration data)."""
+    0.5), the `first`, the `last`, or on calibration data all but those whose output is most like
+    their input (`similar`), or without which the answers change least (`costs`)."""
     blocks: str = ""
     """Only repeated blocks with this in their name: `decoder` of a model that has an encoder, too.
     """
@@ -105,7 +105,7 @@ class Student(Pass):
     @property
     def requirements(self) -> frozenset[str]:
         """Data show how much a block changes, and which student does best."""
-        looks = self.pick == "similar" or bool(self._limits)
+        looks = self.pick in ("similar", "costs") or bool(self._limits)
         return frozenset({"data"}) if looks else self.needs
 
     def uses(self) -> tuple[Any, ...]:

@@ -165,7 +165,7 @@ def test_options_that_contradict_each_other(options, tmp_path):
 @pytest.mark.parametrize("name", ["gqa_flag", "split_qkv", "grouped"])
 def test_widths_are_followed_through_a_cut(name):
     graph = symbolized(name)
-    uncut = Uncut(graph, couple(graph))
+    uncut = Uncut(graph, couple(graph), graph)
     after, _ = pruned(graph, ratio=0.5, attention="both")
     now = couple(after)
     origin = uncut.origin(now)
