@@ -20,15 +20,18 @@ from compressc.backend.backend import Backend, Runner
 from compressc.backend.executed import int8_layers
 from compressc.backend.exporting import export_graph, unwritable
 from compressc.backend.file_record import Int8Layers
+from compressc.backend.integers import integer_layers
 from compressc.backend.onnx import refused
 from compressc.backend.threads import torch_threads
-from compressc.ir import Graph, lower
+from compressc.ir import Graph, Op, lower
 from compressc.ir.lowering import module_names
 from compressc.quiet import quiet
 
 #: A call of an integer kernel in a package's source: its fourth argument is the packed weight, the
 #: fifth the scale of the weight.
 _INTEGER_CALL = re.compile(r"aoti_torch_cpu__q(?:conv|linear)\w+\((?:[^,()]+,){4}\s*(\w+),")
+#: Numbers of a vector that Inductor makes no constant of.
+_INLINED = 8
 #: What a constant of the source is called, and in the program that it was compiled from.
 _CONSTANT = re.compile(
     r'constants_info_\[(\d+)\]\.name = "(\w+)";.*?'
@@ -121,10 +124,20 @@ class AotInductor(Backend):
             sources = [name for name in package.namelist() if name.endswith(".wrapper.cpp")]
             source = "\n".join(package.read(name).decode() for name in sources)
         constants = {name: program for _, name, program in _CONSTANT.findall(source)}
-        called = {constants.get(name, "") for name in _INTEGER_CALL.findall(source)}
+        called = set(_INTEGER_CALL.findall(source))
         names = module_names(lower(graph))
-        ran = {names[module] for name in called if (module := name.rpartition(".")[0]) in names}
+        modules = {constants.get(name, "").rpartition(".")[0] for name in called}
+        ran = {names[module] for module in modules & names.keys()}
+        short = {op.name for op in integer_layers(graph) if _has_few(op)}
+        if len(short) == len(called - constants.keys()):
+            ran |= short
         return int8_layers(graph, ran, self.runtime)
+
+
+def _has_few(op: Op) -> bool:
+    """Whether Inductor writes the scales of a layer into the source: they have no name there."""
+    layer: Any = op.layer
+    return bool(layer.scale.numel() <= _INLINED)
 
 
 def _give_zero_points(program: torch.export.ExportedProgram) -> None:

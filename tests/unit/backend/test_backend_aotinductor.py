@@ -68,5 +68,5 @@ def test_a_package_computes_the_graph_at_any_batch(kind, tmp_path):
         want = integer_result(graph, samples(count))
         assert (got.double() - want).abs().max() < 0.03
         assert torch.cosine_similarity(got.double().flatten(), want.flatten(), 0) > 0.9999
-    found = backend.int8_layers(path, graph)
-    assert (found.ran, found.of) == ((0, 2) if kind == "float" else (2, 2))
+    found = backend.int8_layers(path, graph)  # no kernel for the flattened input of the other one
+    assert [layer.op for layer in found.left] == (["conv", "fc"] if kind == "float" else ["fc"])
