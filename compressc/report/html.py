@@ -24,6 +24,7 @@ def html(record: Record) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     from compressc.report import charts, text
+    from compressc.report.sensitivity import sensitivities
     from compressc.report.warnings import warnings
 
     environment = Environment(
@@ -40,6 +41,7 @@ def html(record: Record) -> str:
         cost=charts.cost(record),
         files=charts.files(record),
         latency=charts.latency(record),
+        sensitivities=sensitivities(record),
         figures=text.headline(record),
         warnings=warnings(record),
         passed=text.shown(record, record.passes),

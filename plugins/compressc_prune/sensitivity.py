@@ -24,6 +24,7 @@ from compressc_prune.alike import Alike
 from compressc_prune.allocation import Allocation, Rounding, Scores, chosen
 from compressc_prune.measured import first_batches
 from compressc_prune.trials import cut_copy
+from compressc_prune.verdicts import what
 
 #: Shares of a width that are cut alone, and samples that the loss is measured on.
 SHARES, SAMPLES, BATCH = (0.25, 0.5, 0.75), 256, 64
@@ -134,6 +135,7 @@ def record(found: Mapping[Alike, Curve], sizes: Mapping[Alike, int], ctx: Contex
         rows.append(
             {
                 "made by": list(dict.fromkeys(name for width in kind for name in width.producers)),
+                "what": what(kind[0]),
                 "size": kind[0].size,
                 "shares": list(curve.shares[1:]),
                 "loss": list(curve.measured[1:]),

@@ -260,3 +260,39 @@ def test_many_scores_have_a_table_of_their_own(width):
 
 def test_two_scores_stand_beside_the_sizes():
     assert "\nScores" not in on_terminal(digits_record(), 80)
+
+
+def with_sensitivity(record, rows):
+    first = record.passes[0].model_copy(update={"records": {"sensitivity": rows}})
+    return record.model_copy(update={"passes": [first, *record.passes[1:]]})
+
+
+def test_sensitivity_is_drawn_what_loses_most_on_top():
+    row = {"shares": [0.25, 0.5, 0.75], "size": 8}
+    rows = [
+        {"made by": ["low"], "loss": [0.0, -0.01, 0.02], "kept": 4, **row},
+        {"made by": ["high", "b"], "loss": [0.5, None, 4.0], "kept": 8, "what": "heads", **row},
+        {"made by": [NASTY], "loss": [0.1, 0.2, 0.3], "kept": 6, **row},
+    ]
+    page = html.html(with_sensitivity(digits_record(), rows))
+    assert NASTY not in page
+    picture = page[page.index("What cutting each width alone loses") :]
+    picture = picture[: picture.index("</figure>")]
+    assert picture.index("high +1, heads") < picture.index("&lt;script") < picture.index(">low<")
+    assert picture.count("<circle") == 8  # a loss that is not known is not drawn
+    assert "75% cut: 4" in picture
+    assert "4 of 8 kept" in picture
+    assert ">50%<" in picture
+    dots = [float(x) for x in re.findall(r'<circle class="result" cx="([\d.]+)"', picture)]
+    assert dots[1] == max(dots)  # the largest rise is furthest to the right
+
+
+def test_many_widths_are_counted_and_what_is_no_sensitivity_is_not_drawn():
+    row = {"shares": [0.5], "loss": [1.0], "size": 8, "kept": 4}
+    rows = [{"made by": [f"op{i}"], **row} for i in range(40)]
+    assert "and 10 more that lose less" in html.html(with_sensitivity(digits_record(), rows))
+    for other in ("text", [], [1, "x", {"size": 3}], {"layer": 2}):
+        page = html.html(with_sensitivity(digits_record(), other))
+        assert "What cutting each width" not in page
+    flat = [{"made by": ["a"], "shares": [0.5], "loss": [0.0], "size": 8, "kept": 8}]
+    assert "What cutting each width" in html.html(with_sensitivity(digits_record(), flat))
