@@ -147,6 +147,8 @@ class Setting:
 WEAK = Setting("few1.pt", "digits", "digits, all labels; teacher of 100", SMALL, 10)
 CUT = Setting("model.pt", "digits", "digits", "prune(ratio=0.5,refit=false)", 10)
 FULL = Setting("model.pt", "digits", "digits", SMALL, 10)
+THIRDS = "student(depth=0.67),prune(ratio=0.2,refit=false)"
+VIT = Setting("vit.pt", "digits", "digits, ViT with a third fewer blocks", THIRDS, 10)
 FEW_LABELS = Setting("few1.pt", FEW, "digits, 100 labels, 1,157 without", SMALL, 20)
 
 
@@ -175,20 +177,26 @@ class Row:
 
 def rows() -> Iterator[Row]:
     """All of them."""
+    kd = "loss='0.1*ce + 0.9*kd'"
     for combine in ("mean", "confidence", "learned"):
         named = "teachers='{out}/few1.pt,{out}/few2.pt,{out}/few3.pt'"
-        options = f"loss='0.1*ce + 0.9*kd',{named},combine={combine}"
+        options = f"{kd},{named},combine={combine}"
         yield Row("several teachers", FEW_LABELS, FEW_LABELS.taught(options))
+    yield Row("several teachers", VIT, VIT.taught(f"{kd},teachers='vit.pt,model.pt'"))
     for trust in ("labels", "entropy"):
-        yield Row("selective", WEAK, WEAK.taught(f"loss='0.1*ce + 0.9*kd',trust={trust}"))
-    kd = "loss='0.1*ce + 0.9*kd'"
-    yield Row("self: generations", FULL, FULL.taught(f"{kd},generations=3"))
-    yield Row("self: last epoch", FULL, FULL.taught("loss=last_epoch"))
-    for by in ("peers", "ensemble"):
-        yield Row(f"online: {by}", FULL, FULL.taught(f"peers=3,teacher={by}", "mutual"))
+        yield Row("selective", WEAK, WEAK.taught(f"{kd},trust={trust}"))
+    for setting in (FULL, VIT):
+        yield Row("self: generations", setting, setting.taught(f"{kd},generations=3"))
+    for setting in (FULL, FEW_LABELS, VIT):
+        yield Row("self: last epoch", setting, setting.taught("loss=last_epoch"))
+    for setting in (FULL, FEW_LABELS, VIT):
+        yield Row("online: peers", setting, setting.taught("peers=3,teacher=peers", "mutual"))
+    for setting in (FULL, FEW_LABELS):
+        yield Row("online: ensemble", setting, setting.taught("peers=3,teacher=ensemble", "mutual"))
     for name in ("crd", "infonce"):
         loss = f"loss='0.1*ce + 0.9*kd + {name}',weights=auto"
-        yield Row(f"contrastive: {name}", FULL, FULL.taught(loss))
+        for setting in (FULL, FEW_LABELS, VIT):
+            yield Row(f"contrastive: {name}", setting, setting.taught(loss))
     for data in ("synthetic", "noise"):
         name = f"without data ({data}, {MADE})"
         yield Row(name, CUT, CUT.taught("loss=kd"), f"benchmarks/families.py:{data}")
