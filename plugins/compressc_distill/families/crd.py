@@ -21,8 +21,8 @@ class Crd(RelationObjective):
 
     Both vectors go through linear maps to `size` numbers of length 1, which are learned and dropped
     in the end. The latest image of every training sample is remembered, on both sides, in the
-    checkpoint; `negatives` of them are drawn for each sample. Where epochs are compared, the other
-    samples of the batch take their place.
+    checkpoint; `negatives` of them are drawn for each sample. Epochs are compared by how well a
+    vector's other one is found among those of its batch, which needs no memory.
     """
 
     name: ClassVar[str] = "crd"
@@ -57,22 +57,23 @@ class Crd(RelationObjective):
         if not isinstance(own, Memory):
             raise ValueError("crd needs the module that it made")
         images = tuple(unit(f(x)) for f, x in zip(own.maps, self.sides(seen), strict=True))
-        remembering = own.training and seen.positions is not None and own.samples > 1
-        if not remembering and len(images[0]) < 2:
-            return Unreduced("samples", [images[0].sum(-1) * 0.0])
+        if not own.training or seen.positions is None or own.samples < 2:
+            return Unreduced("samples", [self._found(*images)])
         pairs = (images[0] * images[1]).sum(-1) / self.T
-        if remembering and seen.positions is not None:
-            others = own.others(seen.positions, self.negatives)
-            unlike = [
-                torch.einsum("bd,bnd->bn", image, own.banks[1 - side][others].to(image.dtype))
-                for side, image in enumerate(images)
-            ]
-        else:
-            unlike = [_off_diagonal(images[s] @ images[1 - s].mT) for s in (0, 1)]
-        values = [own.critic(side, pairs, x / self.T) for side, x in enumerate(unlike)]
-        if remembering and seen.positions is not None:
-            own.remember(seen.positions, images, self.momentum)
-        return Unreduced("samples", [values[0] + values[1]])
+        others = own.others(seen.positions, self.negatives)
+        values = torch.zeros_like(pairs)
+        for side, image in enumerate(images):
+            remembered = own.banks[1 - side][others].to(image.dtype)
+            unlike = torch.einsum("bd,bnd->bn", image, remembered) / self.T
+            values = values + own.critic(side, pairs, unlike)
+        own.remember(seen.positions, images, self.momentum)
+        return Unreduced("samples", [values])
+
+    def _found(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        """Cross entropy of finding the pair in the batch, from both sides, for each sample."""
+        logits = ours @ theirs.mT / self.T
+        first, second = (logits.log_softmax(dim).diagonal() for dim in (0, 1))
+        return -(first + second)
 
 
 class Memory(nn.Module):
@@ -112,14 +113,12 @@ class Memory(nn.Module):
 
         Z is the mean of exp over the first batch, times the number of samples, and stays so.
         """
-        count, total = unlike.shape[1], max(self.samples, unlike.shape[1] + 1)
+        count, total = unlike.shape[1], self.samples
         with torch.no_grad():
             every = torch.cat([pairs[:, None], unlike], 1).detach().flatten()
-            log_z = every.logsumexp(0) - math.log(len(every)) + math.log(total)
-            if self.scale[side] == 0 and self.training:
-                self.scale[side] = log_z.to(self.scale.dtype)
-            elif self.scale[side] != 0:
-                log_z = self.scale[side].to(pairs.dtype)
+            if self.scale[side] == 0:  # the first batch
+                self.scale[side] = every.logsumexp(0) - math.log(len(every)) + math.log(total)
+            log_z = self.scale[side].to(pairs.dtype)
         noise = math.log(count / total)
         found = F.softplus(noise - (pairs - log_z))  # -log h
         return found + F.softplus(unlike - log_z - noise).sum(-1)  # -log(1 - h)
@@ -130,10 +129,3 @@ class Memory(nn.Module):
         at = positions.to(self.scale.device)
         for bank, image in zip(self.banks, images, strict=True):
             bank[at] = unit(momentum * bank[at] + (1 - momentum) * image.to(bank.dtype))
-
-
-def _off_diagonal(square: Tensor) -> Tensor:
-    """`[b, b]` without the diagonal, `[b, b - 1]`."""
-    size = len(square)
-    keep = ~torch.eye(size, dtype=torch.bool, device=square.device)
-    return square[keep].view(size, size - 1)

@@ -118,8 +118,17 @@ def test_a_validation_remembers_nothing_and_draws_nothing():
     own = objective.module(seen(vectors(0), vectors(1), samples=7)).double().eval()
     banks, state = [b.clone() for b in own.banks], torch.get_rng_state()
     of = seen(vectors(0), vectors(1), own=own, positions=torch.arange(4), samples=4)
-    first, second = (float(objective.mean(of)) for _ in (1, 2))
-    assert first == second > 0
+    first, second = (objective.mean(of).item() for _ in (1, 2))
+    ours, theirs = (
+        [image(x) for x in (side @ f.weight.mT + f.bias).tolist()]
+        for f, side in zip(own.maps, (vectors(0), vectors(1)), strict=True)
+    )
+    want = 0.0
+    for a, b in ((ours, theirs), (theirs, ours)):
+        for i in range(4):
+            e = [math.exp(dot(a[i], x) / 0.07) for x in b]
+            want -= math.log(e[i] / sum(e)) / 4
+    assert first == second == pytest.approx(want, rel=1e-6)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(a, b) for a, b in zip(banks, own.banks, strict=True))
     one = seen(vectors(0, 1), vectors(1, 1), own=own)
