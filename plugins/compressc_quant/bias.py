@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
@@ -27,8 +28,8 @@ Inputs = tuple[Tensor, ...]
 
 def some(batches: Sequence[Inputs]) -> Inputs:
     """The first samples of all batches together, at most `SAMPLES`."""
-    columns = zip(*batches, strict=True)
-    return tuple(torch.cat(column[: -(-SAMPLES // len(column[0]))])[:SAMPLES] for column in columns)
+    first = list(islice(batches, -(-SAMPLES // len(batches[0][0]))))
+    return tuple(torch.cat(column)[:SAMPLES] for column in zip(*first, strict=True))
 
 
 @torch.no_grad()

@@ -9,16 +9,16 @@ the quantizer 9.7 ms). And it sees no integers behind a concatenation, unless a 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import networkx as nx
 import torch
 
 from compressc.backend.integers import moves_integers
-from compressc.ir import Graph, Op, Ref, TensorType, lower
+from compressc.ir import Graph, Op, Ref, TensorType
 from compressc.ir.ops import Arg, map_arg
 from compressc.ir.quantized import DEQUANTIZE, QUANTIZE
+from compressc_quant.calibrating import Observed, observe_ranges
 
 #: Activations that ONNX Runtime computes inside its integer convolution.
 _FUSED = ("relu", "relu6")
@@ -34,7 +34,7 @@ def round_results(
 
     Args:
         graph: edited in place.
-        batches: inputs to observe ranges on; a range is the mean over batches of the extremes.
+        batches: inputs to observe ranges on.
         symmetric: without a zero point.
 
     Returns:
@@ -42,10 +42,13 @@ def round_results(
     """
     names = [name for op in graph if (name := _float_result(graph, op)) is not None]
     quantizers = {name: _quantizer_of(graph, name) for name in names}
-    ranges = _observe(graph, [name for name in names if quantizers[name] is None], batches)
+    missing = [name for name in names if quantizers[name] is None]
+    ranges = observe_ranges(graph, missing, batches) if missing else None
     done = []
     for name in names:
-        rounded = quantizers[name] or _quantize(graph, name, ranges[name], symmetric)
+        rounded = quantizers[name]
+        if rounded is None and ranges is not None:
+            rounded = _quantize(graph, name, ranges.of(name), symmetric)
         if rounded is not None:
             _read_behind(graph, name, rounded)
             done.append(name)
@@ -113,34 +116,14 @@ def _quantizer_of(graph: Graph, name: str) -> str | None:
     return None
 
 
-def _observe(
-    graph: Graph, names: Sequence[str], batches: Sequence[tuple[torch.Tensor, ...]]
-) -> dict[str, tuple[float, float]]:
-    if not names:
-        return {}
-    module = lower(graph, also=names)
-    extremes = []
-    with torch.no_grad():
-        for batch in batches:
-            _, values = module(*batch)
-            extremes.append(torch.stack([torch.stack(torch.aminmax(value)) for value in values]))
-    means = torch.stack(extremes).mean(0).tolist()
-    return {name: (low, high) for name, (low, high) in zip(names, means, strict=True)}
-
-
-def _quantize(
-    graph: Graph, name: str, observed: tuple[float, float], symmetric: bool
-) -> str | None:
+def _quantize(graph: Graph, name: str, observed: Observed, symmetric: bool) -> str | None:
     """Insert the pair; None where there is no finite range."""
-    low, high = min(observed[0], 0.0), max(observed[1], 0.0)
-    signed = symmetric and low < 0
+    signed = symmetric and observed.low < 0
     least, most = (-128, 127) if signed else (0, 255)
-    dtype = torch.int8 if signed else torch.uint8
-    scale = max(-low, high) / most if symmetric else (high - low) / most
-    if not 0 < scale < math.inf:
+    found = observed.form(least, most, symmetric=symmetric)
+    if found is None:
         return None
-    zero = 0 if symmetric else round(-low / scale)
-    return _insert_pair(graph, name, (scale, zero, least, most, dtype))
+    return _insert_pair(graph, name, (*found, least, most, torch.int8 if signed else torch.uint8))
 
 
 def _insert_pair(graph: Graph, name: str, form: tuple[Arg, ...]) -> str:

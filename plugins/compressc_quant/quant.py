@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -15,8 +15,17 @@ from compressc.analysis.stored import bytes_by_type, types_text
 from compressc.errors import CompresscError
 from compressc.ir import Graph, Op, lower, random_inputs, retype
 from compressc.measure import fidelity
-from compressc.pipeline import Context, Pass, Samples
+from compressc.pipeline import Context, Pass
 from compressc_quant.bias import channel_means, correct_biases, some
+from compressc_quant.calibrating import (
+    Progress,
+    Ranges,
+    calibration,
+    observe_ranges,
+    read_by_quantizers,
+    set_ranges,
+    tell_ranges,
+)
 from compressc_quant.carry import carry_over
 from compressc_quant.casting import TYPES, cast, cast_verdicts
 from compressc_quant.dynamic import (
@@ -133,12 +142,13 @@ class Quant(Pass):
     """The type of `mode=cast`: `bf16` has the range of f32 and 8 bits of precision, `f16` 11 bits,
     and ends at 65504."""
 
-    samples: int = Field(256, ge=1, le=100_000)
-    """Calibration samples to observe."""
+    samples: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = "auto"
+    """Calibration samples to observe: the first so many. `auto`: spread over all of them, until two
+    halves agree on the ranges, 1024 at most."""
 
     batch: int = Field(32, ge=1, le=4096)
-    """Calibration samples observed at once; a range is the mean over batches of the extremes in
-    one, so larger batches clip less."""
+    """Calibration samples in memory at once. A range is the mean over lots of 32 samples of the
+    extremes in each, however many go through at once."""
 
     preset: Literal["mixed", "performance"] = "mixed"
     """`mixed`: activations have a zero point (more accurate). `performance`: none."""
@@ -260,7 +270,7 @@ class Quant(Pass):
             inputs = ctx.data.calibration.take(_FEW).inputs
         try:
             few = [tuple(x[:_FEW] for x in inputs)]
-            told, _ = self._quantize(after, few, False, self._half_range(ctx))
+            told, _, _ = self._quantize(after, few, False, self._half_range(ctx))
         except CompresscError as error:
             return {op.name: Verdict.cannot(f"quant would fail: {error}") for op in graph}
         return verdicts(graph, after, self._transformer(graph), told)
@@ -306,13 +316,17 @@ class Quant(Pass):
 
     def _static(self, graph: Graph, ctx: Context) -> tuple[dict[str, str], Finish]:
         """Ranges are observed; op -> why it found no place."""
-        batches = self._batches(ctx.require_data(self.name).calibration)
+        samples = ctx.require_data(self.name).calibration
+        batches = calibration(samples, self.samples, self.batch)
         ctx.progress("calibrating", 0, len(batches))
         half_range = self._half_range(ctx)
         few = tuple(x[:_COMPARED] for x in batches[0])
         want = _outputs(graph, few)
-        told, finish = self._quantize(graph, batches, self.bias_correction, half_range)
+        told, finish, ranges = self._quantize(
+            graph, batches, self.bias_correction, half_range, partial(ctx.progress, "calibrating")
+        )
         ctx.progress("calibrating", len(batches), len(batches))
+        tell_ranges(ranges, ctx)
         ctx.note("", f"{_RANGES[half_range]}; {_loss(_outputs(graph, few), want)}")
         return told, finish
 
@@ -328,8 +342,10 @@ class Quant(Pass):
             quantize_dynamically(graph, half_range=half)
             ctx.note("", _RANGES[half])
         else:
-            calibration = ctx.require_data(self.name).calibration if self._observes else None
-            batches = self._batches(calibration) if calibration is not None else []
+            batches: Sequence[tuple[torch.Tensor, ...]] = []
+            if self._observes:
+                source = ctx.require_data(self.name).calibration
+                batches = calibration(source, self.samples, self.batch)
             quantize_weights(graph, self._weights(), batches, ctx)
         for name, text in recurrent_notes(graph):
             ctx.note(name, text)
@@ -349,7 +365,8 @@ class Quant(Pass):
         batches: Sequence[tuple[torch.Tensor, ...]],
         bias_correction: bool,
         half_range: bool,
-    ) -> tuple[dict[str, str], Finish]:
+        progress: Progress = lambda done, total: None,
+    ) -> tuple[dict[str, str], Finish, Ranges]:
         """Quantize in place; op -> why a decision of nncf found no place."""
         settings = Settings(
             symmetric=self.preset == "performance",
@@ -364,7 +381,8 @@ class Quant(Pass):
         quantized, hidden = quantize_what_can(
             module,
             unobservable(graph, traced),
-            attempt=lambda: observe(module, batches, settings),
+            # where quantizers are does not depend on data, and ranges are observed below
+            attempt=lambda: observe(module, batches if self.smooth else batches[:1], settings),
             probe=lambda: observe(module, batches[:1], settings),
         )
         nodes = {node.name: node for node in module.graph.nodes}
@@ -373,31 +391,25 @@ class Quant(Pass):
             for name, why in hidden.items()
             if why and name in traced.origin and computes_floats(nodes[name], module)
         }
-        before = held_layers(graph)
+        before, plain = held_layers(graph), graph.copy()
         carry_over(graph, traced, quantized, told.__setitem__)
         if self.bits < _BYTE:
             narrow_weights(graph, self._weights(), before)
+        # smoothed values are others than before: theirs are nncf's
+        names = [] if self.smooth else read_by_quantizers(graph, plain)
+        ranges = observe_ranges(plain, names, batches, progress)
+        set_ranges(graph, ranges)
         round_results(graph, batches, settings.symmetric)
         round_joins(graph)
         finish = partial(correct_biases, means=means, inputs=inputs)
         finish(graph)
         retype(graph)
-        return told, finish
+        return told, finish, ranges
 
     def _transformer(self, graph: Graph) -> bool:
         if self.model_type == "auto":
             return any(op.kind in ATTENTION for op in graph)
         return self.model_type == "transformer"
-
-    def _batches(self, calibration: Samples) -> list[tuple[torch.Tensor, ...]]:
-        """Batches of one size: the traced graph has that size in it."""
-        inputs = calibration.take(self.samples).inputs
-        count = len(inputs[0])
-        if not count:
-            raise CompresscError("CC105", "pass 'quant' needs calibration samples", got="none")
-        size = min(self.batch, count)
-        starts = range(0, count - count % size, size)
-        return [tuple(x[i : i + size] for x in inputs) for i in starts]
 
 
 def _nothing(graph: Graph) -> None:

@@ -57,7 +57,7 @@ BEHIND = {
 }
 
 
-def samples(count=32):
+def samples(count=64):
     return torch.rand(count, 4, 6, 6, generator=torch.Generator().manual_seed(1)) * 5
 
 
@@ -71,7 +71,7 @@ def test_where_a_quantizer_is_put(case, symmetric):
             graph.erase(name)
         wanted = []
     before, x = graph.copy(), samples()
-    found = round_results(graph, [(x[:16],), (x[16:],)], symmetric)
+    found = round_results(graph, [(x[:32],), (x[32:],)], symmetric)
     retype(graph)
     verify(graph, like=before)
     assert found == wanted
@@ -84,7 +84,7 @@ def test_where_a_quantizer_is_put(case, symmetric):
         value = lower(before, also=[name])(x)[1][0]
         want, got = lower(before)(x), lower(graph)(x)
     _, scale, zero, least, most, _ = graph[f"{name}.q"].args
-    halves = [torch.aminmax(half) for half in (value[:16], value[16:])]
+    halves = [torch.aminmax(half) for half in (value[:32], value[32:])]
     high, low = (max(0.0, sum(float(h.max) for h in halves) / 2) for _ in "ab")
     low = min(0.0, sum(float(h.min) for h in halves) / 2)
     if symmetric:
