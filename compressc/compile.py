@@ -231,7 +231,8 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         plan,
     )
     from compressc.report import Recorder
-    from compressc.session import open_session
+    from compressc.session import open_session, read_model
+    from compressc.synthesizing import instead_of_data
     from compressc.target import Target
 
     started = time.perf_counter()
@@ -242,6 +243,27 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     for name in target.backends:
         load_backend(name)  # an unknown format is refused before any work
 
+    made = None
+    if data is None:
+        made = instead_of_data(
+            wanted,
+            lambda: read_model(
+                model,
+                None,
+                inputs,
+                trust_pickle=trust_pickle,
+                factory=factory,
+                state_key=state_key,
+                ignore_extra=ignore_extra,
+                dtype=dtype,
+            ),
+            seed=seed,
+            device=target.device,
+            cache=cache,
+            checkpoint_every=checkpoint_every,
+            tell=tell,
+        )
+
     def check(dataset: Dataset | None) -> None:
         if gate is not None and dataset is None:
             gate.require_score(None)
@@ -249,7 +271,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
 
     session = open_session(
         model,
-        data=data,
+        data=data if made is None else made[0],
         workers=workers,
         augment=augment,
         inputs=inputs,
@@ -263,6 +285,8 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         check=check,
     )
     loaded, dataset, settled = session.loaded, session.data, session.task
+    if made is not None:
+        loaded = replace(loaded, notes=(*loaded.notes, made[1]))
     for name in target.backends:
         load_backend(name).of(loaded.graph, loaded.origin)  # what it can write nothing of, too
     require_memory(loaded.graph, target.batches)

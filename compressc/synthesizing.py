@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compressc.errors import CompresscError
 from compressc.events import Event, Listener, ignore
@@ -13,9 +13,16 @@ from compressc.events import Event, Listener, ignore
 if TYPE_CHECKING:  # imports below are inside the functions, as in `compile`
     from torch import Tensor
 
+    from compressc.data import Dataset
     from compressc.distillation import Synthesis
+    from compressc.frontend import Loaded
     from compressc.ir import Graph
+    from compressc.pipeline import Pass
 
+#: What a run without data makes by itself, and how.
+COUNT, METHOD = 1024, "deepinversion"
+#: In a folder of the cache.
+_FILE = "samples.npz"
 #: Fewer cannot be divided into parts to learn from and to be judged by.
 LEAST = 16
 
@@ -55,6 +62,7 @@ def synthesize(  # noqa: PLR0913  (each is an option of the command line)
     import torch
 
     from compressc.distillation import Making, parse_synthesis
+    from compressc.pipeline import PassCache, default_cache_folder
     from compressc.pipeline.seeding import seeded
     from compressc.pipeline.store import Store
 
@@ -62,8 +70,15 @@ def synthesize(  # noqa: PLR0913  (each is an option of the command line)
         raise CompresscError("CC100", f"{LEAST} samples or more are made", got=str(count))
     chosen = parse_synthesis(method)
     chosen.check(graph)
-    folder, about = _place(graph, chosen, count, seed, device, cache)
-    store = Store(folder, about, seconds=checkpoint_every, say=say)
+    kept, about = _key(graph, chosen, count, seed, device), {"text": chosen.text}
+    folder = default_cache_folder() if cache == "default" else cache and Path(cache)
+    places, key = PassCache(folder or None), PassCache.key(kept)
+    there = _read(places.samples(key), say)
+    if there is not None:
+        return there
+    store = Store(
+        places.unfinished(key), about | {"parts": kept}, seconds=checkpoint_every, say=say
+    )
 
     def progress(what: str, done: int, total: int) -> None:
         tell(Event("progress", {"what": what, "done": done, "total": total}))
@@ -71,35 +86,92 @@ def synthesize(  # noqa: PLR0913  (each is an option of the command line)
     making = Making(seed, torch.device(device), store, progress, say)
     with closing(store), seeded(seed):
         made = chosen.make(graph, count, making)
-        store.clear()
+        if _keep(made, places.samples(key)):
+            store.clear()
     return made
 
 
-def _place(  # noqa: PLR0913  (all that the result depends on)
-    graph: Graph,
-    method: Synthesis,
-    count: int,
-    seed: int,
-    device: str,
-    cache: str | Path | None,
-) -> tuple[Path | None, dict[str, object]]:
-    """Where to keep how far it is, under a key of all that it depends on; and what that is."""
+def _key(graph: Graph, method: Synthesis, count: int, seed: int, device: str) -> dict[str, object]:
+    """All that the result depends on."""
     import torch
 
     from compressc.ir import graph_hash
-    from compressc.pipeline import PassCache, default_cache_folder
     from compressc.pipeline.conditions import conditions
 
-    parts = {
+    return {
         "graph": graph_hash(graph),
         "pass": method.cache_key(),
         "count": count,
         "seed": seed,
         "conditions": conditions(torch.device(device)),
     }
-    folder = default_cache_folder() if cache == "default" else cache and Path(cache)
-    place = PassCache(folder or None).unfinished(PassCache.key(parts))
-    return place, {"text": method.text, "parts": parts}
+
+
+def _read(folder: Path | None, say: Callable[[str], None]) -> tuple[Tensor, ...] | None:
+    """Samples that were made before; None where there are none, or they are damaged."""
+    import zipfile
+
+    import numpy as np
+    import torch
+
+    try:
+        with np.load((folder or Path()) / _FILE, allow_pickle=False) as archive:
+            return tuple(torch.from_numpy(archive[name]) for name in sorted(archive.files))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        say(f"samples in the cache were not what was stored and are made again: {error}")
+        return None
+
+
+def _keep(inputs: tuple[Tensor, ...], folder: Path | None) -> bool:
+    """Store what was made; a cache that cannot be written costs time, not the run."""
+    from compressc.durable import make_folder
+
+    if folder is None:
+        return False
+    try:
+        make_folder(folder)
+        write(inputs, folder / _FILE)
+    except (OSError, CompresscError):
+        return False
+    return True
+
+
+def instead_of_data(
+    passes: Sequence[Pass], read: Callable[[], Loaded], **how: Any
+) -> tuple[Dataset, str] | None:
+    """Samples for a run that was given no data, and a sentence that says so.
+
+    None where a pass needs labels, or none of those that need data can do with such samples.
+
+    Args:
+        passes: of the run.
+        read: reads the model.
+        how: of `synthesize`.
+
+    Raises:
+        CompresscError: CC105 where no samples can be made of the model.
+    """
+    from compressc.data.objects import as_dataset
+
+    needs = [one for one in passes if "data" in one.requirements]
+    if any("labels" in one.requirements for one in passes):
+        return None
+    if not needs or not any(one.takes_synthetic for one in needs):
+        return None
+    try:
+        made = synthesize(read().graph, METHOD, COUNT, **how)
+    except CompresscError as error:
+        if error.code not in ("CC105", "CC204"):
+            raise
+        wanted = f"pass '{needs[0].name}' needs data"
+        got = f"none, and none can be made from the model: {error.got}"
+        hint = "give --data digits, or your own file"
+        raise CompresscError("CC105", wanted, got=got, hint=hint) from error
+    text = f"no data: {COUNT:,} samples were made from the model by {METHOD}, and scores are "
+    text += "agreement on such samples; judge the result on real ones"
+    return as_dataset({"x": made[0]}, "synthetic"), text
 
 
 def write(inputs: tuple[Tensor, ...], path: Path) -> None:

@@ -89,6 +89,8 @@ def _what(entry: Entry) -> str:
         return "a teacher's answers"
     if entry.is_latencies:
         return "times of layers on this machine"
+    if entry.is_samples:
+        return "samples made without data"
     return entry.facts.text if entry.facts else "damaged: it will be made again"
 
 

@@ -18,14 +18,15 @@ from compressc import processes
 from compressc.durable import make_folder, rename, sync_tree
 from compressc.interruption import held_back
 from compressc.ir import Graph
-from compressc.pipeline.store import ANSWERS, LATENCIES, UNFINISHED, read_about
+from compressc.pipeline.store import ANSWERS, LATENCIES, SAMPLES, UNFINISHED, read_about
 from compressc.pipeline.stored import DamagedError, Facts, read_entry, read_facts, write_entry
 from compressc.scratch import scratch
 
 #: Bytes that entries may take together where nobody says otherwise.
 LIMIT = 10 * 10**9
 _LIMIT_FILE = ".limit"
-_KEY = re.compile(rf"[0-9a-f]{{64}}({'|'.join(map(re.escape, (UNFINISHED, ANSWERS, LATENCIES)))})?")
+_WRITTEN = (UNFINISHED, ANSWERS, LATENCIES, SAMPLES)
+_KEY = re.compile(rf"[0-9a-f]{{64}}({'|'.join(map(re.escape, _WRITTEN))})?")
 _PARTIAL = ".partial-"
 
 
@@ -48,7 +49,8 @@ class Cached:
 
 @dataclass(frozen=True)
 class Entry:
-    """One result in the cache, what a pass that was not finished left, answers or latencies.
+    """One result in the cache, or what a pass that was not finished left, answers, latencies or
+    samples.
 
     Attributes:
         path: its folder.
@@ -79,6 +81,11 @@ class Entry:
     def is_latencies(self) -> bool:
         """Whether this is a table of latencies."""
         return self.path.name.endswith(LATENCIES)
+
+    @property
+    def is_samples(self) -> bool:
+        """Whether these are samples that were made without data."""
+        return self.path.name.endswith(SAMPLES)
 
 
 class PassCache:
@@ -122,6 +129,10 @@ class PassCache:
     def unfinished(self, key: str) -> Path | None:
         """Where the pass of that key may keep how far it is."""
         return self.folder and self.folder / f"{key}{UNFINISHED}"
+
+    def samples(self, key: str) -> Path | None:
+        """Where the samples of that key are, or will be; None to keep nothing."""
+        return self.folder and self.folder / f"{key}{SAMPLES}"
 
     def store(self, key: str, graph: Graph, facts: Facts) -> bool:
         """Keep a result, and let the oldest go where all take more than the limit.
@@ -215,7 +226,7 @@ def _bytes(entry: Path) -> int:
 
 def _used(entry: Path) -> float:
     """When it was last stored or read, or written into."""
-    written = entry.name.endswith((UNFINISHED, ANSWERS, LATENCIES))
+    written = entry.name.endswith(_WRITTEN)
     inside: Iterable[Path] = entry.iterdir() if written else ()
     times: list[float] = [path.lstat().st_mtime for path in (entry, *inside)]
     return max(times)

@@ -129,6 +129,7 @@ class Pass(Configured, ABC):
         reads_target: what its result depends on of `ctx.target`; all of it where it does not say.
         floats: dtypes of weights that it can work on; None for all.
         after, before: other passes -> why this one must come after (before) them where both run.
+        takes_synthetic: where a run has no data, samples that are made from its model will do.
         prelude: passes that the pipeline puts in front of this one where they are missing.
     """
 
@@ -140,6 +141,7 @@ class Pass(Configured, ABC):
     floats: ClassVar[frozenset[torch.dtype] | None] = None
     after: ClassVar[Mapping[str, str]] = {}
     before: ClassVar[Mapping[str, str]] = {}
+    takes_synthetic: ClassVar[bool] = False
     prelude: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod

@@ -25,6 +25,8 @@ ANSWERS = ".answers"
 LATENCIES = ".latencies"
 #: What it is of: the text of the pass, and the parts of its key.
 ABOUT = "about.json"
+#: Behind the key of samples that were made without data.
+SAMPLES = ".samples"
 #: Seconds between two checkpoints where nobody says otherwise.
 SECONDS = 60.0
 #: Parts of a key in words.

@@ -81,6 +81,7 @@ class Distill(DistillOptions):
     name: ClassVar[str] = "distill"
     reads_target: ClassVar[frozenset[str]] = frozenset()
     needs: ClassVar[frozenset[str]] = frozenset({"data"})
+    takes_synthetic: ClassVar[bool] = True
     after: ClassVar[Mapping[str, str]] = {
         "prune": "distillation recovers what pruning cuts",
         "lowrank": "distillation recovers what factorization loses",

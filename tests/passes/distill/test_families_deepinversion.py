@@ -8,6 +8,8 @@ import torch
 from compressc_distill.families.deepinversion import DeepInversion, distance, variation
 from torch import nn
 
+import compressc
+from compressc import synthesizing
 from compressc.cli import main
 from compressc.data import open_dataset
 from compressc.errors import CompresscError
@@ -165,3 +167,61 @@ def test_other_inputs_than_one_of_floats_are_refused():
 def test_what_is_no_method_and_no_count_is_refused(teacher, method, count, code):
     with pytest.raises(CompresscError, match=code):
         synthesize(teacher, method, count, cache=None)
+
+
+@pytest.fixture
+def quickly(monkeypatch):
+    """What a run makes by itself, in less time."""
+    monkeypatch.setattr(synthesizing, "COUNT", 48)
+    monkeypatch.setattr(synthesizing, "METHOD", "deepinversion(steps=3)")
+
+
+def test_a_run_without_data_makes_them_by_itself_and_says_so(teacher, tmp_path, quickly):
+    save_bundle(teacher, tmp_path / "teacher")
+    made = []
+    for _ in (1, 2):
+        told = []
+        compiled = compressc.compile(
+            tmp_path / "teacher",
+            "prune(ratio=0.3),distill(epochs=1)",
+            cache=tmp_path / "cache",
+            tell=told.append,
+        )
+        whats = [str(event.facts.get("what", "")) for event in told]
+        made.append(any(text.startswith("deepinversion, batch 1 of 1") for text in whats))
+        (text,) = [n.text for n in compiled.report.teacher.notes if n.text.startswith("no data")]
+        assert text.startswith("no data: 48 samples were made from the model by deepinversion(")
+        assert list(compiled.report.passes[-1].scores) == ["agreement"]
+    assert made == [True, False]  # the second time they are in the cache
+    assert all(one.cached for one in compiled.passes)
+    assert len(list((tmp_path / "cache").glob("*.samples"))) == 1
+
+
+def test_samples_that_are_damaged_are_made_again(teacher, tmp_path):
+    def make():
+        said = []
+        method = "deepinversion(steps=2)"
+        made = synthesize(teacher, method, 16, cache=tmp_path, say=said.append)
+        return made[0], any("are made again" in text for text in said)
+
+    first, _ = make()
+    (file,) = tmp_path.glob("*.samples/*.npz")
+    file.write_bytes(file.read_bytes()[:100])
+    again, said = make()
+    assert torch.equal(first, again)
+    assert said
+    assert not make()[1]
+
+
+@pytest.mark.parametrize(
+    ("passes", "found"),
+    [
+        ("distill", "none can be made from the model: none with statistics"),
+        ("distill(compare_scratch=true)", "needs data"),
+        ("quant", "needs data"),
+    ],
+)
+def test_where_none_can_be_made_data_are_asked_for(tmp_path, quickly, passes, found):
+    graph = export_graph(nn.Sequential(nn.Linear(4, 3)).eval(), torch.randn(4, 4))
+    with pytest.raises(CompresscError, match=rf"CC105.*{found}.*give --data"):
+        compressc.compile(graph, passes, cache=tmp_path)
