@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 #: Of `plan.json` and `table.json`; it grows with every change of either.
-SCHEMA = 1
+SCHEMA = 2
 #: Growth of the repeat count in one step of the calibration: a first call can be misleading.
 GROWTH = 8
 #: A sample that lasts so many times the least duration is long enough, whatever it waited for.
@@ -174,6 +174,12 @@ class Timed(NamedTuple):
         return Timed(self.ms * factor, self.low_ms * factor, self.high_ms * factor, self.disturbed)
 
 
+class Refused(NamedTuple):
+    """Why the runtime does not run a model."""
+
+    reason: str
+
+
 class _Model:
     """A model ready to run, profiled where its kernels are what counts."""
 
@@ -263,8 +269,8 @@ def time_models(  # noqa: PLR0913  (each of the last has a default)
     rounds: int = ROUNDS,
     seconds: float = SECONDS,
     clock: Clock = system_clock,
-) -> list[Timed]:
-    """What models take, in the order of the rows.
+) -> list[Timed | Refused]:
+    """What models take, in the order of the rows; one that the runtime refuses stops no other.
 
     Args:
         rows: `inputs` (a list of dtype and shape) and `whole` of each: whether the time of a call
@@ -276,20 +282,53 @@ def time_models(  # noqa: PLR0913  (each of the last has a default)
         seconds: after which no further round of a group is begun.
         clock: tells wall and CPU time.
     """
-    found: list[Timed] = []
-    paces: list[float] = []
+    found: list[Timed | Refused] = []
+    paces: list[float | None] = []
+    reference: Mapping[str, Any] | None = None
     for start in range(0, len(rows), GROUP):
         group = rows[start : start + GROUP]
         done(start, len(rows))
-        models = [
-            _Model(source(row), row["inputs"], threads, bool(row.get("whole")), clock)
-            for row in [rows[0], *group]
-        ]
-        pace, *timed = _time_group(models, threads, rounds, seconds, random.Random(start), clock)
-        paces += [max(pace.ms, 1e-6)] * len(group)
-        found += timed
-    usual = statistics.median(paces) if paces else 1.0
-    return [one.scaled(usual / pace) for one, pace in zip(found, paces)]  # noqa: B905  (old Pythons)
+        opened = [_opened(row, source, threads, clock) for row in group]
+        models = [model for model in opened if isinstance(model, _Model)]
+        timed: list[Timed] = []
+        if models:
+            reference = reference or group[opened.index(models[0])]
+            first = _model(reference, source, threads, clock)
+            draw = random.Random(start)
+            timed = _time_group([first, *models], threads, rounds, seconds, draw, clock)
+        left = iter(timed[1:])
+        found += [next(left) if isinstance(model, _Model) else model for model in opened]
+        pace = max(timed[0].ms, 1e-6) if timed else None
+        paces += [pace if isinstance(model, _Model) else None for model in opened]
+    usual = statistics.median([pace for pace in paces if pace] or [1.0])
+    return [
+        one.scaled(usual / pace) if isinstance(one, Timed) and pace else one
+        for one, pace in zip(found, paces)  # noqa: B905  (old Pythons)
+    ]
+
+
+def _opened(
+    row: Mapping[str, Any],
+    source: Callable[[Mapping[str, Any]], bytes | str],
+    threads: int,
+    clock: Clock,
+) -> _Model | Refused:
+    """The model of a row, after its first call; or why it does not run."""
+    try:
+        model = _model(row, source, threads, clock)
+        model()
+    except Exception as error:
+        return Refused(str(error).partition("\n")[0] or type(error).__name__)
+    return model
+
+
+def _model(
+    row: Mapping[str, Any],
+    source: Callable[[Mapping[str, Any]], bytes | str],
+    threads: int,
+    clock: Clock,
+) -> _Model:
+    return _Model(source(row), row["inputs"], threads, bool(row.get("whole")), clock)
 
 
 def time_ratio(  # noqa: PLR0913  (two models, and how to measure)
@@ -309,10 +348,7 @@ def time_ratio(  # noqa: PLR0913  (two models, and how to measure)
     Args:
         first, second, source, threads, rounds, seconds, clock: as for `time_models`.
     """
-    models = [
-        _Model(source(row), row["inputs"], threads, bool(row.get("whole")), clock)
-        for row in (first, second)
-    ]
+    models = [_model(row, source, threads, clock) for row in (first, second)]
     ours, theirs = (
         [_timed(calls, 0).ms for calls in every]
         for every, _ in _time_calls(models, threads, rounds, seconds, random.Random(0), clock)
@@ -419,11 +455,15 @@ def _processor() -> str:
 
 
 def measured(
-    plan: Mapping[str, Any], timed: Sequence[Timed], runtime_version: str
+    plan: Mapping[str, Any], timed: Sequence[Timed | Refused], runtime_version: str
 ) -> dict[str, Any]:
     """`table.json`, from a plan and what its rows took."""
     rows = []
+    refused = {}
     for row, one in zip(plan["rows"], timed):  # noqa: B905
+        if isinstance(one, Refused):
+            refused[row["layer"]] = one.reason
+            continue
         kept = {key: row[key] for key in ("layer", "sizes", "batch")}
         rows.append({**kept, **{k: round(v, 6) for k, v in one._asdict().items()}})
     return {
@@ -435,6 +475,7 @@ def measured(
         "runtime_version": runtime_version,
         "threads": plan["threads"],
         "rows": rows,
+        "refused": refused,
     }
 
 
@@ -466,6 +507,8 @@ def main() -> int:
     partial = folder / "table.json.partial"
     partial.write_text(table + "\n", encoding="utf-8")
     partial.replace(folder / "table.json")
+    for layer, reason in json.loads(table)["refused"].items():
+        print(f"\rnot timed, {layer}: {reason}", file=sys.stderr)
     print(f"\rwrote {folder / 'table.json'}", file=sys.stderr)
     return 0
 

@@ -40,6 +40,7 @@ class LatencyTable(BaseModel):
         runtime, runtime_version: that they ran in.
         threads: that it was given.
         rows: one for each layer and sizes.
+        refused: layer that the runtime does not run at some size -> what it says.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -52,6 +53,7 @@ class LatencyTable(BaseModel):
     runtime_version: str
     threads: int = Field(ge=1)
     rows: list[Row]
+    refused: dict[str, str] = Field(default_factory=dict)
 
     @cached_property
     def _places(self) -> dict[tuple[str, tuple[int, ...]], Row]:

@@ -22,7 +22,7 @@ Draw = Callable[[Sketch, Op, Sequence[str], Sequence[Shape], Shape], str]
 def _conv(s: Sketch, op: Op, xs: Sequence[str], shapes: Sequence[Shape], out: Shape) -> str:
     layer: Any = op.layer
     dims, channels = len(layer.kernel_size), shapes[0][1]
-    groups = channels if layer.groups > 1 else 1  # other groups are not drawn
+    groups = shapes[-1][0] if layer.groups > 1 else 1
     weight = s.weight(out[1], channels // groups, *layer.kernel_size)
     pads = [*layer.padding, *layer.padding]
     return s.node(
@@ -71,6 +71,25 @@ def _layer_norm(s: Sketch, op: Op, xs: Sequence[str], shapes: Sequence[Shape], o
     dims = len(getattr(op.layer, "normalized_shape", (1,)))
     weights = [s.weight(*out[-dims:]) for _ in range(2)]
     return s.node("LayerNormalization", xs[0], *weights, axis=-dims)
+
+
+def _group_norm(s: Sketch, op: Op, xs: Sequence[str], shapes: Sequence[Shape], out: Shape) -> str:
+    """As the exporter takes it apart: the groups as channels of an instance norm."""
+    groups: Any = getattr(op.layer, "num_groups", 1)
+    apart = s.node("Reshape", xs[0], s.integers(0, groups, -1))
+    ones, zeros = s.weight(groups), s.weight(groups)
+    normed = s.node("InstanceNormalization", apart, ones, zeros)
+    whole = s.node("Reshape", normed, s.integers(*out))
+    ones, zeros = (s.weight(out[1], *(1 for _ in out[2:])) for _ in range(2))
+    return s.node("Add", s.node("Mul", whole, ones), zeros)
+
+
+def _slice(s: Sketch, op: Op, xs: Sequence[str], shapes: Sequence[Shape], out: Shape) -> str:
+    """From the first index on: as much is moved wherever it begins."""
+    dim = int(argument(op, "dim")) % len(out)
+    step = int(argument(op, "step") or 1)
+    parts = (s.integers(n) for n in (0, out[dim] * step, dim, step))
+    return s.node("Slice", xs[0], *parts)
 
 
 def _embedding(s: Sketch, op: Op, xs: Sequence[str], shapes: Sequence[Shape], out: Shape) -> str:
@@ -156,10 +175,20 @@ def _softmax(s: Sketch, op: Op, xs: Sequence[str], shapes: Sequence[Shape], out:
 
 def _attention(s: Sketch, op: Op, xs: Sequence[str], shapes: Sequence[Shape], out: Shape) -> str:
     dims = list(range(len(out)))
+    if in_groups(op):  # a key that several queries ask is repeated first
+        xs = [xs[0], *(_repeated(s, xs[i], shapes[i], out[1]) for i in (1, 2))]
     turned = s.node("Transpose", xs[1], perm=[*dims[:-2], dims[-1], dims[-2]])
     query, key = (s.node("Mul", x, s.number(0.5)) for x in (xs[0], turned))
     scores = s.node("MatMul", query, key)
     return s.node("MatMul", s.node("Softmax", scores, axis=-1), xs[2])
+
+
+def _repeated(s: Sketch, x: str, shape: Shape, heads: int) -> str:
+    """Keys or values `[b, kv, n, d]` as `[b, heads, n, d]`."""
+    batch, own, *rest = shape
+    apart = s.node("Unsqueeze", x, s.integers(2))
+    many = s.node("Expand", apart, s.integers(batch, own, heads // own, *rest))
+    return s.node("Reshape", many, s.integers(batch, heads, *rest))
 
 
 def _transpose(s: Sketch, op: Op, xs: Sequence[str], shapes: Sequence[Shape], out: Shape) -> str:
@@ -184,6 +213,7 @@ DRAWN: dict[str, Draw] = {
     **{f"batch_norm{n}d": _batch_norm for n in (1, 2, 3)},
     "linear": _linear,
     "layer_norm": _layer_norm,
+    "group_norm": _group_norm,
     "embedding": _embedding,
     **dict.fromkeys(("lstm", "gru", "rnn"), _recurrent),
     "max_pool2d": _pool("MaxPool"),
@@ -213,6 +243,7 @@ DRAWN: dict[str, Draw] = {
     "aten.transpose": _transpose,
     "aten.permute": _permute,
     "aten.cat": _cat,
+    "aten.slice": _slice,
 }
 
 
@@ -221,12 +252,18 @@ def draw_of(op: Op) -> Draw | None:
     found = DRAWN.get(op.kind) or DRAWN.get(op.packet)
     layer: Any = op.layer
     if op.role in ("convolution", "transposed_convolution"):
-        alone = layer.groups == 1
-        depthwise = layer.groups == layer.in_channels == layer.out_channels
+        alone = layer.groups == 1 or op.role == "convolution"
         plain = isinstance(layer.padding, tuple) and layer.padding_mode == "zeros"
-        return found if plain and (alone or (depthwise and op.role == "convolution")) else None
-    if op.packet == "aten.scaled_dot_product_attention" and argument(op, "enable_gqa"):
-        return None  # a key that several queries ask is repeated first
+        return found if plain and alone else None
+    if op.packet == "aten.slice" and int(argument(op, "step") or 1) < 1:
+        return None
     if op.kind == "adaptive_avg_pool2d" and layer.output_size not in (1, (1, 1)):
         return None
     return found
+
+
+def in_groups(op: Op) -> bool:
+    """Whether channels or heads of an op lie in groups, so that no size of them goes by itself."""
+    if op.packet == "aten.scaled_dot_product_attention":
+        return bool(argument(op, "enable_gqa"))
+    return op.kind == "group_norm" or getattr(op.layer, "groups", 1) > 1

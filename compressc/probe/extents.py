@@ -54,6 +54,14 @@ class Variables:
             self.found[key] = Variable(axis, extent(axis, {}), fine)
         return list(self.found).index(key)
 
+    def factors(self, axis: Axis) -> tuple[int, ...]:
+        """The variables whose product a dimension follows, each by itself."""
+        root = find(axis)
+        if not root.parts or root.how != "product":
+            one = self.place(axis)
+            return () if one is None else (one,)
+        return tuple(place for part in root.parts for place in self.factors(part))
+
 
 def extent(axis: Axis, left: Left) -> int:
     """How many indices the widths of an axis make, where some are cut.

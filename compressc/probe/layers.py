@@ -13,7 +13,7 @@ from compressc.analysis import Axis, Coupling
 from compressc.analysis.signatures import Signatures
 from compressc.ir import Graph, Op, TensorType, TupleType, evaluate, layer_attributes
 from compressc.ir.recurrent import Recurrent
-from compressc.probe.drawing import DRAWN, Draw, draw_of
+from compressc.probe.drawing import DRAWN, Draw, draw_of, in_groups
 from compressc.probe.extents import Left, Variable, Variables
 from compressc.probe.sketch import Sketch, described
 
@@ -26,22 +26,37 @@ _SIZES = frozenset(
 #: Ops that cost next to nothing, or nothing once a runtime has loaded the model.
 _FREE = frozenset({"input", "parameter", "constant", "getitem", "dropout"})
 _FREE_PACKETS = frozenset(
-    f"aten.{name}" for name in ("view", "reshape", "flatten", "unsqueeze", "squeeze", "expand")
+    f"aten.{name}"
+    for name in ("view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "expand")
 )
 _LETTERS = "ABCDEFGH"
 
 
 @dataclass(frozen=True)
 class _Dim:
-    """A dimension: its full size, and the variable that it follows, or None."""
+    """A dimension: its full size, and the variables whose product it follows.
+
+    Attributes:
+        apart: whether each variable is a factor of it; else it is in proportion to the only one.
+    """
 
     full: int
-    variable: int | None
+    variables: tuple[int, ...]
+    apart: bool = False
 
     def at(self, sizes: Sequence[int], full: Sequence[int]) -> int:
-        if self.variable is None:
-            return self.full
-        return self.full * sizes[self.variable] // full[self.variable]
+        size = self.full
+        for place in self.variables:
+            size = size * sizes[place] // full[place]
+        return size
+
+    def text(self, full: Sequence[int]) -> str:
+        """`28`, `A`, and `4AB` of factors."""
+        letters = "".join(_LETTERS[place] for place in self.variables)
+        if not letters:
+            return str(self.full)
+        fixed = self.full // prod(full[place] for place in self.variables)
+        return f"{fixed}{letters}" if self.apart and fixed > 1 else letters
 
 
 @dataclass(frozen=True)
@@ -65,6 +80,7 @@ class Layer:
     _draws: tuple[Draw, ...] = field(repr=False)
     _reads: tuple[tuple[torch.dtype, tuple[_Dim, ...]], ...] = field(repr=False)
     _makes: tuple[_Dim, ...] = field(repr=False)
+    _groups: _Dim | None = field(repr=False, default=None)
 
     @property
     def full(self) -> tuple[int, ...]:
@@ -85,6 +101,8 @@ class Layer:
             for (dtype, _), shape in zip(self._reads, shapes, strict=True)
         ]
         out = tuple(dim.at(sizes, self.full) for dim in self._makes)
+        if self._groups is not None:
+            shapes.append((self._groups.at(sizes, self.full),))
         result = self._draws[0](sketch, self._ops[0], names, shapes, out)
         for op, draw in zip(self._ops[1:], self._draws[1:], strict=True):
             result = draw(sketch, op, [result], [out], out)
@@ -124,6 +142,7 @@ class _Reader:
             width.axis for width in found.widths() if width.producers and not width.axis.frozen
         }
         self.signatures = Signatures(graph)
+        self.groups = dict(found.groups)
 
     def layers(self) -> Layers:
         taken: set[str] = set()
@@ -153,15 +172,23 @@ class _Reader:
         if not all(type_.dtype in (torch.float32, torch.int64, torch.int32) for type_ in read):
             return None
         variables = Variables(self.cuttable)
+        apart = in_groups(op)
         reads = tuple(
-            (type_.dtype, self._dims(name, type_, variables))
+            (type_.dtype, self._dims(name, type_, variables, apart))
             for name, type_ in zip(op.inputs, read, strict=True)
         )
-        makes = self._dims(op.name, made, variables)
+        makes = self._dims(op.name, made, variables, apart)
+        groups = None
+        if op.name in self.groups:
+            layer: Any = op.layer
+            groups = _Dim(layer.groups, variables.factors(self.groups[op.name]), apart=True)
         behind, drawn = self._fused(op, taken)
-        shown = [self._dims_text(dims) for _, dims in reads]
+        full = [variable.full for variable in variables.found.values()]
+        shown = ["x".join(dim.text(full) for dim in dims) for _, dims in reads]
         signature = f"{self._text(op)}{''.join('+' + self._text(one) for one in drawn)} "
-        signature += f"{' '.join(shown)} -> {self._dims_text(makes)}"
+        signature += f"{' '.join(shown)} -> {'x'.join(dim.text(full) for dim in makes)}"
+        if groups is not None:
+            signature += f" in {groups.text(full)} groups"
         return Layer(
             op.name,
             tuple(behind),
@@ -172,6 +199,7 @@ class _Reader:
             (draw, *(DRAWN[one.kind] for one in drawn)),
             reads,
             makes,
+            groups,
         )
 
     def _fused(self, op: Op, taken: set[str]) -> tuple[list[str], list[Op]]:
@@ -201,26 +229,26 @@ class _Reader:
         """`conv2d(kernel=3, stride=2)`: kind and all attributes that are no sizes."""
         if op.layer is not None:
             held = {k: v for k, v in layer_attributes(op).items() if k not in _SIZES}
-            depthwise = "depthwise " if getattr(op.layer, "groups", 1) > 1 else ""
-            return depthwise + op.kind + (f"({described(held)})" if held else "")
+            return op.kind + (f"({described(held)})" if held else "")
         plain = [str(arg) for arg in op.args if isinstance(arg, int | float | str | bool | tuple)]
         plain = [text for text in plain if "Ref" not in text]
         return op.packet + (f"({', '.join(plain)})" if plain else "")
 
-    def _dims(self, name: str, type_: TensorType, variables: Variables) -> tuple[_Dim, ...]:
+    def _dims(
+        self, name: str, type_: TensorType, variables: Variables, apart: bool
+    ) -> tuple[_Dim, ...]:
         axes: Sequence[Axis] = self.found.values[name]
         if axes and not isinstance(axes[0], Axis):  # of several results the first
             axes = axes[0]
         sizes = [int(evaluate(size, self.env)) for size in type_.shape]
-        return tuple(
-            _Dim(size, variables.place(axis)) for size, axis in zip(sizes, axes, strict=True)
-        )
-
-    def _dims_text(self, dims: Sequence[_Dim]) -> str:
-        """`1xAx28x28`."""
-        return "x".join(
-            str(dim.full) if dim.variable is None else _LETTERS[dim.variable] for dim in dims
-        )
+        pairs = zip(sizes, axes, strict=True)
+        if apart:
+            return tuple(_Dim(size, variables.factors(axis), apart=True) for size, axis in pairs)
+        found = []
+        for size, axis in pairs:
+            place = variables.place(axis)
+            found.append(_Dim(size, () if place is None else (place,)))
+        return tuple(found)
 
     def _macs(self, op: Op, makes: Sequence[_Dim]) -> int:
         weight = getattr(op.layer, "weight", None)

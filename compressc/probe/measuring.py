@@ -11,7 +11,7 @@ from typing import Any
 
 from compressc import durable
 from compressc.errors import CompresscError
-from compressc.measure.layer_times import Timed, describe_device, time_models
+from compressc.measure.layer_times import Refused, Timed, describe_device, time_models
 from compressc.measure.table import LatencyTable, Row, read_table
 from compressc.pipeline.conditions import conditions
 from compressc.probe.plan import Plan, Wanted
@@ -41,17 +41,29 @@ def here(
 
     Returns:
         The table, and how many rows were measured for it.
+
+    Raises:
+        CompresscError: CC503 where the runtime does not run the whole model.
     """
     about = _about(threads)
     folder = kept(hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest())
-    known = {} if folder is None else _read(folder / "table.json")
-    missing = [row for row in plan.rows if (row.signature, row.sizes) not in known]
+    known, refused = ({}, {}) if folder is None else _read(folder / "table.json")
+    missing = [
+        row
+        for row in plan.rows
+        if (row.signature, row.sizes) not in known and row.signature not in refused
+    ]
     if missing:
         timed = _measure(missing, whole, threads, done)
         for row, one in zip(missing, timed, strict=True):
-            known[row.signature, row.sizes] = Row(
-                layer=row.signature, sizes=row.sizes, batch=plan.batch, **one._asdict()
-            )
+            if isinstance(one, Timed):
+                known[row.signature, row.sizes] = Row(
+                    layer=row.signature, sizes=row.sizes, batch=plan.batch, **one._asdict()
+                )
+            elif row.layer is None:
+                raise CompresscError("CC503", f"{RUNTIME} runs the model", got=one.reason)
+            else:
+                refused[row.signature] = one.reason
     table = LatencyTable(
         structure=plan.structure,
         machine=describe_device(),
@@ -59,6 +71,7 @@ def here(
         runtime_version=about["version"],
         threads=threads,
         rows=list(known.values()),
+        refused=refused,
     )
     if missing and folder is not None:
         _write(folder, table)
@@ -79,7 +92,7 @@ def _measure(
     whole: Callable[[int], Model],
     threads: int,
     done: Callable[[int, int], object],
-) -> list[Timed]:
+) -> list[Timed | Refused]:
     rows: list[dict[str, Any]] = []
     for one in missing:
         source, inputs = whole(one.sizes[0]) if one.layer is None else one.layer.model(one.sizes)
@@ -98,13 +111,13 @@ def _about(threads: int) -> dict[str, str]:
     return {**parts, "runtime": RUNTIME, "version": version, "threads": str(threads)}
 
 
-def _read(path: Path) -> dict[tuple[str, tuple[int, ...]], Row]:
+def _read(path: Path) -> tuple[dict[tuple[str, tuple[int, ...]], Row], dict[str, str]]:
     """What is kept; nothing where it cannot be read: it is measured again then."""
     try:
         table = read_table(path)
     except CompresscError:
-        return {}
-    return {(row.layer, row.sizes): row for row in table.rows}
+        return {}, {}
+    return {(row.layer, row.sizes): row for row in table.rows}, table.refused
 
 
 def _write(folder: Path, table: LatencyTable) -> None:

@@ -21,10 +21,14 @@ class Times:
     the sums are put right, for what no layer accounts for and for caches that a single layer has to
     itself.
 
+    Attributes:
+        refused: op whose layer the runtime did not run -> what it said.
+
     Args:
         plan: of the graph.
         movable: leaves of the widths that are going to be cut.
-        table: has all rows of the plan.
+        table: has all rows of the plan, but for layers that the runtime refused: their time counts
+            as fixed.
 
     Raises:
         CompresscError: CC304 where it does not.
@@ -35,7 +39,11 @@ class Times:
         total = sum(layer.macs for layer in plan.layers.timed)
         self.levels: dict[str, list[list[int]]] = {}
         self.layers: list[tuple[Layer, str]] = []
+        self.refused: dict[str, str] = {}
         for layer in plan.layers.timed:
+            if layer.signature in table.refused:
+                self.refused[layer.op] = table.refused[layer.signature]
+                continue
             places = grid(layer, movable, total)
             key = f"{layer.signature} {layer.full}"
             self.levels[key] = [sorted(set(column)) for column in zip(*places, strict=True)]
@@ -80,6 +88,8 @@ class Times:
         if looked is None:
             return 1
         layer, every = looked
+        if self.refused and any(self.table.row(layer.signature, at) is None for at in every):
+            return 1  # another layer was looked at, and is refused
         return step_of([self._ms(layer.signature, sizes) for sizes in every])
 
     def _ms(self, signature: str, sizes: Sizes) -> float:

@@ -70,14 +70,11 @@ class Latency:
         self.sizes = sizes_of(graph, ctx.example())
         self.plan = plan_of(graph, found, self.sizes, self.batch, self.movable)
         if not self.plan.layers.timed:
-            raise CompresscError(
-                "CC102",
-                "option 'latency' of pass 'prune': some layer whose time depends on a width",
-                got="none that can be timed by itself",
-                hint="macs=0.5 in place of latency=0.5",
-            )
+            raise _nothing_timed("none that can be timed by itself")
         self.table, self.measured_rows = self._table(table)
         self.times = Times(self.plan, self.movable, self.table)
+        if not self.times.layers:
+            raise _nothing_timed(next(iter(self.times.refused.values())))
         self.known: dict[tuple[tuple[int, int], ...], float] = {}
         self._scratch = tempfile.TemporaryDirectory()
         self._full: Path | None = None
@@ -161,6 +158,11 @@ class Latency:
             wanted = f"a table of {RUNTIME} at the target's threads"
             raise CompresscError("CC304", wanted, got=got, where=path)
         return table, 0
+
+
+def _nothing_timed(got: str) -> CompresscError:
+    wanted = "option 'latency' of pass 'prune': some layer whose time depends on a width"
+    return CompresscError("CC102", wanted, got=got, hint="macs=0.5 in place of latency=0.5")
 
 
 def leaves_left(sizes: Sizes) -> dict[Axis, int]:

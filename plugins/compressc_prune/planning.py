@@ -11,6 +11,7 @@ from torch import Tensor
 from compressc.analysis import Axis, Coupling, Width
 from compressc.ir import Graph
 from compressc.pipeline import Context
+from compressc.probe import RUNTIME
 from compressc_prune.alike import Alike, by_block, each_alone
 from compressc_prune.allocation import Allocation, Global, Rounding, Scores, Sizes, Uniform, chosen
 from compressc_prune.latency import Latency
@@ -196,7 +197,10 @@ class Plan:
         text = f"{target.option}={target.share:g}: {before * predicted:.3g} of {before:.3g} ms "
         text += f"({predicted:.1%}) predicted"
         said = "not measured here" if met.measured is None else f"{met.measured:.1%} measured"
-        fixed = latency.plan.layers.fixed
+        for op, reason in latency.times.refused.items():
+            why = f"{RUNTIME} does not run it by itself ({reason})"
+            self.ctx.note(op, f"its time counts as fixed: {why}")
+        fixed = (*latency.plan.layers.fixed, *latency.times.refused)
         if fixed:
             said += f"; the time of {len(fixed)} ops counts as fixed, {fixed[0]} first"
         self.ctx.note(self.graph.name, f"{text}, {said}; on {latency.where}")

@@ -314,3 +314,36 @@ def test_what_is_measured_puts_the_prediction_right():
     met = meet_latency(Target("latency", 0.5), Measured(), lambda share: {"share": share})
     assert met.measured == pytest.approx(0.5, rel=0.01)
     assert met.predicted == pytest.approx(4 / 9, rel=0.02)
+
+
+def without(path: Path, kinds: tuple[str, ...]) -> str:
+    """The table as a runtime leaves it that refuses layers of some kinds."""
+    content = json.loads(path.read_text())
+    gone = [row["layer"] for row in content["rows"] if row["layer"].startswith(kinds)]
+    content["rows"] = [row for row in content["rows"] if row["layer"] not in gone]
+    content["refused"] = dict.fromkeys(gone, "no kernel for it")
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def test_a_layer_that_the_runtime_refused_counts_as_fixed(tmp_path):
+    graph = net(64, 128, 96)
+    path = without(table(graph, tmp_path), ("linear",))
+    _, context = pruned(graph, latency=0.6, table=path)
+    assert context.records["latency"]["predicted"] == pytest.approx(0.6, rel=0.03)
+    notes = dict(context.notes)
+    (head,) = [op.name for op in graph if op.kind == "linear"]
+    assert any(
+        op == head and "its time counts as fixed" in text and "no kernel for it" in text
+        for op, text in context.notes
+    )
+    assert any("the time of 1 ops counts as fixed" in text for text in notes.values())
+
+
+def test_where_all_layers_are_refused_it_is_an_error(tmp_path):
+    graph = net(64, 128, 96)
+    path = without(table(graph, tmp_path), ("linear", "conv2d"))
+    with pytest.raises(CompresscError) as caught:
+        pruned(graph, latency=0.6, table=path)
+    assert caught.value.code == "CC102"
+    assert caught.value.got == "no kernel for it"
