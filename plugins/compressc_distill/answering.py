@@ -3,19 +3,59 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from compressc.data.source import Subset
-from compressc.distillation import Loss, Objective, Seen, Shortened, open_given
+from compressc.distillation import (
+    Keeping,
+    Loss,
+    Objective,
+    Seen,
+    Shortened,
+    learned,
+    open_given,
+)
 from compressc.distillation.answers import AnswerStore
 from compressc.errors import CompresscError
+from compressc.ir import graph_hash
 from compressc.pipeline import Context, Samples
+from compressc.pipeline.conditions import conditions
 from compressc.tasks import task_of
+from compressc_distill.matching import Matched
+from compressc_distill.options import DistillOptions
 
 #: Where all others have more than this, what is learned of the classes is little.
 MUCH = 0.5
+
+
+def keeping_of(options: DistillOptions, ctx: Context, matched: Matched, seed: int) -> Keeping:
+    """How the teacher's answers are kept, and what they depend on."""
+
+    def progress(done: int, total: int) -> None:
+        ctx.progress("asking the teacher", done, total)
+
+    def basis() -> dict[str, Any]:
+        return {
+            "teacher": graph_hash(ctx.teacher),
+            "values": [r.value_in(ctx.teacher) for r in learned(task_of(ctx))],
+            **matched.basis(),
+            "seed": seed,
+            "conditions": conditions(ctx.device),
+        }
+
+    return Keeping(
+        how=options.answers,
+        dtype=getattr(torch, options.answers_dtype),
+        views=options.views,
+        folder=ctx.store.answers,
+        most=ctx.store.most,
+        basis=basis,
+        say=ctx.store.say,
+        progress=progress,
+    )
 
 
 def open_answers(ctx: Context, folder: str, views: int, seed: int) -> AnswerStore | None:

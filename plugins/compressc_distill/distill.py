@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from compressc.distillation import (
     INNER,
     Answering,
     GivenAnswers,
-    Keeping,
     Loss,
     Reader,
     Reading,
@@ -31,11 +30,10 @@ from compressc.distillation import (
     trial_of_statistics,
 )
 from compressc.errors import CompresscError
-from compressc.ir import Graph, graph_hash
+from compressc.ir import Graph
 from compressc.pipeline import Batch, Context, Samples
-from compressc.pipeline.conditions import conditions
 from compressc.spec import Weighted, sum_text
-from compressc.tasks import Response, SettledTask, task_of
+from compressc.tasks import SettledTask, task_of
 from compressc.training import (
     Checkpoints,
     Recipe,
@@ -45,7 +43,13 @@ from compressc.training import (
     precision_for,
     train,
 )
-from compressc_distill.answering import in_words, open_answers, positions_in, shortened
+from compressc_distill.answering import (
+    in_words,
+    keeping_of,
+    open_answers,
+    positions_in,
+    shortened,
+)
 from compressc_distill.comparing import STRETCHES, Comparison
 from compressc_distill.composing import task_taught
 from compressc_distill.effort import choose, facts_of, say_choices
@@ -245,8 +249,7 @@ class Distill(DistillOptions):
         task, matched = task_taught(ctx), self._told(graph, ctx)
         if self.trust is not None:
             trust.require_fit(self.trust, task)
-        responses, loss = learned(task), self._loss(graph, ctx, matched)
-        pairs = matched.values
+        loss, pairs = self._loss(graph, ctx, matched), matched.values
         teacher, student = (
             reader_of(g, task, points, ctx.device, attention, vector)
             for g, (points, attention, vector) in (
@@ -259,7 +262,7 @@ class Distill(DistillOptions):
         given = open_answers(ctx, self.answers_from, self.views, seed)
         classes = _width(teacher, task, splits[1].take(1).to(ctx.device))
         short = shortened(loss, classes, self.answers_top, given, self.answers_from)
-        keeping = replace(self._keeping(ctx, responses, matched, seed), short=short)
+        keeping = replace(keeping_of(self, ctx, matched, seed), short=short)
         for part, plain in zip(splits, (False, True), strict=True):
             answers: Answering
             positions = None if given is None else positions_in(part, ctx, plain)
@@ -328,34 +331,6 @@ class Distill(DistillOptions):
         others = tuple((r, options.of_output(r)) for r in learned(task)[1:])
         matched_all = any("heads" in term.of.reads for term in terms)
         return Loss(tuple(terms), () if matched_all else others, together=not self.dot)
-
-    def _keeping(
-        self, ctx: Context, responses: Sequence[Response], matched: Matched, seed: int
-    ) -> Keeping:
-        """How the teacher's answers are kept, and what they depend on."""
-
-        def progress(done: int, total: int) -> None:
-            ctx.progress("asking the teacher", done, total)
-
-        def basis() -> dict[str, Any]:
-            return {
-                "teacher": graph_hash(ctx.teacher),
-                "values": [r.value_in(ctx.teacher) for r in responses],
-                **matched.basis(),
-                "seed": seed,
-                "conditions": conditions(ctx.device),
-            }
-
-        return Keeping(
-            how=self.answers,
-            dtype=getattr(torch, self.answers_dtype),
-            views=self.views,
-            folder=ctx.store.answers,
-            most=ctx.store.most,
-            basis=basis,
-            say=ctx.store.say,
-            progress=progress,
-        )
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         """By what a gradient gets to. Whether an epoch beats the start is not foretold."""

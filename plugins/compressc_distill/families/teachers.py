@@ -24,7 +24,6 @@ from compressc.errors import CompresscError
 from compressc.frontend import load_model
 from compressc.ir import Graph, graph_hash
 from compressc.pipeline import Context, Samples
-from compressc.pipeline.conditions import conditions
 from compressc.tasks import task_of
 from compressc_distill.composing import task_taught
 from compressc_distill.families import combining
@@ -129,7 +128,7 @@ class Members:
                 [],
                 part,
                 ctx.device,
-                replace(keeping, basis=_basis(graph, ctx)),
+                replace(keeping, basis=_basis(graph, ctx, keeping)),
                 plain=plain,
                 judged=judged,
             )
@@ -178,12 +177,11 @@ def _read(name: str, ctx: Context) -> Graph:
     return graph
 
 
-def _basis(graph: Graph, ctx: Context) -> Callable[[], Mapping[str, Any]]:
-    """What a teacher's answers depend on."""
+def _basis(graph: Graph, ctx: Context, keeping: Keeping) -> Callable[[], Mapping[str, Any]]:
+    """What a teacher's answers depend on: as the run's own model's, but for the model."""
 
     def basis() -> dict[str, Any]:
         values = [response.value_in(graph) for response in learned(task_of(ctx))]
-        made = conditions(ctx.device)
-        return {"teacher": graph_hash(graph), "values": values, "conditions": made}
+        return {**keeping.basis(), "teacher": graph_hash(graph), "values": values}
 
     return basis
