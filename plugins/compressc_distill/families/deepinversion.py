@@ -67,6 +67,10 @@ class DeepInversion(Synthesis):
     def make(self, graph: Graph, count: int, making: Making) -> tuple[Tensor, ...]:
         """See `Synthesis`; batch by batch, each a training of its own."""
         self.check(graph)
+        classes = _classes(graph)
+        if count < classes:
+            wanted = f"a sample of each of the {classes} classes is made at least"
+            raise CompresscError("CC100", wanted, got=f"{count} samples", where=graph.name)
         inverse = _Inverse(self, graph, making)
         sizes = [len(part) for part in torch.arange(count).chunk(-(-count // self.batch))]
         begins = [sum(sizes[:i]) for i in range(len(sizes))]
@@ -263,6 +267,15 @@ def _scores(graph: Graph) -> Response | None:
         if response.learned == "class_scores" and response.value_dim is not None:
             return response
     return None
+
+
+def _classes(graph: Graph) -> int:
+    """Of that output; 0 where there is none, or their number is open."""
+    response = _scores(graph)
+    if response is None or response.value_dim is None:
+        return 0
+    size = graph.type_of(response.value_in(graph)).shape[response.value_dim]
+    return size if isinstance(size, int) else graph.widths.get(str(size), 0)
 
 
 def _shape(graph: Graph) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from compressc.analysis.coverage import Verdict
 from compressc.distillation import (
     Answers,
     Loss,
@@ -39,6 +40,7 @@ from compressc.training import (
 )
 from compressc_distill.matching import descends
 from compressc_distill.parts import split
+from compressc_distill.reach import verdicts
 from compressc_distill.renewing import move, renew
 from compressc_distill.telling import Told
 
@@ -139,6 +141,10 @@ class Mutual(Pass):
                 layer = graphs[best][name].layer
                 assert layer is not None
                 graph.set_layer(name, layer)
+
+    def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
+        """By what a gradient gets to. Which peer is kept is not foretold."""
+        return verdicts(graph, [task_of(ctx).value_in(graph)], {})
 
     def _apart(self, graph: Graph, number: int, ctx: Context) -> Graph:
         """A peer, which begins elsewhere than all others."""

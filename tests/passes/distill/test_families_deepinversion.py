@@ -225,3 +225,12 @@ def test_where_none_can_be_made_data_are_asked_for(tmp_path, quickly, passes, fo
     graph = export_graph(nn.Sequential(nn.Linear(4, 3)).eval(), torch.randn(4, 4))
     with pytest.raises(CompresscError, match=rf"CC105.*{found}.*give --data"):
         compressc.compile(graph, passes, cache=tmp_path)
+
+
+def test_fewer_samples_than_classes_are_refused():
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 20)).eval()
+    graph = export_graph(net, torch.randn(4, 4))
+    with pytest.raises(CompresscError, match=r"CC100.*each of the 20 classes.*got 18 samples"):
+        synthesize(graph, "deepinversion(steps=2)", 18, cache=None)
+    (made,) = synthesize(graph, "deepinversion(steps=2)", 20, cache=None)
+    assert made.shape == (20, 4)

@@ -147,6 +147,16 @@ def test_what_is_no_group_of_peers_is_refused(text, code, hint):
         parse_passes(text)
 
 
+def test_it_says_what_it_would_train(teacher, student, data):
+    found = Mutual().coverage(student, Context(teacher, data))
+    assert {name: v.outcome for name, v in found.items()} == {
+        "x": "idle",
+        "fc1": "does",
+        "act": "idle",
+        "fc2": "does",
+    }
+
+
 def test_the_order_is_checked_and_labels_are_needed(teacher, student, unlabelled):
     passes = parse_passes("quant,mutual")
     with pytest.raises(CompresscError, match=r"CC104.*'mutual' must come before 'quant'"):
