@@ -54,6 +54,9 @@ class PruneOptions(Pass):
     """Of `depth`: which blocks stay. Those without which the answers change most (`costs`), or
     whose output is least like their input (`similar`), both on calibration data, or every other one
     and the like (`spread`). `auto` is `costs` where there are data."""
+    experts: Share | None = None
+    """Share of the experts of each router that is left, those that most is routed to on calibration
+    data; as `depth`, before widths are cut, and without them where no amount is given."""
     importance: str = "magnitude"
     """Score of an index: `magnitude` (squared weights), `taylor` (weight times gradient on
     calibration data) or any other of `compressc importances`, options in brackets."""
@@ -101,7 +104,7 @@ class PruneOptions(Pass):
         if self.depth is None and "blocks_by" in self.model_fields_set:
             raise ValueError("blocks_by is for depth=0.5 and the like")
         if not self.cuts_widths and self.steps > 1:
-            raise ValueError("steps are of widths: depth needs ratio, macs or the like besides")
+            raise ValueError("steps are of widths: give ratio, macs or the like besides")
         if self.steps == 1 and "epochs_between" in self.model_fields_set:
             raise ValueError("epochs_between is for steps=2 and more")
         for name in (name for name, is_given in of_latency.items() if is_given):
@@ -111,9 +114,14 @@ class PruneOptions(Pass):
 
     @property
     def cuts_widths(self) -> bool:
-        """Whether widths are cut: not where depth is all that is asked for."""
+        """Whether widths are cut: not where depth or experts are all that is asked for."""
         amounts = {"ratio", *COSTS, "latency"}
-        return self.depth is None or bool(amounts & self.model_fields_set)
+        return not self.cuts_parts or bool(amounts & self.model_fields_set)
+
+    @property
+    def cuts_parts(self) -> bool:
+        """Whether blocks or experts go."""
+        return self.depth is not None or self.experts is not None
 
     @property
     def requirements(self) -> frozenset[str]:

@@ -15,6 +15,7 @@ from compressc.errors import CompresscError
 from compressc.ir import Graph
 from compressc.pipeline import Context, Offer
 from compressc_prune.cutting import Chosen
+from compressc_prune.experts import cut_experts, with_fewer
 from compressc_prune.factors import INSTEAD, cofactors, doubled
 from compressc_prune.offering import offers, sizes_picked
 from compressc_prune.options import PruneOptions
@@ -54,9 +55,8 @@ class Prune(PruneOptions):
         Raises:
             CompresscError: CC102 where a target cannot be met, before anything is changed.
         """
-        whole = graph.copy() if self.depth is not None or self.steps > 1 else None
-        if self.depth is not None:
-            self._drop(graph, ctx)
+        whole = graph.copy() if self.cuts_parts or self.steps > 1 else None
+        self._drop(graph, ctx)
         if not self.cuts_widths:
             assert whole is not None
             self._tell_cost(graph, whole, ctx)
@@ -68,12 +68,14 @@ class Prune(PruneOptions):
             self._cut(graph, ctx, uncut) if self.steps == 1 else self._in_steps(graph, ctx, uncut)
 
     def _drop(self, graph: Graph, ctx: Context) -> None:
-        """Blocks, by what they cost where there are data."""
-        assert self.depth is not None
-        pick = self.blocks_by
-        if pick == "auto":
-            pick = "spread" if ctx.data is None else "costs"
-        Depth(self.depth, None, pick, "", self.name, "prune(ratio=0.5)").cut(graph, ctx)
+        """Blocks, by what they cost where there are data, and experts."""
+        if self.depth is not None:
+            pick = self.blocks_by
+            if pick == "auto":
+                pick = "spread" if ctx.data is None else "costs"
+            Depth(self.depth, None, pick, "", self.name, "prune(ratio=0.5)").cut(graph, ctx)
+        if self.experts is not None:
+            cut_experts(graph, self.experts, ctx)
 
     def _cut(self, graph: Graph, ctx: Context, uncut: Uncut | None = None) -> None:
         """Widths, in one step."""
@@ -174,7 +176,7 @@ class Prune(PruneOptions):
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         """By the coupling of the graph; only a ranking or a loss has to look at weights or data."""
-        if self.depth is None:
+        if not self.cuts_parts:
             return self._coverage_of_widths(graph, ctx)
         left = graph.copy()
         try:
@@ -182,10 +184,9 @@ class Prune(PruneOptions):
         except CompresscError as error:  # `run` would end with it
             reason = Verdict.cannot(f"{error.wanted} (got {error.got})")
             return {op.name: reason for op in graph}
-        gone = dropped(graph, left)
-        return merged(
-            graph, [gone, self._coverage_of_widths(left, ctx)] if self.cuts_widths else [gone]
-        )
+        parts = dropped(graph, left) | with_fewer(graph, left)
+        widths = [self._coverage_of_widths(left, ctx)] if self.cuts_widths else []
+        return merged(graph, [parts, *widths])
 
     def _coverage_of_widths(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         found = couple(graph)
