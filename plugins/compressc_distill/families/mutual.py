@@ -44,6 +44,8 @@ from compressc_distill.reach import verdicts
 from compressc_distill.renewing import move, renew
 from compressc_distill.telling import Told
 
+#: The loss between peers, by what they answer.
+LIKE = {"class_scores": "kd(T=1)", "independent_scores": "bernoulli"}
 #: Of each weight's deviation, that peers begin apart by.
 NOISE = 0.1
 
@@ -78,8 +80,9 @@ class Mutual(Pass):
     """Who teaches a peer: each of the others, or the mean of all logits."""
     weight: Annotated[float, Field(gt=0)] = 1.0
     """Of what peers teach, beside the labels."""
-    objective: str = "kd(T=1)"
-    """The loss between peers: an objective of class scores."""
+    objective: str = "auto"
+    """The loss between peers, an objective of answers; `auto` is `kd(T=1)` for class scores and
+    `bernoulli` for yes and no."""
     start: Literal["auto", "noise", "fresh"] = "auto"
     """How peers begin apart: with a tenth of `noise` on the model's weights, or with `fresh` ones;
     `auto` is noise where the model descends from the run's, whose weights are worth keeping."""
@@ -101,14 +104,15 @@ class Mutual(Pass):
     @classmethod
     def _known(cls, text: str) -> str:
         """One that reads anything but answers is an error before any work starts."""
-        objective = parse_objective(text)
+        objective = parse_objective(LIKE["class_scores"] if text == "auto" else text)
         if not objective.reads <= {"rows"} or objective.needs_labels:
             raise ValueError(f"peers compare answers alone: {text} reads more")
         return text
 
     def uses(self) -> tuple[Any, ...]:
         """The objectives: another one of the same name makes another result."""
-        return type(parse_objective(self.objective)), type(parse_objective("ce"))
+        own = LIKE.values() if self.objective == "auto" else [self.objective]
+        return tuple(type(parse_objective(text)) for text in (*own, "ce"))
 
     def run(self, graph: Graph, ctx: Context) -> None:
         """Train the layers of the graph in place.
@@ -248,7 +252,8 @@ class _Group:
     @property
     def objective(self) -> Objective:
         """The loss between peers."""
-        return parse_objective(self.options.objective)
+        given = self.options.objective
+        return parse_objective(LIKE[self.task.judged.learned] if given == "auto" else given)
 
     @property
     def task(self) -> SettledTask:
@@ -261,6 +266,15 @@ class _Group:
         Raises:
             CompresscError: CC301.
         """
+        judged = self.task.judged
+        if judged.learned not in LIKE:
+            raise CompresscError(
+                "CC301",
+                "peers teach one another class scores, or yes and no",
+                got=judged.learned.replace("_", " "),
+                where=f"output '{judged.name}'",
+                hint="distill learns any output",
+            )
         self.objective.check(self.exam.first_seen())
 
     def terms(self, module: nn.Module, batch: Drawn) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Peers that learn together: their loss by plain numbers, and a training of them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -145,6 +146,16 @@ def test_killed_and_begun_again_it_is_the_same_run(teacher, data, tmp_path, dies
 def test_what_is_no_group_of_peers_is_refused(text, code, hint):
     with pytest.raises(CompresscError, match=rf"{code}.*{hint}"):
         parse_passes(text)
+
+
+def test_the_loss_between_peers_goes_by_what_they_answer(teacher, student, data):
+    task = task_of(Context(teacher, data))
+    judged = replace(task.judged, learned="independent_scores")
+    ctx = Context(teacher, data, task=replace(task, judged=judged))
+    assert group_of(Mutual(peers=2), [mlp(), mlp()], ctx).objective.text == "bernoulli"
+    values = replace(task, judged=replace(task.judged, learned="values"))
+    with pytest.raises(CompresscError, match=r"CC301.*class scores, or yes and no.*got values"):
+        Mutual(peers=2).run(student, Context(teacher, data, task=values))
 
 
 def test_it_says_what_it_would_train(teacher, student, data):
