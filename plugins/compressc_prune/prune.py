@@ -63,7 +63,7 @@ class Prune(PruneOptions):
         elif whole is None:
             self._cut(graph, ctx)
         else:
-            rest = graph.copy()
+            rest = graph.copy() if self.cuts_parts else whole
             uncut = Uncut(rest, couple(rest), whole)
             self._cut(graph, ctx, uncut) if self.steps == 1 else self._in_steps(graph, ctx, uncut)
 
@@ -95,7 +95,8 @@ class Prune(PruneOptions):
         """One of several cuts; before the first the whole way is looked at."""
         last = self._wish if step == 1 else None
         wish = self._wish.towards(step, self.steps)
-        chosen = self._chosen(graph, ctx, wish, uncut, last)
+        is_whole = step == 1 and uncut.graph is uncut.whole
+        chosen = self._chosen(graph, ctx, wish, None if is_whole else uncut, last)
         chosen.cut(graph, ctx, self._manner(ctx), self.statistics)
         return chosen
 

@@ -11,16 +11,20 @@ import torch
 from compressc_prune import Prune
 from compressc_prune.allocation import Rounding
 from compressc_prune.knapsack import Knapsack, importance_lost
+from compressc_prune.latency import Latency
 from compressc_prune.meeting import meet_latency
 from compressc_prune.targets import Target
+from compressc_prune.trials import cut_copy
 from torch import nn
 
 from compressc.analysis import couple
+from compressc.data import Dataset, Split
 from compressc.errors import CompresscError
 from compressc.ir import Graph, graph_hash
 from compressc.measure.layer_times import SCHEMA
+from compressc.measure.table import read_table
 from compressc.pipeline import Context
-from compressc.probe import plan_of
+from compressc.probe import Plan, plan_of
 from compressc.spec import make
 from compressc.target import Target as Where
 from compressc.testing import export_graph
@@ -52,6 +56,11 @@ def table(graph: Graph, folder: Path, *, batch: int = 1, time=None, **changed: o
     found = couple(graph)
     movable = {width.axis for width in found.widths() if width.producers}
     plan = plan_of(graph, found, {}, batch, movable)
+    return written(plan, folder, batch=batch, time=time, **changed)
+
+
+def written(plan: Plan, folder: Path, *, batch: int = 1, time=None, **changed: object) -> Path:
+    """The table of a plan."""
     time = time or (lambda layer, sizes: BASE + SLOPE * macs(layer, sizes))
     rows = []
     for row in plan.rows:
@@ -347,3 +356,31 @@ def test_where_all_layers_are_refused_it_is_an_error(tmp_path):
         pruned(graph, latency=0.6, table=path)
     assert caught.value.code == "CC102"
     assert caught.value.got == "no kernel for it"
+
+
+def test_of_steps_each_share_is_of_the_uncut_model(tmp_path, monkeypatch):
+    """Each step times the layers as they are by then; measuring is by the formula, too."""
+    graph = net(64, 128, 96)
+    shares: list[float] = []
+
+    def here(plan, whole, threads, kept=None, done=None):
+        return read_table(written(plan, tmp_path)), len(plan.rows)
+
+    def measured(self: Latency, kept):
+        with cut_copy(self.graph, self.found, kept) as copy:
+            shares.append(predicted(copy) / predicted(self.of))
+        return shares[-1]
+
+    monkeypatch.setattr("compressc_prune.latency.here", here)
+    monkeypatch.setattr(Latency, "_measured", measured)
+    part = Split((torch.randn(80, 8, 4, 4),))
+    after = graph.copy()
+    where = Where(backends=("onnx",), batches=(1,))
+    context = Context(graph, Dataset("made", part, part, part), target=where)
+    make(Prune, {"latency": 0.4, "steps": 2, "epochs_between": 1}).run(after, context)
+    assert shares == [pytest.approx(0.4**0.5, rel=0.03)]  # what the second step begins with
+    assert predicted(after) / predicted(graph) == pytest.approx(0.4, rel=0.03)
+    record = context.records["latency"]
+    assert record["predicted"] == pytest.approx(0.4, rel=0.03)
+    assert record["before_ms"] == pytest.approx(predicted(graph), rel=0.03)
+    assert any(text.startswith("latency=0.4: ") for _, text in context.notes)
