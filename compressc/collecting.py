@@ -7,6 +7,10 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+#: glibc, malloc.h; its defaults at the start, and where they end (mallopt(3)).
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LEAST, _MOST = 1 << 17, 1 << 25
+
 
 def give_back() -> None:
     """Collect cycles, and return what the allocator keeps of freed memory to the system.
@@ -15,8 +19,37 @@ def give_back() -> None:
     for them: it counts objects, not bytes. And glibc keeps freed pieces of up to 32 MB for later.
     """
     gc.collect()
+    _trim()
+
+
+def _trim() -> None:
     with suppress(AttributeError, OSError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def freed_at_once() -> Iterator[None]:
+    """What is freed goes back to the system meanwhile, pieces of 128 kB and more.
+
+    Left alone, glibc keeps freed pieces of up to 32 MB once it has seen such ones go: a library
+    that copies one weight after the other then holds the model twice more. Allocating takes longer:
+    not for training. Afterwards it keeps such pieces, whether it had seen any or not. Also a
+    decorator: `@freed_at_once()`.
+    """
+    _set_allocator(_LEAST, _LEAST)
+    _trim()
+    try:
+        yield
+    finally:
+        _set_allocator(_MOST, 2 * _MOST)
+
+
+def _set_allocator(mapped: int, trimmed: int) -> None:
+    """Bytes from which a piece is mapped by itself, and those kept at the end of the heap."""
+    with suppress(AttributeError, OSError):  # another C library
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, mapped)
+        library.mallopt(_M_TRIM_THRESHOLD, trimmed)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.analysis.stored import bytes_by_type, types_text
+from compressc.collecting import freed_at_once
 from compressc.errors import CompresscError
 from compressc.ir import Graph, Op, lower, random_inputs, retype
 from compressc.measure import fidelity
@@ -314,6 +315,7 @@ class Quant(Pass):
             return (why_left if self.mode == "dynamic" else why_whole)(op, graph)
         return ""
 
+    @freed_at_once()  # nncf makes one copy after the other of each weight
     def _static(self, graph: Graph, ctx: Context) -> tuple[dict[str, str], Finish]:
         """Ranges are observed; op -> why it found no place."""
         samples = ctx.require_data(self.name).calibration
