@@ -18,7 +18,8 @@ class LastEpoch(Objective):
     """Cross entropy with the label and the student's own answer of the epoch before, mixed.
 
     The share of its own answer rises with the run. No teacher is asked. In the first epoch, and
-    where epochs are compared, the label stands alone; where nobody knows it, the student's answer.
+    where epochs are compared, the label stands alone. Samples without a label have no part in it,
+    as in `ce`.
     """
 
     name: ClassVar[str] = "last_epoch"
@@ -59,8 +60,8 @@ class LastEpoch(Objective):
         if isinstance(seen.own, Remembered) and seen.own.training and seen.positions is not None:
             own, there = seen.own.exchange(seen.positions, logs.detach())
             share = self.share * seen.progress * there
-        target = ((1 - share) * known)[:, None] * right + share[:, None] * own
-        return Unreduced("rows", [-(target * logs).sum(-1)])
+        target = (1 - share)[:, None] * right + share[:, None] * own
+        return Unreduced("rows", [-(target * logs).sum(-1)], weights=[known])
 
 
 class Remembered(nn.Module):

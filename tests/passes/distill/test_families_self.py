@@ -37,12 +37,14 @@ def by_definition(now, before, share):
     """Targets mixed of the label and of what was answered before, row by row."""
     total = 0.0
     for i, label in enumerate(LABELS.tolist()):
+        if label == NO_LABEL:
+            continue  # no part in it
         p = softmax(now[i].tolist())
         last = softmax(before[i].tolist()) if before is not None else [0.0] * 3
         a = share if before is not None else 0.0
         for c in range(3):
             right = 1.0 if c == label else 0.0
-            total -= ((1 - a) * right + a * last[c]) * math.log(p[c]) / 4
+            total -= ((1 - a) * right + a * last[c]) * math.log(p[c]) / 3
     return total
 
 
