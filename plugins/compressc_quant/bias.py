@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from compressc.ir import PRODUCTS, Graph, Op, lower
 from compressc.ir.lowering import module_names
+from compressc_quant.calibrating import Calibration
 
 #: Samples that means are taken over, all at once: each layer sees what those before it hand on,
 #: which are corrected by then.
@@ -28,6 +29,8 @@ Inputs = tuple[Tensor, ...]
 
 def some(batches: Sequence[Inputs]) -> Inputs:
     """The first samples of all batches together, at most `SAMPLES`."""
+    if isinstance(batches, Calibration):
+        return batches.first(SAMPLES)
     first = list(islice(batches, -(-SAMPLES // len(batches[0][0]))))
     return tuple(torch.cat(column)[:SAMPLES] for column in zip(*first, strict=True))
 

@@ -64,6 +64,18 @@ class Calibration(Sequence[Inputs]):
         start = range(len(self))[index] * self.size
         return self.samples.select(self.positions[start : start + self.size]).inputs
 
+    def first(self, count: int) -> Inputs:
+        """The first samples, of one length."""
+        return self.samples.select(self.positions[:count]).inputs
+
+    def of_one_length(self) -> list[Inputs]:
+        """All batches in memory, as long as the longest sample."""
+        whole = self.first(len(self.positions))
+        return [
+            tuple(x[start : start + self.size] for x in whole)
+            for start in range(0, len(self.positions), self.size)
+        ]
+
 
 def calibration(samples: Samples, wanted: int | Literal["auto"], batch: int) -> Calibration:
     """The batches to look at.

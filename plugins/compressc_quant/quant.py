@@ -319,7 +319,10 @@ class Quant(Pass):
     def _static(self, graph: Graph, ctx: Context) -> tuple[dict[str, str], Finish]:
         """Ranges are observed; op -> why it found no place."""
         samples = ctx.require_data(self.name).calibration
-        batches = calibration(samples, self.samples, self.batch)
+        batches: Sequence[tuple[torch.Tensor, ...]]
+        batches = found = calibration(samples, self.samples, self.batch)
+        if self.smooth:  # nncf runs all of them through a graph of fixed sizes
+            batches = found.of_one_length()
         ctx.progress("calibrating", 0, len(batches))
         half_range = self._half_range(ctx)
         few = tuple(x[:_COMPARED] for x in batches[0])

@@ -20,9 +20,11 @@ from compressc_quant.carry import carry_over
 from compressc_quant.observing import Settings, observe
 from compressc_quant.tracing import trace
 from quant_nets import random_data
+from torch import nn
 
-from compressc.data import Split
+from compressc.data import Dataset, Split
 from compressc.errors import CompresscError
+from compressc.frontend import load_model
 from compressc.ir import graph_hash, lower
 from compressc.ir.quantized import QUANTIZE
 from compressc.pipeline import Context
@@ -140,3 +142,32 @@ def test_samples_that_say_nothing_are_refused(teacher, change):
 
 def test_it_is_the_same_each_time(run, teacher, quantized):
     assert graph_hash(run(teacher)[0]) == graph_hash(quantized)
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_samples_of_several_lengths(smooth):
+    class Ragged(Split):
+        """Batches are as long as the longest sample in them."""
+
+        def select(self, positions, view=None):
+            longest = int(4 + (positions % 5).max())
+            (x,) = super().select(positions, view).inputs
+            return Split((x[:, :longest],))
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 16), nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.b(self.a(x).relu().mean(1))
+
+    x = torch.randn(70, 8, 8, generator=torch.Generator().manual_seed(0))
+    teacher = load_model(Net().eval(), example=(x[:4],), input_spec=["x: f32[b,s,8]"]).graph
+    part = Ragged((x,))
+    data = Dataset("ragged", part, part, part)
+    lengths = {len(batch[0][0]) for batch in calibration(part, "auto", 2)}
+    assert len(lengths) > 1
+    graph = teacher.copy()
+    Quant(batch=2, smooth=smooth).run(graph, Context(teacher=teacher, data=data))
+    assert graph["a"].kind == graph["b"].kind == "quantized_linear"
