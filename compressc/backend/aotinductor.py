@@ -52,7 +52,7 @@ class AotInductor(Backend):
     name: ClassVar[str] = "aotinductor"
     runtime: ClassVar[str] = "AOTInductor"
     suffix: ClassVar[str] = "aotinductor/model.pt2"
-    integers: ClassVar[bool] = True
+    overflows: ClassVar[bool] = True
 
     @classmethod
     def missing(cls) -> str:

@@ -29,13 +29,13 @@ class Backend(Configured, ABC):
         name: as in `--emit`, the entry point and the report.
         runtime: what runs the file, for the report.
         suffix: what the file is called inside the output folder.
-        integers: whether the runtime computes quantized layers in integers.
+        overflows: whether its int8 sums overflow on x86 without VNNI.
     """
 
     entry_points: ClassVar[Group] = BACKENDS
     runtime: ClassVar[str]
     suffix: ClassVar[str]
-    integers: ClassVar[bool] = False
+    overflows: ClassVar[bool] = False
 
     @classmethod
     def missing(cls) -> str:

@@ -168,7 +168,7 @@ def _measure(  # noqa: PLR0913  (one format, and where its failures go)
         bytes=_bytes(backend, path),
         teacher_bytes=None if isinstance(rival, Failure) else rival.bytes,
         int8_layers=backend.int8_layers(path, graph) if rounds_values(graph) else None,
-        needs=VNNI if backend.integers and full_range_layers(graph) else "",
+        needs=VNNI if backend.overflows and full_range_layers(graph) else "",
         proof=proof,
         scores={} if scoring is None else scoring.values(),
         recalls=[] if scoring is None else scoring.recalls,

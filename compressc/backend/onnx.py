@@ -55,7 +55,7 @@ class Onnx(Backend):
     name: ClassVar[str] = "onnx"
     runtime: ClassVar[str] = "ONNX Runtime"
     suffix: ClassVar[str] = "model.onnx"
-    integers: ClassVar[bool] = True
+    overflows: ClassVar[bool] = True
 
     def emit(self, graph: Graph, folder: Path, example: tuple[torch.Tensor, ...]) -> Path:
         """Write `model.onnx`; inputs and outputs have the names of the graph's values.

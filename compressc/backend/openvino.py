@@ -43,7 +43,7 @@ class OpenVino(Backend):
     name: ClassVar[str] = "openvino"
     runtime: ClassVar[str] = "OpenVINO"
     suffix: ClassVar[str] = "openvino/model.xml"
-    integers: ClassVar[bool] = True
+    overflows: ClassVar[bool] = True
 
     def emit(self, graph: Graph, folder: Path, example: tuple[torch.Tensor, ...]) -> Path:
         """Write `openvino/model.xml` and `.bin`; the batch stays open.

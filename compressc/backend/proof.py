@@ -278,4 +278,4 @@ def _wrong(backend: Backend, graph: Graph, path: Path, bound: str, got: str) -> 
 
 def _overflowing(backend: Backend, graph: Graph) -> list[str]:
     """Layers whose int8 sums overflow on this processor."""
-    return full_range_layers(graph) if backend.integers and Target().saturates_int8 else []
+    return full_range_layers(graph) if backend.overflows and Target().saturates_int8 else []

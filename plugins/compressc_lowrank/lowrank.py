@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from compressc.analysis import sizes_of
 from compressc.analysis.coverage import Verdict, parameters_of
+from compressc.collecting import freed_at_once
 from compressc.ir import Graph
 from compressc.pipeline import Context, Offer, Pass
 from compressc.training import reestimate_behind
@@ -83,6 +84,7 @@ class LowRank(Pass):
         """Only what is measured depends on where the result will run."""
         return self.reads_target if self.measure else frozenset()
 
+    @freed_at_once()  # a decomposition takes many times its matrix
     def run(self, graph: Graph, ctx: Context) -> None:
         """Factorize layer by layer; every layer with parameters left alone gets a note.
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from compressc.analysis import Axis, Coupling, kept_indices, peak_memory, sizes_of
 from compressc.analysis.axes import leaves
+from compressc.collecting import freed_at_once
 from compressc.ir import Graph, Op
 from compressc.ir.ops import Ref
 from compressc.pipeline import Context
@@ -104,6 +105,7 @@ class Refitted:
     ridge: float | None
 
 
+@freed_at_once()  # sums of one layer are not those of the next
 def refit(graph: Graph, cut: Cut, ctx: Context, manner: Manner) -> list[Refitted]:
     """Fit all readers of cut widths anew; weights that would be worse on samples held out stay.
 

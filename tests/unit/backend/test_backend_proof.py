@@ -22,7 +22,7 @@ class Pretended(Backend):
 
     name = "pretended"
     runtime = "a runtime"
-    integers = True
+    overflows = True
     suffix = "file"
     graph: Any
     change: Any
