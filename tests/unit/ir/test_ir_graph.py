@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from compressc.errors import CompresscError
-from compressc.ir import Graph, Op, Ref, TensorType, check_structure
+from compressc.ir import Graph, Op, Ref, TensorType, check_structure, run_graph
 from compressc.ir.ops import map_arg
+from compressc.testing import export_graph
 from tests.random_graphs import random_graphs
 
 VECTOR = TensorType(torch.float32, (3,))
@@ -205,3 +206,16 @@ def check_structure_allowing_dangling(graph: Graph) -> None:
             check_structure(graph)
     else:
         check_structure(graph)
+
+
+def test_a_graph_becomes_another_and_keeps_its_count_of_edits():
+    torch.manual_seed(0)
+    one = export_graph(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.ones(2, 4))
+    other = export_graph(nn.Sequential(nn.Linear(4, 5)), torch.ones(2, 4))
+    one.set_layer("0", nn.Linear(4, 3))
+    text, x = str(other), torch.randn(3, 4)
+    (wanted,) = run_graph(other, (x,))
+    one.become(other)
+    assert str(one) == text
+    assert torch.equal(run_graph(one, (x,))[0], wanted)
+    assert dict(one.edits) == {"set_layer": 1}
