@@ -79,16 +79,21 @@ def synthesize(  # noqa: PLR0913  (each is an option of the command line)
     store = Store(
         places.unfinished(key), about | {"parts": kept}, seconds=checkpoint_every, say=say
     )
-
-    def progress(what: str, done: int, total: int) -> None:
-        tell(Event("progress", {"what": what, "done": done, "total": total}))
-
-    making = Making(seed, torch.device(device), store, progress, say)
+    making = Making(seed, torch.device(device), store, _progress(tell), say)
     with closing(store), seeded(seed):
         made = chosen.make(graph, count, making)
         if _keep(made, places.samples(key)):
             store.clear()
     return made
+
+
+def _progress(tell: Listener) -> Callable[[str, int, int], None]:
+    """What a synthesis tells of itself, as an event."""
+
+    def progress(what: str, done: int, total: int) -> None:
+        tell(Event("progress", {"what": what, "done": done, "total": total}))
+
+    return progress
 
 
 def _key(graph: Graph, method: Synthesis, count: int, seed: int, device: str) -> dict[str, object]:

@@ -33,7 +33,8 @@ def test_passes(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in out for name in ("distill", "lowrank", "prune", "quant", "simplify"))
 
 
-def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     out = run(capsys, "explain", "prune")
     assert "above 0, below 1" in " ".join(out.split())
     assert "comes before distill" in out
