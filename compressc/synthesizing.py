@@ -156,15 +156,18 @@ def instead_of_data(
         how: of `synthesize`.
 
     Raises:
-        CompresscError: CC105 where no samples can be made of the model.
+        CompresscError: CC104 for an order that cannot work, before any work; CC105 where no samples
+            can be made of the model.
     """
     from compressc.data.objects import as_dataset
+    from compressc.pipeline import check_order
 
     needs = [one for one in passes if "data" in one.requirements]
     if any("labels" in one.requirements for one in passes):
         return None
     if not needs or not any(one.takes_synthetic for one in needs):
         return None
+    check_order(passes)
     try:
         made = synthesize(read().graph, METHOD, COUNT, **how)
     except CompresscError as error:

@@ -8,7 +8,7 @@ from compressc.pipeline.covering import cover
 from compressc.pipeline.exactness import EXACT_TOLERANCE, check_exact
 from compressc.pipeline.offers import Offer, pick
 from compressc.pipeline.options import load_pass, parse_pass, parse_passes
-from compressc.pipeline.ordering import Step, plan
+from compressc.pipeline.ordering import Step, check_order, plan
 from compressc.pipeline.pass_ import Context, Pass
 from compressc.pipeline.pipeline import PassResult, Pipeline, write_snapshots
 from compressc.pipeline.samples import Batch, Request, Samples, TransferSet, View
@@ -34,6 +34,7 @@ __all__ = [
     "Verdict",
     "View",
     "check_exact",
+    "check_order",
     "choose",
     "cover",
     "default_cache_folder",

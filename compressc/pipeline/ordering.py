@@ -28,7 +28,7 @@ def plan(passes: Sequence[Pass], data: TransferSet | None) -> list[Step]:
     Raises:
         CompresscError: CC104 for an order that cannot work, CC105 for missing data or labels.
     """
-    _check_order(passes)
+    check_order(passes)
     for pass_ in passes:
         _check_needs(pass_, data)
     steps: list[Step] = []
@@ -40,11 +40,16 @@ def plan(passes: Sequence[Pass], data: TransferSet | None) -> list[Step]:
             if name != before
         ]
         steps.append(Step(pass_))
-    _check_order([step.pass_ for step in steps])  # a prelude has its place, too
+    check_order([step.pass_ for step in steps])  # a prelude has its place, too
     return steps
 
 
-def _check_order(passes: Sequence[Pass]) -> None:
+def check_order(passes: Sequence[Pass]) -> None:
+    """See that each pass comes where it must.
+
+    Raises:
+        CompresscError: CC104 for an order that cannot work.
+    """
     for i, early in enumerate(passes):
         for late in passes[i + 1 :]:
             reason = early.after.get(late.name) or late.before.get(early.name)
