@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -124,6 +125,9 @@ class PassCache:
             return None
         with suppress(OSError):  # a cache that is for reading only still serves
             os.utime(path)
+        rest = self.unfinished(key)
+        if rest is not None:  # its run was killed between keeping the result and clearing this
+            shutil.rmtree(rest, ignore_errors=True)
         return Cached(graph, facts)
 
     def unfinished(self, key: str) -> Path | None:

@@ -93,6 +93,19 @@ def test_another_command_begins_anew_and_says_why(tmp_path, pass_, options, word
     assert not texts(again)  # that was of the other run
 
 
+def test_killed_behind_its_result_leaves_nothing_once_that_is_read(tmp_path, monkeypatch):
+    def clear(self):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "clear", clear)
+        with pytest.raises(Killed):
+            run(tmp_path, Long())
+    assert len(unfinished(tmp_path)) == 1
+    assert run(tmp_path, Long()).cached
+    assert not unfinished(tmp_path)
+
+
 def test_other_code_begins_anew(tmp_path, monkeypatch):
     with pytest.raises(Killed):
         run(tmp_path, Long(), dies_at=6)
