@@ -22,7 +22,7 @@ from compressc.backend.exporting import export_graph, unwritable
 from compressc.backend.file_record import Int8Layers
 from compressc.backend.integers import integer_layers
 from compressc.backend.onnx import refused
-from compressc.backend.threads import torch_threads
+from compressc.backend.threads import torch_runner
 from compressc.ir import Graph, Op, lower
 from compressc.ir.lowering import module_names
 from compressc.quiet import quiet
@@ -111,12 +111,7 @@ class AotInductor(Backend):
                 module = aoti_load_package(str(path))
         except Exception as error:  # as in emit
             raise refused(self.runtime, path, error) from error
-
-        def run(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            with torch_threads(threads), torch.no_grad():
-                return tuple(pytree.tree_leaves(module(*inputs)))
-
-        return run
+        return torch_runner(module, threads)
 
     def int8_layers(self, path: Path, graph: Graph) -> Int8Layers:
         """From the source that was compiled: which weights its integer kernels are called with."""

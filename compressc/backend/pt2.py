@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch.utils import _pytree as pytree
 
 from compressc.backend.backend import Backend, Runner
 from compressc.backend.exporting import export_graph, unwritable
 from compressc.backend.onnx import refused
-from compressc.backend.threads import torch_threads
+from compressc.backend.threads import torch_runner
 from compressc.ir import Graph
 from compressc.quiet import quiet
 
@@ -64,12 +63,7 @@ class Pt2(Backend):
                 module = torch.export.load(path).module()
         except Exception as error:  # as in emit
             raise refused(self.runtime, path, error) from error
-
-        def run(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            with torch_threads(threads), torch.no_grad():
-                return tuple(pytree.tree_leaves(module(*inputs)))
-
-        return run
+        return torch_runner(module, threads)
 
 
 class _Patient(io.FileIO):
