@@ -5,7 +5,7 @@ beside plain `kd`, for equal epochs; scores are of the test part of digits, mean
 range. A run's manifest is kept in `--out`, and the table is made of these: the same command goes on
 where it was. It needs `model.pt` and `vit.pt` of examples/teachers; smaller teachers, of 200 labels
 or less, are trained into `--out` first. `--table` prints what is there; `--page docs/families.md`
-writes the table between the two marks of that page.
+writes the table between the two marks of that page, where rows that were not run stay as they are.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from statistics import mean
 
 import numpy as np
 import torch
+from page import between, put
 from torch import nn
 
 import compressc
@@ -37,7 +38,8 @@ sys.path.insert(0, str(HERE.parent / "examples/teachers"))
 NO_LABEL = -100
 #: Of each class, in `few`.
 LABELLED = 10
-FIRST, LAST = "<!-- families: begin -->", "<!-- families: end -->"
+#: Of the marks in the page.
+MARK = "families"
 
 
 class Small(nn.Sequential):
@@ -260,27 +262,21 @@ class Bench:
         few = "" if len(scores) == self.seeds else f" ({len(scores)} seeds)"
         return f"{mean(scores):.1f} ± {spread:.1f}{few}", found[0]
 
-    def table(self) -> str:
-        """Of all that is there."""
+    def table(self, older: str = "") -> str:
+        """Of all that is there; rows without runs are taken from an older table."""
+        known = {line.rsplit("`", 2)[-2]: line for line in older.splitlines() if "`" in line}
         head = "| family | data | without teacher | plain `kd` | this | teacher | command |\n"
         lines = [head + "|---|---|---|---|---|---|---|"]
         for row in rows():
             mine, record = self.figure(row)
             if record is None:
+                lines += [known[command]] if (command := self.command(row)) in known else []
                 continue
             alone, kd = (self.figure(other)[0] for other in self.baselines(row))
             theirs = 100 * (record.teacher.accuracy or 0.0)
             cells = [row.family, row.setting.says, alone, kd, mine, f"{theirs:.1f}"]
             lines.append(f"| {' | '.join(cells)} | `{record.command}` |")
         return "\n".join(lines)
-
-
-def put(page: Path, table: str) -> None:
-    """Put the table between the marks of a page."""
-    text = page.read_text(encoding="utf-8")
-    before, _, rest = text.partition(FIRST)
-    _, _, after = rest.partition(LAST)
-    page.write_text(f"{before}{FIRST}\n{table}\n{LAST}{after}", encoding="utf-8")
 
 
 def main() -> None:
@@ -305,9 +301,10 @@ def main() -> None:
             for row in wanted:
                 for one in (*bench.baselines(row), row):
                     bench.run(one, seed)
+    table = bench.table(between(given.page, MARK) if given.page else "")
     if given.page:
-        put(given.page, bench.table())
-    print(bench.table())
+        put(given.page, MARK, table)
+    print(table)
 
 
 if __name__ == "__main__":
