@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import Field, field_validator
-from torch import Tensor, nn
 
 from compressc.analysis.coverage import Verdict
 from compressc.distillation import (
-    Answers,
     Loss,
     Objective,
     Reader,
-    Several,
     Teacher,
     Teaching,
-    look,
     parse_objective,
     reader_of,
 )
@@ -31,13 +26,13 @@ from compressc.spec import Weighted
 from compressc.tasks import SettledTask, task_of
 from compressc.training import (
     Checkpoints,
-    Drawn,
     Recipe,
     TrainingResult,
     batch_size,
     precision_for,
     train,
 )
+from compressc_distill.families.peers import Group, Peers
 from compressc_distill.matching import descends
 from compressc_distill.parts import split
 from compressc_distill.reach import verdicts
@@ -135,8 +130,10 @@ class Mutual(Pass):
         with ExitStack() as opened:
             parts = split(data, self.holdout, "", seed)
             taught, exam = (self._teaching(part, readers[0], ctx, opened) for part in parts)
-            group = _Group(self, Peers(readers), readers, taught, exam)
-            group.check()
+            ensemble = self.teacher == "ensemble"
+            objective = self.between(task)
+            objective.check(exam.first_seen())
+            group = Group(objective, ensemble, Peers(readers), readers, taught, exam)
             result = self._train(group, ctx, seed)
             best = group.best()
             self._tell(group, best, result, ctx)
@@ -149,6 +146,24 @@ class Mutual(Pass):
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         """By what a gradient gets to. Which peer is kept is not foretold."""
         return verdicts(graph, [task_of(ctx).value_in(graph)], {})
+
+    def between(self, task: SettledTask) -> Objective:
+        """The loss between peers.
+
+        Raises:
+            CompresscError: CC301 for an output that it can make nothing of.
+        """
+        judged = task.judged
+        if judged.learned not in LIKE:
+            raise CompresscError(
+                "CC301",
+                "peers teach one another class scores, or yes and no",
+                got=judged.learned.replace("_", " "),
+                where=f"output '{judged.name}'",
+                hint="distill learns any output",
+            )
+        given = LIKE[judged.learned] if self.objective == "auto" else self.objective
+        return parse_objective(given)
 
     def _apart(self, graph: Graph, number: int, ctx: Context) -> Graph:
         """A peer, which begins elsewhere than all others."""
@@ -175,7 +190,7 @@ class Mutual(Pass):
         loss = Loss((Weighted(1.0, parse_objective("ce")),))
         return Teaching(part, ctx.device, asked, reader, task, loss)
 
-    def _train(self, group: _Group, ctx: Context, seed: int) -> TrainingResult:
+    def _train(self, group: Group, ctx: Context, seed: int) -> TrainingResult:
         samples = len(group.taught.samples)
         size = batch_size(samples, self.epochs) if self.batch_size == "auto" else self.batch_size
         precision = self.precision
@@ -199,7 +214,7 @@ class Mutual(Pass):
         finally:
             group.module.to(ctx.device)
 
-    def _tell(self, group: _Group, best: int, result: TrainingResult, ctx: Context) -> None:
+    def _tell(self, group: Group, best: int, result: TrainingResult, ctx: Context) -> None:
         """What came of it, peer by peer and together."""
         task, title = task_of(ctx), group.exam.metric.title
         each = [score for _, score in group.scores()]
@@ -214,129 +229,3 @@ class Mutual(Pass):
         judged = {"metric": group.exam.metric.name, "scores": each, "together": together}
         ctx.record("training", asdict(result) | {"metric": group.exam.metric.name})
         ctx.record("peers", judged | {"kept": best + 1})
-
-
-class Peers(nn.Module):
-    """Several modules of one form, run on the same inputs.
-
-    Args:
-        readers: of each.
-    """
-
-    def __init__(self, readers: Sequence[Reader]) -> None:
-        super().__init__()
-        self.each = nn.ModuleList(reader.module for reader in readers)
-
-    def forward(self, *inputs: Tensor) -> list[Any]:
-        """What each returns."""
-        return [module(*inputs) for module in self.each]
-
-
-@dataclass
-class _Group:
-    """Peers in training.
-
-    Attributes:
-        options: of the pass.
-        module: all of them.
-        readers: of each.
-        taught, exam: what they learn from, and what they are held against.
-    """
-
-    options: Mutual
-    module: Peers
-    readers: Sequence[Reader]
-    taught: Teaching
-    exam: Teaching
-
-    @property
-    def objective(self) -> Objective:
-        """The loss between peers."""
-        given = self.options.objective
-        return parse_objective(LIKE[self.task.judged.learned] if given == "auto" else given)
-
-    @property
-    def task(self) -> SettledTask:
-        """What they are for."""
-        return self.taught.task
-
-    def check(self) -> None:
-        """Refuse an output that the objective can make nothing of.
-
-        Raises:
-            CompresscError: CC301.
-        """
-        judged = self.task.judged
-        if judged.learned not in LIKE:
-            raise CompresscError(
-                "CC301",
-                "peers teach one another class scores, or yes and no",
-                got=judged.learned.replace("_", " "),
-                where=f"output '{judged.name}'",
-                hint="distill learns any output",
-            )
-        self.objective.check(self.exam.first_seen())
-
-    def terms(self, module: nn.Module, batch: Drawn) -> dict[str, Tensor]:
-        """Sums over the peers, scalars: what labels say, and what the other peers do."""
-        part, inputs = batch.samples, batch.samples.inputs
-        returned = module(*inputs)
-        answers = [r.read(x, inputs) for r, x in zip(self.readers, returned, strict=True)]
-        targets, valid = self.task.targets(inputs, part.labels), self.task.valid(inputs)
-        labels, peers = [], []
-        for mine in answers:
-            for its in self._teachers(mine, answers):
-                seen = look(self.task, mine, its, targets, (), batch.progress, valid)
-                peers.append(self.objective.mean(seen))
-            labels.append(self.taught.loss.total(seen))
-        count = len(peers) / len(answers)
-        return {"labels": torch.stack(labels).sum(), "peers": torch.stack(peers).sum() / count}
-
-    def _teachers(self, mine: Answers, answers: Sequence[Answers]) -> list[Answers]:
-        """Who teaches a peer; no gradient reaches them."""
-        if self.options.teacher == "peers":
-            return [_resting(other.learned) for other in answers if other is not mine]
-        every = zip(*(other.learned for other in answers), strict=True)
-        return [_resting([torch.stack(values).mean(0) for values in every])]
-
-    def validate(self, module: nn.Module) -> tuple[float, float]:
-        """Minus the loss by labels, and the score, of the best peer on the held-out samples."""
-        return max(self.scores())
-
-    def scores(self) -> list[tuple[float, float]]:
-        """The same of each."""
-        return [
-            replace(self.exam, student=reader).examine(module)
-            for reader, module in zip(self.readers, self.module.each, strict=True)
-        ]
-
-    def best(self) -> int:
-        """The place of the best peer."""
-        scores = self.scores()
-        return scores.index(max(scores))
-
-    def together(self) -> float:
-        """The score of the mean of all logits."""
-        each = [
-            _Answering(reader, m) for reader, m in zip(self.readers, self.module.each, strict=True)
-        ]
-        return self.exam.teacher_by_parts(1, Several(each, self.task.judged))[0]
-
-
-@dataclass(frozen=True)
-class _Answering:
-    """A peer that answers."""
-
-    reader: Reader
-    module: nn.Module
-
-    def answers(self, batch: Drawn) -> Answers:
-        """See `Answering`."""
-        return self.reader(self.module, batch.samples.inputs)
-
-    def close(self) -> None:
-        """Nothing is kept."""
-
-
-def _resting(learned: Sequence[Tensor]) -> Answers:
-    return Answers(tuple(value.detach() for value in learned))

@@ -5,13 +5,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from compressc_distill.families.mutual import Mutual, Peers, _Group
+from compressc_distill.families.mutual import Mutual
+from compressc_distill.families.peers import Group, Peers
 from compressc_distill.renewing import move
 from distill_nets import cut, mlp
 from rows_of import softmax
 
 from compressc.data import Split
-from compressc.distillation import Loss, Teacher, Teaching, parse_loss, reader_of
+from compressc.distillation import (
+    Loss,
+    Teacher,
+    Teaching,
+    parse_loss,
+    parse_objective,
+    reader_of,
+)
 from compressc.errors import CompresscError
 from compressc.ir import graph_hash, lower
 from compressc.pipeline import Context, PassCache, Pipeline, parse_passes
@@ -22,13 +30,13 @@ from compressc.training import Drawn
 CPU = torch.device("cpu")
 
 
-def group_of(options, graphs, ctx):
+def group_of(graphs, ctx, *, ensemble=False):
     task = task_of(ctx)
     readers = [reader_of(graph, task, [], CPU) for graph in graphs]
     asked = Teacher(reader_of(ctx.teacher, task, [], CPU), [], ctx.data.train, CPU)
     loss = Loss(parse_loss("ce"))
     teaching = Teaching(ctx.data.train, CPU, asked, readers[0], task, loss)
-    return _Group(options, Peers(readers), readers, teaching, teaching)
+    return Group(parse_objective("kd(T=1)"), ensemble, Peers(readers), readers, teaching, teaching)
 
 
 def kl(p, q):
@@ -41,7 +49,7 @@ def test_each_peer_learns_by_the_labels_and_by_what_the_others_answer(data, by):
     for number, graph in enumerate(graphs):
         move(graph, 0.8, number)
     ctx = Context(mlp(), data)
-    group = group_of(Mutual(teacher=by), graphs, ctx)
+    group = group_of(graphs, ctx, ensemble=by == "ensemble")
     batch = Split(tuple(x[:5] for x in data.train.inputs), data.train.labels[:5])
     got = group.terms(group.module, Drawn(torch.arange(5), None, batch))
     rows = [lower(graph)(batch.inputs[0]).tolist() for graph in graphs]
@@ -62,7 +70,7 @@ def test_each_peer_learns_by_the_labels_and_by_what_the_others_answer(data, by):
 def test_no_gradient_reaches_who_teaches(data):
     graphs = [mlp(), mlp()]
     move(graphs[1], 0.8, 1)
-    group = group_of(Mutual(peers=2), graphs, Context(mlp(), data))
+    group = group_of(graphs, Context(mlp(), data))
     batch = Drawn(torch.arange(5), None, data.train.take(5))
     first = list(group.module.each[0].parameters())
     both = torch.autograd.grad(group.terms(group.module, batch)["peers"], first)
@@ -151,8 +159,8 @@ def test_what_is_no_group_of_peers_is_refused(text, code, hint):
 def test_the_loss_between_peers_goes_by_what_they_answer(teacher, student, data):
     task = task_of(Context(teacher, data))
     judged = replace(task.judged, learned="independent_scores")
-    ctx = Context(teacher, data, task=replace(task, judged=judged))
-    assert group_of(Mutual(peers=2), [mlp(), mlp()], ctx).objective.text == "bernoulli"
+    assert Mutual(peers=2).between(replace(task, judged=judged)).text == "bernoulli"
+    assert Mutual(peers=2).between(task).text == "kd(T=1.0)"
     values = replace(task, judged=replace(task.judged, learned="values"))
     with pytest.raises(CompresscError, match=r"CC301.*class scores, or yes and no.*got values"):
         Mutual(peers=2).run(student, Context(teacher, data, task=values))
