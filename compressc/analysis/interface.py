@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import sympy
+
 from compressc.errors import CompresscError
-from compressc.ir import Graph
+from compressc.ir import Graph, TensorType
 from compressc.ir.ops import refs_of
 
 
 def require_alike(  # noqa: PLR0913  (two models, and what an error says of them)
-    made: Graph, graph: Graph, code: str, where: str, *, who: str, whose: str
+    made: Graph,
+    graph: Graph,
+    code: str,
+    where: str,
+    *,
+    who: str,
+    whose: str,
+    but: tuple[int, int] | None = None,
 ) -> None:
     """See that a model has the inputs and outputs of another, and takes all sizes that it does.
 
@@ -18,13 +29,14 @@ def require_alike(  # noqa: PLR0913  (two models, and what an error says of them
         code: of the error.
         where: the first one came from.
         who, whose: what both are: `a student`, `its teacher`.
+        but: an output by its place, and its dimension, that may be of another size.
 
     Raises:
         CompresscError: of that code, with what is wanted and what there is.
     """
     for what, got, wanted in (
         ("take", _inputs(made), _inputs(graph)),
-        ("give", _outputs(made), _outputs(graph)),
+        ("give", _outputs(made, but), _outputs(graph, but)),
     ):
         if got != wanted:
             text = f"{who} must {what} what {whose} does: {wanted}"
@@ -42,5 +54,12 @@ def _inputs(graph: Graph) -> str:
     return ", ".join(str(op.type) for op in graph.inputs)
 
 
-def _outputs(graph: Graph) -> str:
-    return ", ".join(str(graph[ref.name].type) for ref in refs_of(graph.outputs))
+def _outputs(graph: Graph, but: tuple[int, int] | None) -> str:
+    types = [graph[ref.name].type for ref in refs_of(graph.outputs)]
+    if but is not None and but[0] < len(types):
+        type_ = types[but[0]]
+        if isinstance(type_, TensorType) and -len(type_.shape) <= but[1] < len(type_.shape):
+            shape = list(type_.shape)
+            shape[but[1]] = sympy.Symbol("any")
+            types[but[0]] = replace(type_, shape=tuple(shape))
+    return ", ".join(map(str, types))

@@ -32,7 +32,8 @@ class Readings:
     """What is read off one model for a batch of `b` samples.
 
     Attributes:
-        rows: the judged answers that count, `[n, v]`, before a final softmax, sigmoid or norm.
+        rows: the judged answers that count, `[n, v]`, before a final softmax, sigmoid or norm; of
+            a teacher that knows fewer classes than the student, and of the student, these alone.
         others: the answers of the other outputs as they are, `[b, ...]` each.
         features: the value at each feature point, `[b, ...]`.
         attention: of each attention layer that is matched.
@@ -136,6 +137,8 @@ def look(  # noqa: PLR0913  (two models, what they are for, and when)
     (own, *others), known = task.split([first, *parts, *alike], targets)
     agreement = others.pop().squeeze(-1) if alike else None
     rows = [own, others[0] if short is None else own[:0].detach()]
+    by_labels = _by_labels(task, student, rows, known, targets, whole=teacher.known is None)
+    rows = [x[:, : teacher.known] for x in rows]
     ours, theirs = (
         Readings(
             its,
@@ -152,7 +155,6 @@ def look(  # noqa: PLR0913  (two models, what they are for, and when)
     if short is not None:
         theirs = replace(theirs, largest=short.rows(others))
     labels = known if task.judged.learned == "class_scores" else None
-    by_labels = _by_labels(task, student, rows, known, targets)
     return Seen(ours, theirs, labels, by_labels, progress, valid=valid, agreement=agreement)
 
 
@@ -167,10 +169,19 @@ def _vectors(
     return one_each(student.learned[0], valid), one_each(teacher.learned[0], valid)
 
 
-def _by_labels(
-    task: SettledTask, student: Answers, rows: list[Tensor], known: Tensor | None, targets: Any
+def _by_labels(  # noqa: PLR0913  (as `look`)
+    task: SettledTask,
+    student: Answers,
+    rows: list[Tensor],
+    known: Tensor | None,
+    targets: Any,
+    *,
+    whole: bool,
 ) -> ByLabels | None:
-    """The loss by labels, of the scale of the objectives for values."""
+    """The loss by labels, by all classes, of the scale of the objectives for values.
+
+    Objectives are shown the same rows where they are `whole`.
+    """
     if targets is None:
         return None
     if not task.by_rows:
@@ -180,7 +191,8 @@ def _by_labels(
     ours, theirs = rows
     if task.judged.learned == "values":
         return ByLabels(lambda: task.supervised_loss(ours, known) / variance(theirs))
-    return ByLabels(lambda: task.supervised_loss(ours, known), task.cross_entropy)
+    alike = task.cross_entropy and whole
+    return ByLabels(lambda: task.supervised_loss(ours, known), alike)
 
 
 def mapped(change: Callable[[str, Tensor], Tensor], readings: Readings) -> Readings:

@@ -51,7 +51,9 @@ class Several:
         together = self.rule(first, self.judged)
         learned = (together, *(torch.stack(values).mean(0) for values in others))
         base = each[0] if self.inner is None else self.inner.answers(batch)
-        return replace(base, learned=learned, agreement=self._agreement(first, together))
+        known = min((one.known for one in each if one.known is not None), default=None)
+        alike = self._agreement(first, together)
+        return replace(base, learned=learned, agreement=alike, known=known)
 
     def close(self) -> None:
         """Let go of what is kept of any of them."""

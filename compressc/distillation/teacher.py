@@ -59,6 +59,8 @@ class Answers:
         largest: of the judged class scores, where they are kept short.
         agreement: share of several teachers that answer as all together do: as the judged class
             scores, with 1 in the dimension of the classes. No part of what is kept.
+        known: of the judged class scores these first ones are answers; the others stand for classes
+            that the teacher does not know. None where it knows them all. No part of what is kept.
     """
 
     learned: tuple[Tensor, ...]
@@ -67,6 +69,7 @@ class Answers:
     largest: Largest | None = None
     vectors: Tensor | None = None
     agreement: Tensor | None = None
+    known: int | None = None
 
     def parts(self) -> tuple[Tensor, ...]:
         """All tensors, in order."""

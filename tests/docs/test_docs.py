@@ -31,6 +31,7 @@ RUN = FIRST + [
         "prune",
         "distill",
         "families",
+        "language-models",
         "tasks",
         "lowrank",
         "quant",

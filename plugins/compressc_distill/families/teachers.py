@@ -26,7 +26,7 @@ from compressc.ir import Graph, graph_hash
 from compressc.pipeline import Context, Samples
 from compressc.tasks import task_of
 from compressc_distill.composing import task_taught
-from compressc_distill.families import combining
+from compressc_distill.families import combining, vocabularies
 from compressc_distill.families.combining import Combine
 
 #: Samples that a teacher is traced with, where its file holds no graph.
@@ -122,18 +122,11 @@ class Members:
             plain: it is asked about samples as they are.
         """
         judged = task_of(ctx).judged
-        asked = [
-            Teacher(
-                reader,
-                [],
-                part,
-                ctx.device,
-                replace(keeping, basis=_basis(graph, ctx, keeping)),
-                plain=plain,
-                judged=judged,
-            )
-            for graph, reader in zip(self.graphs, self.readers, strict=True)
-        ]
+        asked: list[Answering] = []
+        for graph, reader in zip(self.graphs, self.readers, strict=True):
+            kept = replace(keeping, basis=_basis(graph, ctx, keeping))
+            one = Teacher(reader, [], part, ctx.device, kept, plain=plain, judged=judged)
+            asked.append(vocabularies.fitted(one, graph, ctx))
         rule = combining.RULES.get(self.combine, combining.RULES["mean"])
         return Several(asked, judged, rule, inner)
 
@@ -145,6 +138,7 @@ class Members:
 
     def tell(self, ctx: Context, exam: Teaching) -> None:
         """How each does on the held-out samples, and all together."""
+        vocabularies.tell(self.names, self.graphs, ctx)
         examined = _of(exam)
         each = [mean(exam.teacher_by_parts(1, member)) for member in examined.members]
         together = mean(exam.teacher_by_parts(1, examined))
@@ -173,7 +167,9 @@ def _read(name: str, ctx: Context) -> Graph:
     example = ctx.require_data("distill").calibration.take(_TRACED).inputs
     graph = load_model(name, example=example).graph
     symbolize_widths(graph)
-    require_alike(graph, ctx.teacher, "CC208", name, who="a teacher", whose="the run's model")
+    but = vocabularies.place(graph, ctx, name)
+    whose = "the run's model"
+    require_alike(graph, ctx.teacher, "CC208", name, who="a teacher", whose=whose, but=but)
     return graph
 
 
