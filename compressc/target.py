@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from compressc.errors import CompresscError
 
@@ -48,6 +49,9 @@ class Target:
         threads: threads that a runtime may use where latency is measured.
         device: where passes train: `cpu`, `cuda`, `cuda:1`.
         instruction_set: of the processor that the files will run on, one of `INSTRUCTION_SETS`.
+        int8: which layers a file computes in integers: `all` that passes rounded; `gains`: where
+            its runtime is measurably faster with them, at the first of the batch sizes. The second
+            is a matter of the machine: another run may decide otherwise.
     """
 
     backends: tuple[str, ...] = ("pt2", "onnx", "openvino")
@@ -55,6 +59,7 @@ class Target:
     threads: int = 1
     device: str = "cpu"
     instruction_set: str = ""
+    int8: Literal["all", "gains"] = "all"
 
     def __post_init__(self) -> None:
         """Fill in this machine's instruction set, and refuse what cannot be.
@@ -76,6 +81,10 @@ class Target:
                 "CC100",
                 "batch sizes and threads are positive integers",
                 got=f"batches {list(self.batches)}, threads {self.threads}",
+            )
+        if self.int8 == "gains" and not self.batches:
+            raise CompresscError(
+                "CC100", "--int8 gains needs a batch size to measure at", hint="--batches 1"
             )
         if self.threads > MOST_THREADS:  # where the system gives no more, OpenMP ends the process
             raise CompresscError(

@@ -16,11 +16,11 @@ from unittest import mock
 import torch
 from torch.utils import _pytree as pytree
 
+from compressc.analysis.integers import integer_layers
 from compressc.backend.backend import Backend, Runner
 from compressc.backend.executed import int8_layers
 from compressc.backend.exporting import export_graph, unwritable
 from compressc.backend.file_record import Int8Layers
-from compressc.backend.integers import integer_layers
 from compressc.backend.onnx import refused
 from compressc.backend.threads import torch_runner
 from compressc.ir import Graph, Op, lower

@@ -11,9 +11,16 @@ from pathlib import Path
 
 import torch
 
+from compressc.analysis.integers import VNNI, full_range_layers, rounds_values
 from compressc.backend.backend import Backend, Runner, load_backend
-from compressc.backend.file_record import Failure, FileRecord, LatencyRecord
-from compressc.backend.integers import VNNI, full_range_layers, rounds_values
+from compressc.backend.file_record import (
+    Failure,
+    FileRecord,
+    Gains,
+    Int8Layers,
+    LatencyRecord,
+)
+from compressc.backend.gaining import Gaining
 from compressc.backend.proof import emit_proved
 from compressc.backend.threads import torch_threads
 from compressc.collecting import give_back
@@ -145,7 +152,10 @@ def _measure(  # noqa: PLR0913  (one format, and where its failures go)
     folder: Path,
     failures: list[Failure],
 ) -> FileRecord:
-    samples = teacher.samples
+    samples, gains, rounds = teacher.samples, None, rounds_values(graph)
+    if rounds and target.int8 == "gains":
+        graph, gains = _gaining(backend, target, samples).of(graph)
+        give_back()
     path, proof = emit_proved(backend, graph, folder, samples, teacher.task)
     rival = teacher.file(backend)
     run = backend.load(path, threads=target.threads)
@@ -167,13 +177,37 @@ def _measure(  # noqa: PLR0913  (one format, and where its failures go)
         path=str(path.relative_to(folder)),
         bytes=_bytes(backend, path),
         teacher_bytes=None if isinstance(rival, Failure) else rival.bytes,
-        int8_layers=backend.int8_layers(path, graph) if rounds_values(graph) else None,
+        int8_layers=_int8_layers(backend, path, graph, gains) if rounds else None,
+        gains=gains,
         needs=VNNI if backend.overflows and full_range_layers(graph) else "",
         proof=proof,
         scores={} if scoring is None else scoring.values(),
         recalls=[] if scoring is None else scoring.recalls,
         latency=latency,
     )
+
+
+def _gaining(backend: Backend, target: Target, samples: Samples) -> Gaining:
+    """At the first batch size that counts."""
+    batch = target.batches[0]
+    inputs = tuple(repeated(x, batch) for x in samples.take(batch).inputs)
+    return Gaining(backend, samples.take(_EXAMPLE).inputs, inputs, target.threads)
+
+
+def _int8_layers(
+    backend: Backend, path: Path, graph: Graph, gains: Gains | None
+) -> Int8Layers | None:
+    """With the measured reason of what is in floats for the sake of time."""
+    found = backend.int8_layers(path, graph)
+    regions = [] if gains is None else [region for region in gains.regions if region.floats]
+    reasons = {layer: region.reason for region in regions for layer in region.layers}
+    if found is None or not reasons:
+        return found
+    left = [
+        layer.model_copy(update={"reason": reasons.get(layer.op, layer.reason)})
+        for layer in found.left
+    ]
+    return found.model_copy(update={"left": left})
 
 
 def _runners(

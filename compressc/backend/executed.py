@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from compressc.analysis.integers import integer_layers
 from compressc.backend.file_record import FloatLayer, Int8Layers
-from compressc.backend.integers import integer_layers
 from compressc.ir import PRODUCTS, Graph, lower
 from compressc.ir.lowering import module_names
 
@@ -56,6 +56,21 @@ def scope_of(remarks: Mapping[str, str]) -> str:
     """The submodule that an exported node was traced in, by what the exporter left; or ""."""
     path = ast.literal_eval(remarks.get("pkg.torch.onnx.name_scopes", "[]"))
     return str(path[1]) if len(path) > 1 else ""
+
+
+def weights_of_floats(graph: Graph) -> list[str]:
+    """Stored weights that no integer layer reads, of layers that compute in floats.
+
+    By their names in the lowered graph: `conv1.weight`.
+    """
+    able = {op.name for op in integer_layers(graph)}
+    shared = {id(getattr(graph[name].layer, "weight", None)) for name in able}
+    return [
+        f"{target}.weight"
+        for target, name in module_names(lower(graph)).items()
+        if graph[name].int8 and graph[name].role in PRODUCTS and name not in able
+        if id(getattr(graph[name].layer, "weight", None)) not in shared
+    ]
 
 
 def readers_of_weights(graph: Graph, reads: Mapping[str, int]) -> set[str]:

@@ -95,6 +95,32 @@ class Int8Layers(Frozen):
     left: list[FloatLayer] = Field(default_factory=list)
 
 
+class Region(Frozen):
+    """Neighbouring layers of a quantized graph, timed in integers and in floats in one runtime."""
+
+    #: Layers that could run in integers.
+    layers: list[str]
+    #: Time of the file with this region in floats / with all in integers, as `LatencyRecord` has
+    #: it: above 1 integers are faster. None where such a file could not be written or run.
+    speedup: float | None = None
+    speedup_low: float | None = None
+    speedup_high: float | None = None
+    verdict: Verdict = "busy"
+    #: Whether the file computes it in floats.
+    floats: bool = False
+    #: Why it is what it is, in words.
+    reason: str
+
+
+class Gains(Frozen):
+    """Where a runtime is faster with integers, by regions; see `compressc.backend.gaining`."""
+
+    batch: int
+    regions: list[Region]
+    #: What the file is made of, in words.
+    outcome: str
+
+
 class FileRecord(Scored):
     """An emitted file, held against the teacher in the same format; scored in its own runtime."""
 
@@ -106,6 +132,8 @@ class FileRecord(Scored):
     teacher_bytes: int | None
     #: None where the model is float, or the runtime has no integer kernels.
     int8_layers: Int8Layers | None = None
+    #: Which regions are in integers, where that was measured; None: all that passes rounded.
+    gains: Gains | None = None
     #: What the processor must have for the file to compute what was proved; "" where any does.
     needs: str = ""
     #: The file's outputs against the graph's; None where the file was not proved.

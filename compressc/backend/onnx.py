@@ -9,11 +9,16 @@ from typing import Any, ClassVar
 
 import torch
 
+from compressc.analysis.integers import rounds_values
 from compressc.backend.backend import Backend, Runner
-from compressc.backend.executed import int8_layers, name_nodes, readers_of_weights
+from compressc.backend.executed import (
+    int8_layers,
+    name_nodes,
+    readers_of_weights,
+    weights_of_floats,
+)
 from compressc.backend.exporting import export_graph, unwritable
 from compressc.backend.file_record import Int8Layers
-from compressc.backend.integers import rounds_values
 from compressc.backend.onnx_cleaning import (
     clean,
     dequantize_at_load,
@@ -65,7 +70,7 @@ class Onnx(Backend):
         """
         exported = export_onnx(graph, example, contrib=True)
         split_quantized_gemms(exported.model.graph)
-        only = dequantized(graph) if rounds_values(graph) else None
+        only = [*dequantized(graph), *weights_of_floats(graph)] if rounds_values(graph) else None
         dequantize_at_load(exported.model.graph, only)
         if exported.bytes > _LARGEST_FILE:
             raise CompresscError("CC503", "an .onnx file holds at most 2 GB", got=graph.name)

@@ -24,7 +24,7 @@ _CHUNK = bytes(1 << 20)
 _AXIS = 2
 
 #: What a node of the executed graph tells of itself, and the types that compute a layer.
-_TOLD = ("layerType", "runtimePrecision", "originalLayersNames")
+_TOLD = ("layerType", "originalLayersNames")
 _COMPUTING = frozenset(("Convolution", "Deconvolution", "FullyConnected", "MatMul"))
 
 
@@ -96,12 +96,16 @@ class OpenVino(Backend):
         return run
 
     def int8_layers(self, path: Path, graph: Graph) -> Int8Layers:
-        """From the graph that OpenVINO executes: the precision of each node, and its origin."""
+        """From the graph that OpenVINO executes: what each node is given, and its origin.
+
+        A node's own precision is that of its weight: stored integers that are multiplied as floats
+        have `i8`, too (2026.4).
+        """
         ran: set[str] = set()
         for op in self._compile(path, 1).get_runtime_model().get_ops():
             info = op.get_rt_info()
             told = {key: info[key].astype(str) for key in _TOLD if key in info}
-            if told.get("layerType") in _COMPUTING and told.get("runtimePrecision") in ("u8", "i8"):
+            if told.get("layerType") in _COMPUTING and _reads_integers(op):
                 origins = [op.get_friendly_name(), *told.get("originalLayersNames", "").split(",")]
                 ran.update(name.split("/")[0] for name in origins)
         return int8_layers(graph, ran, self.runtime)
@@ -123,6 +127,10 @@ class OpenVino(Backend):
     def files(self, path: Path) -> list[Path]:
         """The structure and the weights."""
         return [path, path.with_suffix(".bin")]
+
+
+def _reads_integers(node: Any) -> bool:
+    return node.input(0).get_element_type().get_type_name() in ("u8", "i8")
 
 
 def _name_axes(graph: Any) -> None:

@@ -10,8 +10,8 @@ import sympy
 import torch
 from torch.utils import _pytree as pytree
 
+from compressc.analysis.integers import full_range_layers, rounds_values
 from compressc.backend.backend import Backend, Runner
-from compressc.backend.integers import full_range_layers, rounds_values
 from compressc.collecting import give_back
 from compressc.errors import CompresscError
 from compressc.ir import Graph, evaluate, lower

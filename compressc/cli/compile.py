@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 
 Effort = Literal["quick", "normal", "thorough"]
+Int8 = Literal["all", "gains"]
 
 
 def _folder(text: str) -> Path:
@@ -64,6 +65,12 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     instruction_set: Annotated[
         str, typer.Option(help="Of the processor that will run the files; default: this one's.")
     ] = "",
+    int8: Annotated[
+        Int8,
+        typer.Option(
+            help="Layers in integers: all that were rounded, or where each runtime gains by it."
+        ),
+    ] = "all",
     effort: Annotated[
         Effort | None,
         typer.Option(help="How much time the result is worth; chooses what the passes leave open."),
@@ -128,7 +135,7 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     if not formats:
         raise CompresscError("CC100", "--emit names a format", got="none", hint="--emit onnx")
     gate = Gate(max_drop, strict)
-    target = Target(tuple(formats), tuple(sizes), threads, device, instruction_set)
+    target = Target(tuple(formats), tuple(sizes), threads, device, instruction_set, int8)
     require_apart(output, model, [load_backend(name).suffix for name in formats])
     made = make_writable(output)
     try:

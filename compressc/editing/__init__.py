@@ -3,6 +3,15 @@
 from compressc.editing.cut_widths import cut_widths
 from compressc.editing.drop_blocks import drop_blocks
 from compressc.editing.expand import Stage, expand
+from compressc.editing.read_floats import computes_on_integers, read_floats
 from compressc.editing.replace_body import replace_body
 
-__all__ = ["Stage", "cut_widths", "drop_blocks", "expand", "replace_body"]
+__all__ = [
+    "Stage",
+    "computes_on_integers",
+    "cut_widths",
+    "drop_blocks",
+    "expand",
+    "read_floats",
+    "replace_body",
+]

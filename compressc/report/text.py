@@ -146,6 +146,8 @@ def integers(file: FileRecord) -> str:
         for layer in found.left:
             reasons.setdefault(layer.reason, []).append(layer.op)
         parts += [f"in float: {_few(ops)} ({reason})" for reason, ops in reasons.items()]
+    if file.gains is not None:
+        parts.append(file.gains.outcome)
     if file.needs:
         parts.append(f"needs {file.needs}")
     return "; ".join(parts)

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from compressc.backend.integers import HALF_RANGE
+from compressc.analysis.integers import HALF_RANGE
 from compressc.distillation import (
     BY_OUTPUT,
     Loss,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import networkx as nx
 import torch
 
-from compressc.backend.integers import moves_integers
+from compressc.analysis.integers import moves_integers
 from compressc.ir import Graph, Op, Ref, TensorType
 from compressc.ir.ops import Arg, map_arg
 from compressc.ir.quantized import DEQUANTIZE, QUANTIZE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compressc.analysis.coverage import Verdict, is_recurrent_weight, parameters_of
-from compressc.backend.integers import is_integer
+from compressc.analysis.integers import is_integer
 from compressc.ir import NORMS, Graph, Op
 from compressc.ir.quantized import DEQUANTIZE, QUANTIZE, QUANTIZED
 

@@ -7,8 +7,8 @@ import torch
 from compressc_quant.placing import round_joins, round_results
 from torch import nn
 
+from compressc.analysis.integers import is_integer
 from compressc.backend import load_backend
-from compressc.backend.integers import is_integer
 from compressc.ir import lower, parse_graph, retype, verify
 
 Q = "quantized_decomposed.quantize_per_tensor"

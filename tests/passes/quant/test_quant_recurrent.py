@@ -9,9 +9,9 @@ from compressc_quant import Quant
 from torch import nn
 
 from compressc.analysis.cost import total_cost
+from compressc.analysis.integers import full_range_layers
 from compressc.backend import emit_proved
 from compressc.backend.backend import load_backend
-from compressc.backend.integers import full_range_layers
 from compressc.data import Dataset, Split
 from compressc.frontend import load_model
 from compressc.ir import lower, parse_graph, print_graph, verify

@@ -3,11 +3,13 @@
 import pytest
 import torch
 from backend_graphs import float_graph, quantized_graph, samples
+from compressc_quant import Quant
 
 from compressc.backend import load_backend
 from compressc.backend.executed import int8_layers, readers_of_weights
 from compressc.backend.file_record import FileRecord
 from compressc.ir import parse_graph
+from compressc.pipeline import Context
 from compressc.report import text
 
 RUNTIMES = ("onnx", "openvino")
@@ -97,3 +99,12 @@ def test_the_report_says_it_in_a_line():
         "in float: late (its input is float); needs VNNI"
     )
     assert text.integers(record.model_copy(update={"int8_layers": None, "needs": ""})) == ""
+
+
+def test_openvino_multiplies_stored_integers_as_floats_where_it_is_given_floats(tmp_path):
+    graph = float_graph()
+    Quant(mode="dynamic").run(graph, Context(teacher=graph))
+    found = counted("openvino", graph, tmp_path, samples(4))
+    assert (found.ran, [layer.op for layer in found.left]) == (0, ["conv", "fc"])
+    assert found.left[1].reason == "OpenVINO has no integer kernel for it here"
+    assert counted("onnx", graph, tmp_path, samples(4)).ran == 1

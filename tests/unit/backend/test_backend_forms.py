@@ -10,8 +10,8 @@ from backend_graphs import float_graph, samples
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from compressc.analysis.integers import full_range_layers, is_quantized, rounds_values
 from compressc.backend import Backend, emit_proved
-from compressc.backend.integers import full_range_layers, is_quantized, rounds_values
 from compressc.backend.onnx_cleaning import dequantize_at_load
 from compressc.data import Split
 from compressc.errors import CompresscError

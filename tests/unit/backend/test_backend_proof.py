@@ -7,8 +7,8 @@ import pytest
 import torch
 from backend_graphs import float_graph, quantized_graph, samples
 
+from compressc.analysis.integers import full_range_layers
 from compressc.backend import Backend, emit_proved, is_quantized, prove
-from compressc.backend.integers import full_range_layers
 from compressc.backend.proof import shorter
 from compressc.data import Split
 from compressc.errors import CompresscError
