@@ -55,6 +55,7 @@ from compressc_distill.composing import task_taught
 from compressc_distill.effort import choose, facts_of, say_choices
 from compressc_distill.families import trust
 from compressc_distill.families.generations import raise_generations
+from compressc_distill.families.on_policy import on_own_words
 from compressc_distill.families.teachers import Members, names_in
 from compressc_distill.matching import Matched, match
 from compressc_distill.options import DistillOptions
@@ -130,6 +131,7 @@ class Distill(DistillOptions):
         with ExitStack() as opened:
             parts = split(data, self.holdout, self.augment, seed)
             teaching, exam = self._teachings(graph, ctx, parts, seed, opened)
+            teaching = on_own_words(self, teaching, graph, ctx)
             result = self._train(teaching, exam, ctx, seed, "training")
             if start is not None:
                 self._compare(start, teaching, exam, ctx, seed)

@@ -105,6 +105,14 @@ class DistillOptions(Pass):
     the best on the held-out samples is kept."""
     fresh: bool = False
     """Whether generations behind the first begin with weights drawn anew."""
+    on_policy: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of a language model: in this share of the batches the student writes the text itself, and the
+    teacher marks each word that it wrote; 0.5 say, with `objective=reverse_kl` or `jsd`."""
+    on_policy_temperature: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """At which the student draws words then, whatever `temperature` the loss is at; 0 for the
+    likeliest ones."""
+    on_policy_prompt: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of each text that stands then; at least its first word."""
     views: Annotated[int, Field(ge=0)] = 0
     """With augmentation: this many fixed views of each sample, whose answers can be kept; 0 for new
     ones in each epoch, which the teacher is asked about each time."""
@@ -152,6 +160,11 @@ class DistillOptions(Pass):
             raise ValueError("trust and answers_top: give one of them")
         if self.trust == "agreement" and len(names_in(self.teachers)) < 2:
             raise ValueError("trust=agreement is of several teachers: teachers='a.pt,b.pt'")
+        own = sorted({"on_policy_temperature", "on_policy_prompt"} & self.model_fields_set)
+        if own and not self.on_policy:
+            raise ValueError(f"{own[0]} is of on_policy: on_policy=0.5")
+        if self.on_policy and self.answers_from:
+            raise ValueError("on_policy and answers_from: words that are new have no answers yet")
         if self.fresh and self.generations == 1:
             raise ValueError("fresh is of generations behind the first: generations=3")
         if self.generations > 1 and (self.answers_from or self.teachers):
