@@ -4,6 +4,9 @@ Each part is rounded alone, and what that costs the outputs is measured; parts g
 the worst one on until the drop is met, as few as a search by halves finds; then those that it can
 do without are rounded again. That is one run for each part over a few samples, and about
 log2(parts) + 8 runs over those that scores are taken on.
+
+Where weights have fewer bits than 8, parts get 8 bits first, and only what these lose too much by
+goes to float.
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from compressc.ir import Graph, retype
+from compressc.ir import Graph, Op, retype
+from compressc.ir.number_forms import INT8_PER_CHANNEL
 from compressc.pipeline import Context
 from compressc_quant.losing import Losses
 from compressc_quant.restoring import Held, restore, rounded_ops
@@ -32,6 +36,7 @@ class Mixed:
 
     Attributes:
         floats: ops that must be in float, each with the share of the outputs that its part costs.
+        wider: ops whose weights must have 8 bits, likewise.
         ops: how many could be.
         start: the drop with everything rounded.
         drop: with these in float.
@@ -43,6 +48,7 @@ class Mixed:
     start: float
     drop: float
     errors: Sequence[tuple[Part, float]] = ()
+    wider: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -56,6 +62,7 @@ class Search:
         most: drop that is accepted.
         ctx: told of the progress.
         finish: what is done to a graph that has ops in float before it is measured.
+        widen: gives ops weights of 8 bits; None where they have them.
     """
 
     graph: Graph
@@ -64,7 +71,8 @@ class Search:
     most: float
     ctx: Context
     finish: Callable[[Graph], object]
-    _drops: dict[frozenset[Part], float] = field(default_factory=dict, init=False)
+    widen: Callable[[Graph, Sequence[str]], object] | None = None
+    _drops: dict[tuple[frozenset[Part], ...], float] = field(default_factory=dict, init=False)
 
     def run(self) -> Mixed:
         """Measure and search; nothing is in float where the drop is met without."""
@@ -72,62 +80,105 @@ class Search:
         start = self.losses.drop(self.graph)
         if start <= self.most or not names:
             return Mixed({}, len(names), start, start)
-        errors = self._errors(names)
-        chosen = self._fewest([part for part, _ in errors])
-        cost = dict(errors)
-        floats = {name: cost[part] for part in chosen for name in part}
-        return Mixed(floats, len(names), start, self._drop(chosen), errors)
+        self._drops[frozenset(), frozenset()] = start
+        errors = self._errors(self.graph, names)
+        ranked = [part for part, _ in errors]
+        if self.widen is None:
+            floats = self._fewest(ranked, lambda chosen: self._drop(chosen, []))
+            return Mixed(_costs(floats, errors), len(names), start, self._drop(floats, []), errors)
+        floats, alone = self._floats_beside_eight(ranked, names)
+        narrow = {name for name in names if _is_narrow(self.graph[name])} - set(_names(floats))
+        others = [part for part in ranked if narrow.intersection(part)]
+        wider = self._fewest(others, lambda chosen: self._drop(floats, chosen))
+        drop = self._drop(floats, wider)
+        in_float = _costs(floats, [*alone, *errors])
+        eight = {name: cost for name, cost in _costs(wider, errors).items() if name in narrow}
+        return Mixed(in_float, len(names), start, drop, errors, eight)
 
-    def apply(self, graph: Graph, names: Sequence[str]) -> None:
-        """Put ops back to float."""
-        restore(graph, names, self.before)
+    def apply(self, graph: Graph, floats: Sequence[str], wider: Sequence[str] = ()) -> None:
+        """Put ops back to float, and give others weights of 8 bits."""
+        if wider and self.widen is not None:
+            self.widen(graph, wider)
+        restore(graph, floats, self.before)
         self.finish(graph)
         retype(graph)
 
-    def _fewest(self, ranked: Sequence[Part]) -> list[Part]:
+    def _floats_beside_eight(
+        self, ranked: Sequence[Part], names: Sequence[str]
+    ) -> tuple[list[Part], list[tuple[Part, float]]]:
+        """What must be in float where all else has 8 bits; and what parts cost with 8 bits."""
+        if self._drop([], ranked) <= self.most:
+            return [], []
+        eight = self.graph.copy()
+        self.apply(eight, [], names)
+        alone = self._errors(eight, names)
+        chosen = self._fewest([part for part, _ in alone], lambda some: self._drop(some, ranked))
+        return chosen, alone
+
+    def _fewest(
+        self, ranked: Sequence[Part], drop: Callable[[Sequence[Part]], float]
+    ) -> list[Part]:
         """The first so many, without those that are not needed."""
+        if drop([]) <= self.most:
+            return []
         low, high = 0, len(ranked)
         while high - low > 1:
             middle = (low + high) // 2
-            if self._drop(ranked[:middle]) <= self.most:
+            if drop(ranked[:middle]) <= self.most:
                 high = middle
             else:
                 low = middle
         chosen = list(ranked[:high])
         for part in chosen[-2 : -TRIES - 2 : -1]:
             fewer = [other for other in chosen if other != part]
-            if self._drop(fewer) <= self.most:
+            if drop(fewer) <= self.most:
                 chosen = fewer
         return chosen
 
-    def _drop(self, parts: Sequence[Part]) -> float:
-        key = frozenset(parts)
+    def _drop(self, floats: Sequence[Part], wider: Sequence[Part]) -> float:
+        key = frozenset(floats), frozenset(wider)
         if key not in self._drops:
             self.ctx.progress("looking for what must stay float", len(self._drops), 0)
             made = self.graph.copy()
-            self.apply(made, [name for part in parts for name in part])
+            self.apply(made, _names(floats), _names(wider))
             self._drops[key] = self.losses.drop(made)
         return self._drops[key]
 
-    def _errors(self, names: Sequence[str]) -> list[tuple[Part, float]]:
+    def _errors(self, graph: Graph, names: Sequence[str]) -> list[tuple[Part, float]]:
         """What each part costs when it alone is rounded, the worst first."""
         size = -(-len(names) // PARTS)
         parts: list[Part] = [tuple(names[i : i + size]) for i in range(0, len(names), size)]
-        found = self._measured(parts, names)
+        found = self._measured(graph, parts, names)
         if size > 1:  # of the worst, each op by itself
             worst = [part for part, _ in found[: max(1, PARTS // size)]]
             alone: list[Part] = [(name,) for part in worst for name in part]
-            found = [*self._measured(alone, names), *(p for p in found if p[0] not in worst)]
+            found = [*self._measured(graph, alone, names), *(p for p in found if p[0] not in worst)]
         return sorted(found, key=lambda pair: -pair[1])
 
-    def _measured(self, parts: Sequence[Part], names: Sequence[str]) -> list[tuple[Part, float]]:
+    def _measured(
+        self, graph: Graph, parts: Sequence[Part], names: Sequence[str]
+    ) -> list[tuple[Part, float]]:
         found = []
         for done, part in enumerate(parts):
             self.ctx.progress("measuring what parts cost", done, len(parts))
-            only = self.graph.copy()
+            only = graph.copy()
             restore(only, [name for name in names if name not in part], self.before)
             found.append((part, self.losses.error(only, SAMPLES)))
         return sorted(found, key=lambda pair: -pair[1])
+
+
+def _names(parts: Sequence[Part]) -> list[str]:
+    return [name for part in parts for name in part]
+
+
+def _is_narrow(op: Op) -> bool:
+    return op.weight_form is not None and op.weight_form.bits < INT8_PER_CHANNEL.bits
+
+
+def _costs(parts: Sequence[Part], errors: Sequence[tuple[Part, float]]) -> dict[str, float]:
+    """Op -> what its part costs."""
+    cost = dict(reversed(errors))
+    return {name: cost[part] for part in parts for name in part}
 
 
 def tell(mixed: Mixed, losses: Losses, most: float, ctx: Context) -> None:
@@ -141,6 +192,7 @@ def tell(mixed: Mixed, losses: Losses, most: float, ctx: Context) -> None:
             "start": mixed.start,
             "drop": mixed.drop,
             "float": list(mixed.floats),
+            "wider": list(mixed.wider),
             "ops": mixed.ops,
             "runs": losses.runs,
             "errors": [{"ops": list(part), "error": error} for part, error in mixed.errors],
@@ -153,9 +205,12 @@ def tell(mixed: Mixed, losses: Losses, most: float, ctx: Context) -> None:
         ctx.note("", f"{text}, {within} max_drop={most:g}")
         return
     left = len(mixed.floats)
+    eight = f" and {len(mixed.wider)} with 8 bits" if mixed.wider else ""
+    for name, cost in mixed.wider.items():
+        ctx.note(name, f"its weight has 8 bits for max_drop: fewer alone cost {_share(cost)}")
     ctx.note(
         "",
-        f"{text}, {mixed.drop:.4f} with {left} of {mixed.ops} ops in float; it took "
+        f"{text}, {mixed.drop:.4f} with {left} of {mixed.ops} ops in float{eight}; it took "
         f"{losses.runs} runs over these samples and {len(mixed.errors)} over {SAMPLES}",
     )
     if mixed.drop > most:
@@ -166,4 +221,8 @@ def tell(mixed: Mixed, losses: Losses, most: float, ctx: Context) -> None:
 
 def why(cost: float) -> str:
     """Of an op that is in float for the sake of the score."""
-    return f"it stays in float for max_drop: rounded alone it costs {cost:.2%} of the outputs"
+    return f"it stays in float for max_drop: rounded alone it costs {_share(cost)}"
+
+
+def _share(cost: float) -> str:
+    return f"{cost:.2%} of the outputs"

@@ -48,8 +48,8 @@ from compressc_quant.verdicts import ATTENTION, stated, verdicts, why_float
 from compressc_quant.weights import (
     Method,
     WeightOptions,
-    narrow_weights,
     quantize_weights,
+    round_anew,
     weight_verdicts,
     why_whole,
 )
@@ -297,10 +297,12 @@ class Quant(Pass):
     ) -> dict[str, str]:
         """Put what costs too much back to float; op -> why."""
         assert self.max_drop is not None
-        search = Search(graph, before, losses, self.max_drop, ctx, finish)
+        eight = WeightOptions(_BYTE, None, "rtn")
+        widen = partial(_widen, options=eight, before=before) if self.bits < _BYTE else None
+        search = Search(graph, before, losses, self.max_drop, ctx, finish, widen)
         found = search.run()
-        if found.floats:
-            search.apply(graph, list(found.floats))
+        if found.floats or found.wider:
+            search.apply(graph, list(found.floats), list(found.wider))
         tell(found, losses, self.max_drop, ctx)
         return {name: why(cost) for name, cost in found.floats.items()}
 
@@ -399,7 +401,7 @@ class Quant(Pass):
         before, plain = held_layers(graph), graph.copy()
         carry_over(graph, traced, quantized, told.__setitem__)
         if self.bits < _BYTE:
-            narrow_weights(graph, self._weights(), before)
+            round_anew(graph, self._weights(), before)
         # smoothed values are others than before: theirs are nncf's
         names = [] if self.smooth else read_by_quantizers(graph, plain)
         ranges = observe_ranges(plain, names, batches, progress)
@@ -415,6 +417,13 @@ class Quant(Pass):
         if self.model_type == "auto":
             return any(op.kind in ATTENTION for op in graph)
         return self.model_type == "transformer"
+
+
+def _widen(
+    graph: Graph, names: Sequence[str], options: WeightOptions, before: Mapping[str, Held]
+) -> None:
+    """Give ops weights of other bits; those that hold none stay as they are."""
+    round_anew(graph, options, before, names)
 
 
 def _nothing(graph: Graph) -> None:

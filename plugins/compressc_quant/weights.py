@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -80,15 +80,25 @@ def quantize_weights(
     rounder.nearest()
 
 
-def narrow_weights(graph: Graph, options: WeightOptions, before: Mapping[str, Held]) -> None:
-    """Round weights that are int8 to fewer bits, from the floats that they were.
+def round_anew(
+    graph: Graph,
+    options: WeightOptions,
+    before: Mapping[str, Held],
+    only: Collection[str] | None = None,
+) -> None:
+    """Give rounded weights other bits, to nearest, from the floats that they were.
 
     Args:
-        graph: with int8 weights, edited in place.
+        graph: with rounded weights, edited in place.
         options: bits and group.
         before: its layers as they were.
+        only: ops that it is done to; None: all of them.
     """
-    names = [op.name for op in graph if op.weight_form is not None and op.name in before]
+    names = [
+        op.name
+        for op in graph
+        if op.weight_form is not None and op.name in before and (only is None or op.name in only)
+    ]
     for name in names:
         graph.set_layer(name, before[name].layer, before[name].kind)
     forms = plan(graph, options)

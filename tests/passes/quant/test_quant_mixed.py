@@ -201,3 +201,65 @@ def test_lost_shares():
 def test_bad_options_are_refused(options):
     with pytest.raises(ValidationError):
         Quant(**options)
+
+
+class Ladder(nn.Module):
+    """Three layers: any bits do for the first, 8 for the second, none for the last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.any, self.eight, self.none = (nn.Linear(32, 32) for _ in range(3))
+        with torch.no_grad():  # of equal weights, which any bits hold
+            self.any.weight.copy_(torch.eye(32))
+            self.eight.weight.copy_(torch.eye(32) + 0.02 * torch.randn(32, 32))
+            # of values far apart, of which the small ones say everything
+            self.none.weight.copy_(torch.randn(32, 32))
+            self.none.weight[:, :16] *= 3e3
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[n, 32]."""
+        x = self.eight(self.any(x))
+        return self.none(x * self.mask)
+
+    @property
+    def mask(self) -> torch.Tensor:
+        """The inputs that large weights meet are next to nothing."""
+        return torch.cat([torch.full((16,), 1e-5), torch.ones(16)])
+
+
+@pytest.fixture(scope="module")
+def ladder():
+    torch.manual_seed(0)
+    x = torch.randn(256, 32)
+    return imported(Ladder().eval(), (x[:4],)), random_data(x)
+
+
+def forms(graph):
+    return {
+        op.name: "float" if op.weight_form is None else op.weight_form.bits
+        for op in graph
+        if op.role == "linear"
+    }
+
+
+def test_of_four_bits_eight_are_tried_before_floats(ladder, run):
+    graph, data = ladder
+    options = {"mode": "weights", "bits": 4, "group": 32, "train": False}
+    plain, _ = run(graph, data, **options)
+    assert forms(plain) == {"any": 4, "eight": 4, "none": 4}
+    mixed, context = run(graph, data, max_drop=1e-3, **options)
+    assert forms(mixed) == {"any": 4, "eight": 8, "none": "float"}
+    verify(mixed, like=graph)
+    record = context.records["mixed precision"]
+    assert (record["float"], record["wider"]) == (["none"], ["eight"])
+    assert record["drop"] <= 1e-3 < record["start"]
+    notes = dict(context.notes)
+    assert notes["eight"].startswith("its weight has 8 bits for max_drop: fewer alone cost")
+    assert any("1 of 3 ops in float and 1 with 8 bits" in text for _, text in context.notes)
+
+
+def test_what_needs_no_eight_bits_keeps_four(ladder, run):
+    graph, data = ladder
+    mixed, context = run(graph, data, mode="weights", bits=4, train=False, max_drop=0.5)
+    assert forms(mixed) == {"any": 4, "eight": 4, "none": "float"}
+    assert context.records["mixed precision"]["wider"] == []
