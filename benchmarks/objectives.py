@@ -116,6 +116,8 @@ def losses() -> Iterator[tuple[str, str]]:
         if name in ("ce", KD):
             continue
         cls: type[Objective] = load_class(Objective, name)  # type: ignore[type-abstract]
+        if "spans" in cls.reads:  # of texts alone
+            continue
         if cls.reads <= {"rows", "labels"}:
             yield name, f"loss='0.1*ce + 0.9*{name}'"
         else:

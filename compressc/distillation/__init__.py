@@ -30,7 +30,16 @@ from compressc.distillation.objective import (
 )
 from compressc.distillation.points import Pair, choose_points, find_pairs, pairs_by_depth
 from compressc.distillation.recovery import Progress, Recovered, recover, teachings
-from compressc.distillation.seen import INNER, ByLabels, Reading, Readings, Seen, look, mapped
+from compressc.distillation.seen import (
+    INNER,
+    ByLabels,
+    Reading,
+    Readings,
+    Seen,
+    Spans,
+    look,
+    mapped,
+)
 from compressc.distillation.several import Rule, Several, mean
 from compressc.distillation.synthesis import Making, Synthesis, parse_synthesis
 from compressc.distillation.teacher import (
@@ -77,6 +86,7 @@ __all__ = [
     "Seen",
     "Several",
     "Shortened",
+    "Spans",
     "Synthesis",
     "Teacher",
     "Teaching",

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from compressc.distillation.attention import Attention
@@ -20,7 +21,7 @@ from compressc.tasks import SettledTask
 from compressc.training import variance
 
 #: What an objective may read; see `Readings` and `Seen`.
-Reading = Literal["rows", "others", "features", "attention", "vectors", "heads", "labels"]
+Reading = Literal["rows", "others", "features", "attention", "vectors", "heads", "labels", "spans"]
 #: Readings of the inside of a model, as against its outputs.
 INNER: frozenset[Reading] = frozenset({"features", "attention"})
 #: Progress of what is not a step of a run: behind warm-ups, before decays.
@@ -66,6 +67,33 @@ class ByLabels:
 
 
 @dataclass(frozen=True)
+class Spans:
+    """Spans of text that a teacher of another tokenizer cuts at the same places.
+
+    Attributes:
+        number: which span the label of each row is a word of, i64[n]; -1 for none. All words of a
+            span are there.
+        likelihood: log of the teacher's likelihood of each span, f[k].
+    """
+
+    number: Tensor
+    likelihood: Tensor
+
+    @classmethod
+    def of(cls, number: Tensor, likelihood: Tensor, words: Tensor) -> Spans:
+        """Of rows: numbers i64[n], unlike in all texts; f[n] and i64[n] of the span of each."""
+        known = number >= 0
+        _, place, there = torch.unique(number[known], return_inverse=True, return_counts=True)
+        each = likelihood.new_zeros(len(there)).index_put((place,), likelihood[known])
+        wanted = words.new_zeros(len(there)).index_put((place,), words[known])
+        whole = there == wanted
+        order = torch.where(whole, whole.cumsum(0) - 1, -1)
+        found = torch.full_like(number, -1)
+        found[known] = order[place]
+        return cls(found, each[whole])
+
+
+@dataclass(frozen=True)
 class Seen:
     """What an objective sees of a batch.
 
@@ -83,6 +111,7 @@ class Seen:
         positions: of the samples in the part of the data that they are from, i64[b]; None where
             nobody knows.
         samples: how many that part has, 0 where nobody knows.
+        spans: what a teacher of another tokenizer says; None of any other.
     """
 
     student: Readings
@@ -95,6 +124,7 @@ class Seen:
     agreement: Tensor | None = None
     positions: Tensor | None = None
     samples: int = 0
+    spans: Spans | None = None
 
     @property
     def classes(self) -> int:
@@ -134,8 +164,10 @@ def look(  # noqa: PLR0913  (two models, what they are for, and when)
     short, first = teacher.largest, student.learned[0]
     parts = (teacher.learned[0],) if short is None else short.parts()
     alike = () if teacher.agreement is None else (teacher.agreement,)
-    (own, *others), known = task.split([first, *parts, *alike], targets)
-    agreement = others.pop().squeeze(-1) if alike else None
+    cut = teacher.spans or ()
+    (own, *others), known = task.split([first, *parts, *alike, *cut], targets)
+    spans = Spans.of(*(x.squeeze(-1) for x in others[-3:])) if cut else None
+    agreement = others[len(parts)].squeeze(-1) if alike else None
     rows = [own, others[0] if short is None else own[:0].detach()]
     by_labels = _by_labels(task, student, rows, known, targets, whole=teacher.known is None)
     rows = [x[:, : teacher.known] for x in rows]
@@ -153,9 +185,10 @@ def look(  # noqa: PLR0913  (two models, what they are for, and when)
         )
     )
     if short is not None:
-        theirs = replace(theirs, largest=short.rows(others))
+        theirs = replace(theirs, largest=short.rows(others[: len(parts)]))
     labels = known if task.judged.learned == "class_scores" else None
-    return Seen(ours, theirs, labels, by_labels, progress, valid=valid, agreement=agreement)
+    seen = Seen(ours, theirs, labels, by_labels, progress, valid=valid, agreement=agreement)
+    return replace(seen, spans=spans)
 
 
 def _vectors(

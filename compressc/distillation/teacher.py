@@ -61,6 +61,9 @@ class Answers:
             scores, with 1 in the dimension of the classes. No part of what is kept.
         known: of the judged class scores these first ones are answers; the others stand for classes
             that the teacher does not know. None where it knows them all. No part of what is kept.
+        spans: of a teacher of another tokenizer, for the word that follows each position: the
+            number of its span, i64[b, s, 1], -1 for none and unlike in all texts; the log of the
+            span's likelihood, f32[b, s, 1]; how many words it has, i64[b, s, 1]. No part either.
     """
 
     learned: tuple[Tensor, ...]
@@ -70,6 +73,7 @@ class Answers:
     vectors: Tensor | None = None
     agreement: Tensor | None = None
     known: int | None = None
+    spans: tuple[Tensor, Tensor, Tensor] | None = None
 
     def parts(self) -> tuple[Tensor, ...]:
         """All tensors, in order."""

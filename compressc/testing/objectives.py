@@ -11,7 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressc.distillation import Attention, ByLabels, Objective, Readings, Seen, mapped, reduce
+from compressc.distillation import (
+    Attention,
+    ByLabels,
+    Objective,
+    Readings,
+    Seen,
+    Spans,
+    mapped,
+    reduce,
+)
 
 #: Of a generator: what is read off a model, in float64, for samples that are enough for all.
 Draw = Callable[[torch.Generator], Readings]
@@ -132,7 +141,10 @@ class _Case:
         labels = self.labels.repeat(len(student.rows) // len(self.labels))
         by = ByLabels(lambda: F.cross_entropy(student.rows.float(), labels), True)
         known = "labels" in self.objective.reads
-        return Seen(student, teacher, labels if known else None, by if known else None)
+        seen = Seen(student, teacher, labels if known else None, by if known else None)
+        if "spans" not in self.objective.reads:
+            return seen
+        return replace(seen, spans=_spans_of(teacher.rows, labels))
 
     def value(self, student: Readings, teacher: Readings) -> Tensor:
         """The loss; whatever the objective remembers, it is as it was."""
@@ -160,6 +172,14 @@ class _Case:
             if name.partition(".")[0] in self.objective.reads
         }
         return mapped(leaves.get, readings), leaves
+
+
+def _spans_of(rows: Tensor, labels: Tensor) -> Spans:
+    """Of two rows each, as likely as the teacher has their labels."""
+    number = torch.arange(len(rows)) // 2
+    logs = rows.float().log_softmax(-1) if rows.dtype == torch.bfloat16 else rows.log_softmax(-1)
+    words = logs.gather(-1, labels[:, None]).squeeze(-1)
+    return Spans(number, words.new_zeros(-(-len(rows) // 2)).index_add(0, number, words))
 
 
 def _without(readings: Readings, skipped: Collection[int]) -> Readings:

@@ -53,7 +53,7 @@ from compressc_distill.answering import (
 from compressc_distill.comparing import STRETCHES, Comparison
 from compressc_distill.composing import task_taught
 from compressc_distill.effort import choose, facts_of, say_choices
-from compressc_distill.families import trust
+from compressc_distill.families import aligning, alphabets, trust
 from compressc_distill.families.generations import raise_generations
 from compressc_distill.families.on_policy import on_own_words
 from compressc_distill.families.teachers import Members, names_in
@@ -137,7 +137,8 @@ class Distill(DistillOptions):
                 self._compare(start, teaching, exam, ctx, seed)
             for text in summary(result, exam):
                 ctx.note(output, text)
-            trust.notice(exam, ctx)
+            if not self.tokenizers:  # it would be the model at its start
+                trust.notice(exam, ctx)
         judged = {"metric": exam.metric.name, "better": exam.metric.better}
         ctx.record("training", asdict(result) | judged)
         if result.best_epoch:
@@ -260,7 +261,7 @@ class Distill(DistillOptions):
             )
         )
         found: list[Teaching] = []
-        members = self._members(ctx)
+        members, foreign = self._members(ctx), self._foreign(ctx)
         given = open_answers(ctx, self.answers_from, self.views, seed)
         classes = _width(teacher, task, splits[1].take(1).to(ctx.device))
         short = shortened(loss, classes, self.answers_top, given, self.answers_from)
@@ -274,6 +275,8 @@ class Distill(DistillOptions):
                 answers = Teacher(
                     teacher, pairs, part, ctx.device, keeping, plain=plain, judged=task.judged
                 )
+            if foreign is not None:
+                answers = foreign.aligned(answers, part, ctx, told=not plain)
             if members is not None:
                 inner = answers if matched else None
                 answers = members.several(ctx, part, keeping, inner, plain=plain)
@@ -297,8 +300,13 @@ class Distill(DistillOptions):
 
     def _members(self, ctx: Context) -> Members | None:
         """The teachers that were named, where there are any."""
-        names = names_in(self.teachers)
+        names = names_in("" if self.tokenizers else self.teachers)
         return Members.read(names, self.combine, ctx) if names else None
+
+    def _foreign(self, ctx: Context) -> aligning.Foreign | None:
+        """The teacher of another tokenizer, where there is one."""
+        files = alphabets.names_in(self.tokenizers)
+        return aligning.Foreign.read(self.teachers, files, ctx) if files else None
 
     def _loss(self, graph: Graph, ctx: Context, matched: Matched) -> Loss:
         """What is minimized; a term of the labels is left out where there are none, with a note.

@@ -13,6 +13,7 @@ from compressc.spec import make
 from compressc.training import parse_budget
 from compressc_distill.composing import PARTS, Composition
 from compressc_distill.effort import Effort
+from compressc_distill.families import alphabets
 from compressc_distill.families.combining import Combine
 from compressc_distill.families.teachers import digests, names_in
 from compressc_distill.families.trust import Trust
@@ -92,6 +93,9 @@ class DistillOptions(Pass):
     teachers: str = ""
     """Files of models that teach in place of the run's own, with commas between them:
     `"a.pt,b.pt"`. They take and give what it does; inner values are those of the run's own."""
+    tokenizers: str = ""
+    """Files `tokenizer.json` of the run's model and of its one teacher, where that has another
+    tokenizer: `"own.json,teacher.json"`; `alm` reads what such a teacher says."""
     combine: Combine = "mean"
     """What several teachers say together: the `mean` of their logits; weighted in each row by how
     sure each is (`confidence`); or weights for each teacher and class that do best by the labels
@@ -160,11 +164,6 @@ class DistillOptions(Pass):
             raise ValueError("trust and answers_top: give one of them")
         if self.trust == "agreement" and len(names_in(self.teachers)) < 2:
             raise ValueError("trust=agreement is of several teachers: teachers='a.pt,b.pt'")
-        own = sorted({"on_policy_temperature", "on_policy_prompt"} & self.model_fields_set)
-        if own and not self.on_policy:
-            raise ValueError(f"{own[0]} is of on_policy: on_policy=0.5")
-        if self.on_policy and self.answers_from:
-            raise ValueError("on_policy and answers_from: words that are new have no answers yet")
         if self.fresh and self.generations == 1:
             raise ValueError("fresh is of generations behind the first: generations=3")
         if self.generations > 1 and (self.answers_from or self.teachers):
@@ -174,6 +173,29 @@ class DistillOptions(Pass):
         if self.loss != "auto" and both:
             raise ValueError(f"loss and {both[0]}: give one of them")
         return self
+
+    @model_validator(mode="after")
+    def _consistent_for_texts(self) -> Self:
+        """So are those of language models."""
+        own = sorted({"on_policy_temperature", "on_policy_prompt"} & self.model_fields_set)
+        if own and not self.on_policy:
+            raise ValueError(f"{own[0]} is of on_policy: on_policy=0.5")
+        if self.on_policy and self.answers_from:
+            raise ValueError("on_policy and answers_from: words that are new have no answers yet")
+        if self.tokenizers and len(names_in(self.teachers)) != 1:
+            raise ValueError("tokenizers are of one teacher: teachers=a.pt")
+        if self.tokenizers and self.on_policy:
+            raise ValueError("tokenizers and on_policy: give one of them")
+        if self.tokenizers and not any("spans" in x.reads for x in self._composition.classes):
+            raise ValueError("tokenizers are read by alm: loss='0.5*ce + 0.5*alm'")
+        return self
+
+    @field_validator("tokenizers")
+    @classmethod
+    def _two(cls, text: str) -> str:
+        """So are tokenizers that are not two."""
+        alphabets.names_in(text)
+        return text
 
     @field_validator("teachers")
     @classmethod
@@ -205,7 +227,9 @@ class DistillOptions(Pass):
     def cache_key(self) -> dict[str, Any]:
         """With what the files of teachers hold."""
         found = digests(names_in(self.teachers))
-        return super().cache_key() | ({"teachers": found} if found else {})
+        cut = alphabets.digests(alphabets.names_in(self.tokenizers))
+        more = {"teachers": found} if found else {}
+        return super().cache_key() | more | ({"tokenizers": dict(cut)} if cut else {})
 
     @property
     def _composition(self) -> Composition:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from compressc.errors import CompresscError
 from compressc.ir import Graph, TensorType
+from compressc.tasks import find_responses
 from compressc.tasks.language_model import IDS, MASK
 
 #: Scores of the next word `[b, s, v]` for inputs of a model.
@@ -61,6 +62,26 @@ class Page:
             return (ids,)
         mask = torch.ones_like(ids) if mask is None else mask.to(ids.dtype)
         return (ids, mask) if self.ids < self.mask else (mask, ids)
+
+
+def scores_in(graph: Graph) -> str:
+    """The value with scores of each word at each position.
+
+    Raises:
+        CompresscError: CC105 where there is none.
+    """
+    for response in find_responses(graph):
+        if response.learned == "class_scores":
+            name = response.value_in(graph)
+            type_ = graph.type_of(name)
+            if isinstance(type_, TensorType) and len(type_.shape) == 3:
+                return name
+    raise CompresscError(
+        "CC105",
+        "a model that writes text puts out scores of each word [b, s, v]",
+        got=", ".join(str(graph[name].type) for name in graph.output_names) or "nothing",
+        where=graph.name,
+    )
 
 
 def write(

@@ -16,10 +16,9 @@ from compressc.data.order import mixed
 from compressc.distillation import Making, Synthesis
 from compressc.durable import replacing
 from compressc.errors import CompresscError
-from compressc.ir import Graph, TensorType, lower
+from compressc.ir import Graph, lower
 from compressc.pipeline import Samples
-from compressc.tasks import find_responses
-from compressc_distill.families.continuing import Page, Scores, require_causal, write
+from compressc_distill.families.continuing import Page, Scores, require_causal, scores_in, write
 
 
 class Generate(Synthesis):
@@ -54,7 +53,7 @@ class Generate(Synthesis):
     def check(self, graph: Graph) -> None:
         """See `Synthesis`."""
         page = Page.of(graph)
-        _scores(graph)
+        scores_in(graph)
         if page.length is not None and page.length < self.prompt + self.words:
             wanted = f"the model takes texts of prompt + words = {self.prompt + self.words}"
             got = f"{page.length} words at most"
@@ -66,7 +65,7 @@ class Generate(Synthesis):
         self.check(graph)
         texts, page = self._texts(), Page.of(graph)
         self._require_enough(texts, count)
-        module = lower(graph, also=[_scores(graph)]).to(making.device).eval()
+        module = lower(graph, also=[scores_in(graph)]).to(making.device).eval()
         scores: Scores = lambda inputs: module(*inputs)[1][0]  # noqa: E731
         kept = making.store.place("written")
         parts = list(torch.arange(count).chunk(-(-count // self.batch)))
@@ -131,26 +130,6 @@ class Generate(Synthesis):
         valid = (torch.arange(begun.shape[1], device=begun.device) < size).expand_as(begun)
         with torch.no_grad():
             return write(scores, page, (begun, valid), known, self.temperature)[:, :size]
-
-
-def _scores(graph: Graph) -> str:
-    """The value with scores of each word at each position.
-
-    Raises:
-        CompresscError: CC105 where there is none.
-    """
-    for response in find_responses(graph):
-        if response.learned == "class_scores":
-            name = response.value_in(graph)
-            type_ = graph.type_of(name)
-            if isinstance(type_, TensorType) and len(type_.shape) == 3:
-                return name
-    raise CompresscError(
-        "CC105",
-        "a model that writes text puts out scores of each word [b, s, v]",
-        got=", ".join(str(graph[name].type) for name in graph.output_names) or "nothing",
-        where=graph.name,
-    )
 
 
 def _read(file: Path | None) -> Tensor | None:
