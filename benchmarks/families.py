@@ -14,11 +14,12 @@ import argparse
 import hashlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
+import language
 import numpy as np
 import torch
 from page import between, put
@@ -122,6 +123,7 @@ class Setting:
         says: of the data, for the table.
         student: the pass that makes it.
         epochs: of each training.
+        score: what runs are held against.
     """
 
     model: str
@@ -129,6 +131,7 @@ class Setting:
     says: str
     student: str
     epochs: int
+    score: str = "accuracy"
 
     def taught(self, options: str, what: str = "distill") -> str:
         """A training of the student."""
@@ -151,6 +154,14 @@ CUT = Setting("model.pt", "digits", "digits", "prune(ratio=0.5,refit=false)", 10
 FULL = Setting("model.pt", "digits", "digits", SMALL, 10)
 THIRDS = "student(depth=0.67),prune(ratio=0.2,refit=false)"
 VIT = Setting("vit.pt", "digits", "digits, ViT with a third fewer blocks", THIRDS, 10)
+TEXT = Setting(
+    "signs.pt2",
+    "benchmarks/language.py:language",
+    "signs of Python code, perplexity",
+    "student(factory='benchmarks/language.py:Small')",
+    10,
+    "perplexity",
+)
 FEW_LABELS = Setting("few1.pt", FEW, "digits, 100 labels, 1,157 without", SMALL, 20)
 
 
@@ -197,6 +208,15 @@ def rows() -> Iterator[Row]:
     for name in ("crd", "infonce"):
         loss = f"loss='0.1*ce + 0.9*kd + {name}',weights=auto"
         yield Row(f"contrastive: {name}", FULL, FULL.taught(loss))
+    for loss in ("0.1*ce + 0.9*reverse_kl(T=1)", "0.1*ce + 0.9*jsd(T=1)"):
+        name = loss.split("*")[-1].split("(")[0]
+        yield Row(f"language: {name} on given text", TEXT, TEXT.taught(f"loss='{loss}'"))
+        own = f"loss='{loss}',on_policy=0.5"
+        yield Row(f"language: {name} on its own text", TEXT, TEXT.taught(own))
+    for loss in ("ce", "0.1*ce + 0.9*kd(T=1)"):
+        written = TEXT.taught(f"loss='{loss}'")
+        name = "language: text that the teacher wrote"
+        yield Row(name, TEXT, written, "benchmarks/language.py:written")
     for data in ("synthetic", "noise"):
         name = f"without data ({data}, {MADE})"
         yield Row(name, CUT, CUT.taught("loss=kd"), f"benchmarks/families.py:{data}")
@@ -216,7 +236,8 @@ class Bench:
 
     def model(self, setting: Setting) -> str:
         """Its file."""
-        return str(self.out / setting.model) if setting.model in TEACHERS else setting.model
+        own = setting.model in TEACHERS or setting is TEXT
+        return str(self.out / setting.model) if own else setting.model
 
     def run(self, row: Row, seed: int) -> None:
         """One training, unless it was done."""
@@ -255,12 +276,22 @@ class Bench:
         """Mean and half of the range; a manifest of it."""
         files = [self.path(row.setting, row, seed) for seed in range(self.seeds)]
         found = [Record.read(file) for file in files if file.exists()]
-        scores = [100 * (one.passes[-1].accuracy or 0.0) for one in found]
+        scores = [self.score(row, one.passes[-1].scores) for one in found]
         if not scores:
             return "", None
         spread = (max(scores) - min(scores)) / 2
         few = "" if len(scores) == self.seeds else f" ({len(scores)} seeds)"
-        return f"{mean(scores):.1f} ± {spread:.1f}{few}", found[0]
+        places = self.places(row)
+        return f"{mean(scores):.{places}f} ± {spread:.{places}f}{few}", found[0]
+
+    def score(self, row: Row, scores: Mapping[str, float]) -> float:
+        """Of a run, in percent where it is a share."""
+        name = row.setting.score
+        return (100 if name == "accuracy" else 1) * scores.get(name, 0.0)
+
+    def places(self, row: Row) -> int:
+        """Behind the point."""
+        return 1 if row.setting.score == "accuracy" else 2
 
     def table(self, older: str = "") -> str:
         """Of all that is there; rows without runs are taken from an older table."""
@@ -273,8 +304,15 @@ class Bench:
                 lines += [known[command]] if (command := self.command(row)) in known else []
                 continue
             alone, kd = (self.figure(other)[0] for other in self.baselines(row))
-            theirs = 100 * (record.teacher.accuracy or 0.0)
-            cells = [row.family, row.setting.says, alone, kd, mine, f"{theirs:.1f}"]
+            theirs = self.score(row, record.teacher.scores)
+            cells = [
+                row.family,
+                row.setting.says,
+                alone,
+                kd,
+                mine,
+                f"{theirs:.{self.places(row)}f}",
+            ]
             lines.append(f"| {' | '.join(cells)} | `{record.command}` |")
         return "\n".join(lines)
 
@@ -297,6 +335,8 @@ def main() -> None:
                 teacher(given.out / name, *about)
         if not (given.out / "synth.npz").exists():
             synthesized(given.out / "synth.npz")
+        if any(row.setting is TEXT for row in wanted):
+            language.prepare(given.out / TEXT.model, given.out / "written.npz")
         for seed in range(given.seeds):
             for row in wanted:
                 for one in (*bench.baselines(row), row):
