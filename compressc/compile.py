@@ -184,6 +184,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     gate: Gate | None = None,
     cache: str | Path | None = "default",
     checkpoint_every: float = 60.0,
+    any_order: bool = False,
     tell: Listener = ignore,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Compiled:
@@ -214,6 +215,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         gate: what the run will be held against; refused here where it could never be judged.
         cache: folder for the results of passes; None keeps none.
         checkpoint_every: seconds of a training that a crash may cost; kept in the cache.
+        any_order: let an order be that the passes speak against, to measure what it is worth.
         tell: told of each pass and of the work inside; see `compressc.events`.
         progress: told (what is going on, steps done, steps in all) alone.
 
@@ -267,7 +269,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
     def check(dataset: Dataset | None) -> None:
         if gate is not None and dataset is None:
             gate.require_score(None)
-        plan(wanted, dataset)
+        plan(wanted, dataset, any_order=any_order)
 
     session = open_session(
         model,
@@ -302,6 +304,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         checkpoint_every,
         task=settled,
         target=target,
+        any_order=any_order,
     )
     judge = None
     if dataset is not None and settled is not None:

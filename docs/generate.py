@@ -120,12 +120,17 @@ def cli_page() -> str:
     from compressc.cli.app import app
 
     parts = [HEADER + "# Command line\n"]
-    for command in app.registered_commands:
-        parts.append(f"## compressc {command.name}\n\n```\n{_help(str(command.name))}\n```\n")
+    commands = [[str(command.name)] for command in app.registered_commands]
+    for group in app.registered_groups:
+        inner = group.typer_instance
+        assert inner is not None
+        commands += [[str(group.name), c.callback.__name__] for c in inner.registered_commands]
+    for words in commands:
+        parts.append(f"## compressc {' '.join(words)}\n\n```\n{_help(*words)}\n```\n")
     return "\n".join(parts)
 
 
-def _help(command: str) -> str:
+def _help(*command: str) -> str:
     import contextlib
     import io
     import os
@@ -133,7 +138,7 @@ def _help(command: str) -> str:
     os.environ |= {"COLUMNS": "100", "TERMINAL_WIDTH": "100", "NO_COLOR": "1"}
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        cli_main([command, "--help"])
+        cli_main([*command, "--help"])
     return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
 
 

@@ -22,6 +22,7 @@ from compressc.cli.opt import opt
 from compressc.cli.passes import passes
 from compressc.cli.probe import probe
 from compressc.cli.run import run
+from compressc.cli.study import study
 from compressc.cli.synthesize import synthesize
 from compressc.cli.teacher import teacher
 from compressc.errors import CompresscError
@@ -61,6 +62,7 @@ app.command("diff")(diff)
 app.command("opt")(opt)
 app.command("teacher")(teacher)
 app.command("synthesize")(synthesize)
+app.add_typer(study, name="study")
 app.command("passes")(passes)
 app.command("objectives")(objectives)
 app.command("importances")(importances)
@@ -81,6 +83,7 @@ def with_default(arguments: list[str]) -> list[str]:
         CompresscError: CC100 where it is no file, but nearly a command.
     """
     commands = [command.name or "" for command in app.registered_commands]
+    commands += [group.name or "" for group in app.registered_groups]
     if not arguments:
         return ["--help"]
     first = arguments[0]

@@ -118,10 +118,10 @@ class Teaching:
         return replace(seen, positions=batch.positions, samples=len(self.samples))
 
     @torch.no_grad()
-    def examine(self, module: nn.Module) -> tuple[float, float]:
-        """(minus the loss by the outputs, the task's first score) over all samples.
+    def examine(self, module: nn.Module) -> tuple[float, ...]:
+        """Minus the loss by the outputs, then a score for each of `judged`, over all samples.
 
-        The score is held against the labels; without labels, against the teacher.
+        The first score is held against the labels; without labels, against the teacher.
         """
         total, scoring, loss = 0.0, Scoring(self._plain), self.loss.outer
         for batch in self._in_order(len(self.samples)):
@@ -129,7 +129,8 @@ class Teaching:
             ours = self.student(module, part.inputs)
             total += float(loss.total(self._look(ours, theirs, batch))) * len(part)
             self._score(scoring, ours.learned, part, theirs.dense())
-        return -total / len(self.samples), scoring.values().get(self.metric.name, 0.0)
+        found = scoring.values()
+        return -total / len(self.samples), *(found.get(one.name, 0.0) for one in self.judged)
 
     @torch.no_grad()
     def scores_by_parts(self, module: nn.Module, count: int) -> list[float]:
@@ -169,7 +170,14 @@ class Teaching:
     @cached_property
     def metric(self) -> Metric:
         """What the exam scores."""
-        return Scoring(self._plain).metrics[0]
+        return self.judged[0]
+
+    @cached_property
+    def judged(self) -> tuple[Metric, ...]:
+        """The task's first score, and how like the teacher's answers are where that is not it."""
+        first, *others = Scoring(self._plain).metrics
+        alike = [one for one in others if one.against == "teacher" != first.against]
+        return first, *alike[:1]
 
     @cached_property
     def _plain(self) -> SettledTask:

@@ -22,13 +22,21 @@ class Step:
     inserted_for: str | None = None
 
 
-def plan(passes: Sequence[Pass], data: TransferSet | None) -> list[Step]:
+def plan(
+    passes: Sequence[Pass], data: TransferSet | None, *, any_order: bool = False
+) -> list[Step]:
     """The steps of a run: preludes put in, order and needs checked.
+
+    Args:
+        passes: as they were asked for.
+        data: of the run.
+        any_order: let an order be that the passes speak against, to measure what it is worth.
 
     Raises:
         CompresscError: CC104 for an order that cannot work, CC105 for missing data or labels.
     """
-    check_order(passes)
+    if not any_order:
+        check_order(passes)
     for pass_ in passes:
         _check_needs(pass_, data)
     steps: list[Step] = []
@@ -40,7 +48,8 @@ def plan(passes: Sequence[Pass], data: TransferSet | None) -> list[Step]:
             if name != before
         ]
         steps.append(Step(pass_))
-    check_order([step.pass_ for step in steps])  # a prelude has its place, too
+    if not any_order:
+        check_order([step.pass_ for step in steps])  # a prelude has its place, too
     return steps
 
 

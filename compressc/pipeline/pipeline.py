@@ -73,6 +73,7 @@ class Pipeline:
         checkpoint_every: seconds of work that may be lost in a crash inside a long pass.
         task: what is learned and judged, or None.
         target: where the result will run; its device is where passes train.
+        any_order: whether an order may be that the passes speak against; see `plan`.
     """
 
     passes: Sequence[Pass]
@@ -83,6 +84,7 @@ class Pipeline:
     checkpoint_every: float = SECONDS
     task: SettledTask | None = None
     target: Target = field(default_factory=Target)
+    any_order: bool = False
 
     @standing_objects_skipped()
     def run(
@@ -101,7 +103,7 @@ class Pipeline:
             CompresscError: before any work, for a list that cannot work; CC500 or CC501 naming the
                 pass that broke the graph; CC601 where a library failed inside a pass.
         """
-        steps = plan(self.passes, self.data)
+        steps = plan(self.passes, self.data, any_order=self.any_order)
         verify(teacher)
         check_finite(teacher)
         require_floats([step.pass_ for step in steps], teacher)

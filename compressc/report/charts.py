@@ -44,7 +44,7 @@ def quality(record: Record) -> Quality | None:
     svg = Svg(WIDTH, HEIGHT, f"{named} after each pass{unit}")
     most = scale if metrics[0].drop == "points" else math.inf
     low, high = _bounds(min(known), max(known), most)
-    for tick in _ticks(low, high):
+    for tick in ticks(low, high):
         y = _scale(tick, low, high)
         svg.line(LEFT, y, WIDTH - RIGHT, y, "grid")
         svg.text(LEFT - 6, y + 4, f"{tick:g}", "muted", "end")
@@ -82,7 +82,7 @@ def _bounds(low: float, high: float, most: float) -> Point:
     return max(low - pad, min(low, 0.0)), min(high + pad, most)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def ticks(low: float, high: float) -> list[float]:
     """Three to six round numbers in between."""
     raw = (high - low) / 4
     power = 10 ** math.floor(math.log10(raw))
@@ -114,7 +114,7 @@ def cost(record: Record) -> Svg | None:
     steps = [("teacher", teacher.parameters, teacher.macs)]
     steps += [(entry.name, entry.parameters, entry.macs) for entry in record.passes]
     top = max(100.0, *(p / teacher.parameters * 100 for _, p, _ in steps)) * 1.08
-    for tick in _ticks(0, top):
+    for tick in ticks(0, top):
         y = _scale(tick, 0, top)
         svg.line(LEFT, y, WIDTH - RIGHT, y, "grid")
         svg.text(LEFT - 6, y + 4, f"{tick:g}", "muted", "end")

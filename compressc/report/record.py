@@ -121,7 +121,8 @@ class DataRecord(Frozen):
     fingerprint_of: Literal["content", "samples"] = "content"
 
 
-def _now() -> datetime:
+def now() -> datetime:
+    """The time, to the second, as records have it."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
@@ -130,7 +131,7 @@ class Record(Frozen):
 
     schema_version: int = SCHEMA_VERSION
     compressc_version: str
-    created: AwareDatetime = Field(default_factory=_now)
+    created: AwareDatetime = Field(default_factory=now)
     command: str
     seed: int
     #: Library to version; see `compressc.report.machine.library_versions`.

@@ -139,7 +139,8 @@ class Distill(DistillOptions):
                 ctx.note(output, text)
             if not self.tokenizers:  # it would be the model at its start
                 trust.notice(exam, ctx)
-        judged = {"metric": exam.metric.name, "better": exam.metric.better}
+        judged: dict[str, object] = {"metric": exam.metric.name, "better": exam.metric.better}
+        judged["scores"] = [one.name for one in exam.judged]  # of `score`, behind the loss
         ctx.record("training", asdict(result) | judged)
         if result.best_epoch:
             for name, layer in trained.items():

@@ -36,6 +36,7 @@ RUN = FIRST + [
         "lowrank",
         "quant",
         "deploy",
+        "study",
     )
 ]
 MAKE = re.compile(r"^make \w+")

@@ -82,10 +82,9 @@ class Group:
 
     def scores(self) -> list[tuple[float, float]]:
         """The same of each."""
-        return [
-            replace(self.exam, student=reader).examine(module)
-            for reader, module in zip(self.readers, self.module.each, strict=True)
-        ]
+        pairs = zip(self.readers, self.module.each, strict=True)
+        found = (replace(self.exam, student=reader).examine(module) for reader, module in pairs)
+        return [(less, score) for less, score, *_ in found]  # there is no teacher to be like
 
     def best(self) -> int:
         """The place of the best peer."""
