@@ -15,6 +15,7 @@ from compressc.analysis.cost import (
 )
 from compressc.analysis.coupling import Coupling, Slot, Width, couple
 from compressc.analysis.difference import Change, Difference, Row, difference
+from compressc.analysis.early_exits import EarlyExit, find_early_exits
 from compressc.analysis.interface import require_alike
 from compressc.analysis.lineage import Kin, match_kin
 from compressc.analysis.liveness import Peak, peak_formula, peak_memory
@@ -34,6 +35,7 @@ __all__ = [
     "Coupling",
     "CutTogether",
     "Difference",
+    "EarlyExit",
     "Kin",
     "Overview",
     "Peak",
@@ -47,6 +49,7 @@ __all__ = [
     "difference",
     "find_blocks",
     "find_chains",
+    "find_early_exits",
     "formula_text",
     "kept_indices",
     "match_kin",

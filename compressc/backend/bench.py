@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from compressc.analysis import find_early_exits
 from compressc.analysis.integers import VNNI, full_range_layers, rounds_values
 from compressc.backend.backend import Backend, Runner, load_backend
 from compressc.backend.file_record import (
@@ -28,13 +29,15 @@ from compressc.errors import CompresscError, first_line
 from compressc.events import Event, Listener, ignore
 from compressc.frontend import Origin
 from compressc.ir import Graph
-from compressc.measure import Judge, bytes_on_disk, measure_latency
+from compressc.measure import Judge, Spread, bytes_on_disk, measure_latency
 from compressc.pipeline import Samples
 from compressc.target import Target
 from compressc.tasks import Scoring, SettledTask
 
 #: Samples of each latency; fewer where one takes long.
 _ROUNDS = 31
+#: Batches that are timed together where a sample may leave early: some do and some do not.
+_LOTS = 32
 #: Samples of the example that an exporter traces with.
 _EXAMPLE = 8
 
@@ -167,7 +170,8 @@ def _measure(  # noqa: PLR0913  (one format, and where its failures go)
         runners = _runners(backend, rival, run, target, failures)
         for batch in target.batches if runners else ():
             try:
-                latency.append(_latency(backend, target, samples, runners, batch, precision))
+                lots = _LOTS if find_early_exits(graph) else 1
+                latency.append(_latency(backend, target, samples, runners, batch, precision, lots))
             except Exception as error:  # each runtime has exception types of its own
                 failures.append(_failure(f"latency of {backend.name} at batch {batch}", error))
         del runners
@@ -242,11 +246,20 @@ def _latency(  # noqa: PLR0913  (two runners and what the record says of them)
     runners: Mapping[str, Runner],
     batch: int,
     precision: str,
+    lots: int,
 ) -> LatencyRecord:
-    inputs = tuple(repeated(x, batch) for x in samples.take(batch).inputs)
-    runs = {name: partial(run, *inputs) for name, run in runners.items()}
+    """At a batch size; the mean over so many batches, where samples do not all take the same."""
+    lots = max(1, min(lots, len(samples) // batch))
+    inputs = [repeated(x, batch * lots).chunk(lots) for x in samples.take(batch * lots).inputs]
+    every = list(zip(*inputs, strict=True))
+    runs = {name: partial(_run_all, run, every) for name, run in runners.items()}
     with torch_threads(target.threads):
         spreads = measure_latency(runs, rounds=_ROUNDS, threads=target.threads)
+    if lots > 1:
+        spreads = {
+            name: Spread.of([ms / lots for ms in spread.samples], spread.disturbed)
+            for name, spread in spreads.items()
+        }
     return LatencyRecord.of(
         spreads["teacher"],
         spreads["result"],
@@ -255,6 +268,11 @@ def _latency(  # noqa: PLR0913  (two runners and what the record says of them)
         threads=target.threads,
         precision=precision,
     )
+
+
+def _run_all(run: Runner, batches: Sequence[tuple[torch.Tensor, ...]]) -> None:
+    for inputs in batches:
+        run(*inputs)
 
 
 def repeated(array: torch.Tensor, batch: int) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from compressc.analysis import find_early_exits
 from compressc.analysis.integers import rounds_values
 from compressc.backend.backend import Backend, Runner
 from compressc.backend.executed import (
@@ -19,12 +20,14 @@ from compressc.backend.executed import (
 )
 from compressc.backend.exporting import export_graph, unwritable
 from compressc.backend.file_record import Int8Layers
+from compressc.backend.onnx_branches import branch
 from compressc.backend.onnx_cleaning import (
     clean,
     dequantize_at_load,
     fresh_name,
     name_dimensions,
     name_values,
+    nodes_of,
     split_quantized_gemms,
 )
 from compressc.backend.onnx_forms import has_forms, write_forms
@@ -55,7 +58,7 @@ _INTEGER_NODES = frozenset(
 
 
 class Onnx(Backend):
-    """One `.onnx` file with the weights inside and an open batch."""
+    """One `.onnx` file with the weights inside and an open batch; early exits are branches."""
 
     name: ClassVar[str] = "onnx"
     runtime: ClassVar[str] = "ONNX Runtime"
@@ -72,6 +75,8 @@ class Onnx(Backend):
         split_quantized_gemms(exported.model.graph)
         only = [*dequantized(graph), *weights_of_floats(graph)] if rounds_values(graph) else None
         dequantize_at_load(exported.model.graph, only)
+        if find_early_exits(graph):
+            branch(exported.model)
         if exported.bytes > _LARGEST_FILE:
             raise CompresscError("CC503", "an .onnx file holds at most 2 GB", got=graph.name)
         folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +106,7 @@ class Onnx(Backend):
         with tempfile.TemporaryDirectory() as scratch:
             optimized = Path(scratch) / "optimized.onnx"
             self._session(path, 1, optimized)
-            nodes = onnx.load(optimized).graph.node
+            nodes = list(nodes_of(onnx.load(optimized).graph))
         read = (name for node in nodes if node.op_type in _INTEGER_NODES for name in node.input)
         reads = Counter(name.removesuffix(":T") for name in read)
         ran = readers_of_weights(graph, reads) | integer_recurrent(nodes)

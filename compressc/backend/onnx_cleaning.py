@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -139,7 +139,7 @@ def drop_unused(graph: Any) -> None:
     """Drop nodes and stored tensors that nothing reads."""
     outputs = {value.name for value in graph.output}
     while True:
-        read = Counter(_names_read(graph))
+        read = Counter(names_read(graph.node))
         dead = [n for n in graph.node if not any(read[o] or o in outputs for o in n.output)]
         for node in dead:
             graph.node.remove(node)
@@ -212,12 +212,21 @@ def _rename(graph: Any, renamed: Mapping[str, str]) -> None:
             _rename(inner, renamed)
 
 
-def _names_read(graph: Any) -> Iterator[str]:
-    for node in graph.node:
+def names_read(nodes: Iterable[Any]) -> Iterator[str]:
+    """Names of the values that nodes read, those of their inner graphs among them."""
+    for node in nodes:
         yield from node.input
         for inner in _inner_graphs(node):
-            yield from _names_read(inner)
+            yield from names_read(inner.node)
             yield from (value.name for value in inner.output)
+
+
+def nodes_of(graph: Any) -> Iterator[Any]:
+    """Every node of a graph, and of the inner graphs of each."""
+    for node in graph.node:
+        yield node
+        for inner in _inner_graphs(node):
+            yield from nodes_of(inner)
 
 
 def _inner_graphs(node: Any) -> Iterator[Any]:

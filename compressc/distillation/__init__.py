@@ -28,7 +28,13 @@ from compressc.distillation.objective import (
     reduce,
     widened,
 )
-from compressc.distillation.points import Pair, choose_points, find_pairs, pairs_by_depth
+from compressc.distillation.points import (
+    Pair,
+    block_ends,
+    choose_points,
+    find_pairs,
+    pairs_by_depth,
+)
 from compressc.distillation.recovery import Progress, Recovered, recover, teachings
 from compressc.distillation.seen import (
     INNER,
@@ -92,6 +98,7 @@ __all__ = [
     "Teaching",
     "Unreduced",
     "attention_by_depth",
+    "block_ends",
     "channel_dim",
     "choose_points",
     "find_heads",

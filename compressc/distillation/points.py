@@ -126,7 +126,7 @@ def choose_points(
     a mask or positions that every block reads do not hide where the tokens go through, and two
     towers have their own ends.
     """
-    ends = [name for name in _block_ends(graph, output) if name in candidates]
+    ends = [name for name in block_ends(graph, output) if name in candidates]
     return evenly(ends, min(count, len(ends)))
 
 
@@ -145,7 +145,7 @@ def pairs_by_depth(
         count: of pairs, at most.
     """
     ours, theirs = (
-        [name for name in _block_ends(graph, output) if _forms_pairs(_sizes(graph, graph[name]))]
+        [name for name in block_ends(graph, output) if _forms_pairs(_sizes(graph, graph[name]))]
         for graph, output in zip((student, teacher), outputs, strict=True)
     )
     count = min(count, len(ours), len(theirs))
@@ -178,8 +178,8 @@ def _as_deep(ours: tuple[Size, ...], theirs: tuple[Size, ...]) -> bool:
     return len(ours) == 4 or ours[:-1] == theirs[:-1]
 
 
-def _block_ends(graph: Graph, output: str) -> list[str]:
-    """In the order of the graph."""
+def block_ends(graph: Graph, output: str) -> list[str]:
+    """Ends of blocks, as `choose_points` has them, in the order of the graph."""
     found: set[str] = set()
     learned = _learned(graph)
     for op in graph.inputs:

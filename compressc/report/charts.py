@@ -43,7 +43,7 @@ def quality(record: Record) -> Quality | None:
     named = " and ".join(metric.title for metric in metrics)
     svg = Svg(WIDTH, HEIGHT, f"{named} after each pass{unit}")
     most = scale if metrics[0].drop == "points" else math.inf
-    low, high = _bounds(min(known), max(known), most)
+    low, high = bounds(min(known), max(known), most)
     for tick in ticks(low, high):
         y = _scale(tick, low, high)
         svg.line(LEFT, y, WIDTH - RIGHT, y, "grid")
@@ -76,7 +76,7 @@ def _line(svg: Svg, points: list[tuple[float, float, float]], metric: Metric, ki
             svg.text(x, y + 19 if below else y - 9, text.score(metric, value), "value", "middle")
 
 
-def _bounds(low: float, high: float, most: float) -> Point:
+def bounds(low: float, high: float, most: float) -> Point:
     """Some room around the values; none above a perfect score, nor below 0 unless a value is."""
     pad = max((high - low) * 0.15, 0.005 * (most if math.isfinite(most) else abs(high)), 1e-6)
     return max(low - pad, min(low, 0.0)), min(high + pad, most)

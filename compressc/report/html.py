@@ -39,6 +39,7 @@ def environment() -> Environment:
 def html(record: Record) -> str:
     """The report as HTML text. Every name in it is escaped."""
     from compressc.report import charts, text
+    from compressc.report.exits import exits
     from compressc.report.sensitivity import sensitivities
     from compressc.report.warnings import warnings
 
@@ -53,6 +54,7 @@ def html(record: Record) -> str:
             files=charts.files(record),
             latency=charts.latency(record),
             sensitivities=sensitivities(record),
+            exits=exits(record),
             figures=text.headline(record),
             warnings=warnings(record),
             passed=text.shown(record, record.passes),

@@ -151,6 +151,20 @@ def test_a_larger_batch_than_there_are_samples_repeats_them(
     assert entry.result.median_ms == 3 * SAMPLES * 2
 
 
+def test_where_samples_may_leave_early_several_batches_are_timed(
+    fake: Callable[..., Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of eight batches of 8 samples; the mean is that of one."""
+    bench, lots = import_module("compressc.backend.bench"), []
+    monkeypatch.setattr(bench, "find_early_exits", lambda graph: [graph])
+    run_all = bench._run_all
+    monkeypatch.setattr(bench, "_run_all", lambda run, b: lots.append(b) or run_all(run, b))
+    (entry,) = fake(tmp_path, batches=(8,)).files[0].latency
+    assert entry.result.median_ms == pytest.approx(8 * 2)
+    assert entry.speedup == pytest.approx(2.5)
+    assert torch.equal(torch.cat([x for (x,) in lots[-1]]), data().test.inputs[0])  # type: ignore
+
+
 def test_a_result_like_the_teacher_claims_nothing(
     fake: Callable[..., Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

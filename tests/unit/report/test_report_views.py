@@ -296,3 +296,35 @@ def test_many_widths_are_counted_and_what_is_no_sensitivity_is_not_drawn():
         assert "What cutting each width" not in page
     flat = [{"made by": ["a"], "shares": [0.5], "loss": [0.0], "size": 8, "kept": 8}]
     assert "What cutting each width" in html.html(with_sensitivity(digits_record(), flat))
+
+
+def with_exits(record, found):
+    first = record.passes[0].model_copy(update={"records": {"exits": found}})
+    return record.model_copy(update={"passes": [first, *record.passes[1:]]})
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_exits_are_drawn_by_what_a_sample_takes(timed):
+    points = [
+        {"threshold": t, "score": s, "macs": m, "ms": m / 10 if timed else None}
+        for t, s, m in ((0.5, 0.9, 1.0), (0.7, 0.95, 4.0), (0.9, 0.98, 9.0))
+    ]
+    without = {"score": 0.99, "macs": 8.0, "ms": 0.8 if timed else None}
+    about = {"title": "accuracy", "samples": 77, "runtime": NASTY if timed else None}
+    found = {**about, "without": without, "chosen": points[1], "curve": points}
+    page = html.html(with_exits(digits_record(), found))
+    assert NASTY not in page
+    picture = page[page.index("by threshold (") :]
+    picture = picture[: picture.index("</figure>")]
+    assert "77 held-out samples" in picture
+    assert picture.count("<circle") == 5
+    assert ("threshold 0.7: accuracy 0.9500, " + ("0.4 ms" if timed else "4 MACs")) in picture
+    dots = re.findall(r'<circle class="result" cx="([\d.]+)" cy="([\d.]+)"', picture)
+    across, down = zip(*((float(x), float(y)) for x, y in dots), strict=True)
+    assert list(across) == sorted(across)  # what takes longer is further to the right
+    assert list(down) == sorted(down, reverse=True)  # what is better is higher up
+
+
+def test_what_is_no_record_of_exits_is_not_drawn():
+    for other in ("text", [], {"title": "accuracy", "curve": []}, None):
+        assert "by threshold (" not in html.html(with_exits(digits_record(), other))
