@@ -35,7 +35,13 @@ from compressc.distillation.points import (
     find_pairs,
     pairs_by_depth,
 )
-from compressc.distillation.recovery import Progress, Recovered, recover, teachings
+from compressc.distillation.recovery import (
+    Progress,
+    Recovered,
+    loss_of_answers,
+    recover,
+    teachings,
+)
 from compressc.distillation.seen import (
     INNER,
     ByLabels,
@@ -107,6 +113,7 @@ __all__ = [
     "hold_out",
     "learned",
     "look",
+    "loss_of_answers",
     "mapped",
     "mean",
     "objective_of",

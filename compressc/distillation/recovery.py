@@ -18,7 +18,7 @@ from compressc.ir import Graph
 from compressc.pipeline import Context, Samples
 from compressc.pipeline.conditions import conditions
 from compressc.spec import Weighted
-from compressc.tasks import Metric, Response, task_of
+from compressc.tasks import Metric, Response, SettledTask, task_of
 from compressc.training import (
     Checkpoints,
     Hooks,
@@ -93,8 +93,7 @@ def recover(graph: Graph, ctx: Context, *, epochs: int, name: str, what: str) ->
         CompresscError: CC105 without data, CC502 where no state scores a finite number.
     """
     task, seed = task_of(ctx), ctx.seed
-    first, *others = learned(task)
-    loss = Loss((Weighted(1.0, _objective(first)),), tuple((r, _objective(r)) for r in others))
+    loss = loss_of_answers(task)
     parts = parts_of(ctx.require_data(name), HELD_OUT, seed)
     trained = {op.name: op.layer for op in graph if op.layer and list(op.layer.parameters())}
     with ExitStack() as opened:
@@ -159,6 +158,12 @@ def teachings(  # noqa: PLR0913  (who learns what from whom)
     own = loss.fit(found[1].first_seen(), ctx.seed)
     taught, exam = (replace(one, loss=own) for one in found)
     return taught, exam
+
+
+def loss_of_answers(task: SettledTask) -> Loss:
+    """What says how far answers are from a teacher's: for each output the objective of its kind."""
+    first, *others = learned(task)
+    return Loss((Weighted(1.0, _objective(first)),), tuple((r, _objective(r)) for r in others))
 
 
 def _objective(response: Response) -> Objective:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import fx, nn
@@ -17,21 +17,17 @@ from torch import fx, nn
 from compressc.analysis.integers import HALF_RANGE
 from compressc.distillation import (
     BY_OUTPUT,
-    Loss,
     Objective,
-    Teacher,
     Teaching,
-    learned,
-    objective_of,
+    loss_of_answers,
     parse_objective,
-    reader_of,
+    teachings,
 )
 from compressc.ir import Graph, Op
 from compressc.ir.layer_building import copy_layer
 from compressc.ir.quantized import DEQUANTIZE, QUANTIZE, QUANTIZED, quantized_kind
 from compressc.ir.trainable import TWIN, TrainableValue, TrainableWeight
 from compressc.pipeline import Context, Samples
-from compressc.spec import Weighted
 from compressc.tasks import task_of
 from compressc.training import Checkpoints, Hooks, Moment, Recipe, TrainingResult, train
 from compressc.training.rate import relative_rate
@@ -83,24 +79,10 @@ def learn(
         return
     try:
         with ExitStack() as opened:
-            student = reader_of(graph, task, [], ctx.device)
+            taught, exam = teachings(graph, ctx, parts, loss_of_answers(task), opened=opened)
+            student = taught.student
             values = _trainable_values(student.module)
             student.module.to(ctx.device)
-            teacher = reader_of(ctx.teacher_to_move(), task, [], ctx.device)
-            first, *others = learned(task)
-            loss = Loss(
-                (Weighted(1.0, parse_objective(objective_of(first))),),
-                tuple((r, parse_objective(objective_of(r))) for r in others),
-            )
-            taught, exam = (
-                Teaching(samples, ctx.device, answers, student, task, loss)
-                for samples, plain in zip(parts, (False, True), strict=True)
-                for answers in [Teacher(teacher, [], samples, ctx.device, plain=plain)]
-            )
-            for teaching in (taught, exam):
-                opened.callback(teaching.teacher.close)
-            own = loss.fit(exam.first_seen(), ctx.seed)
-            taught, exam = replace(taught, loss=own), replace(exam, loss=own)
             result = _train(taught, exam, length, ctx)
         student.module.to("cpu")
         if result.best_epoch:

@@ -2,48 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch.utils import _pytree as pytree
 
 from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.analysis.stored import bytes_by_type, types_text
 from compressc.collecting import freed_at_once
 from compressc.errors import CompresscError
-from compressc.ir import Graph, Op, lower, random_inputs, retype
-from compressc.measure import fidelity
+from compressc.ir import Graph, Op, random_inputs
 from compressc.pipeline import Context, Pass
-from compressc_quant.bias import channel_means, correct_biases, some
-from compressc_quant.calibrating import (
-    Progress,
-    Ranges,
-    calibration,
-    observe_ranges,
-    read_by_quantizers,
-    set_ranges,
-    tell_ranges,
-)
-from compressc_quant.carry import carry_over
+from compressc_quant.calibrating import calibration, tell_ranges
 from compressc_quant.casting import TYPES, cast, cast_verdicts
+from compressc_quant.distance import distance_text, outputs_of
 from compressc_quant.dynamic import (
     dynamic_verdicts,
     quantize_dynamically,
     recurrent_notes,
     why_left,
 )
-from compressc_quant.hiding import computes_floats, unobservable
 from compressc_quant.learning import Length, learn, objectives
 from compressc_quant.losing import Losses, held_out
 from compressc_quant.mixed import Search, tell, why
-from compressc_quant.narrowing import quantize_what_can
-from compressc_quant.observing import Settings, observe
-from compressc_quant.placing import round_joins, round_results
+from compressc_quant.observing import Settings
 from compressc_quant.restoring import Held, held_layers
-from compressc_quant.tracing import trace
+from compressc_quant.static import Finish, Static, nothing_to_finish
 from compressc_quant.verdicts import ATTENTION, stated, verdicts, why_float
 from compressc_quant.weights import (
     Method,
@@ -58,8 +44,6 @@ from compressc_quant.weights import (
 _FEW = 4
 #: Samples that the quantized graph is compared with the float one on.
 _COMPARED = 8
-#: Below it, a warning: 60 degrees off.
-_LEAST_COSINE = 0.5
 #: Whether weights have half their range -> what the report says of it.
 _RANGES = {
     True: "weights within -64..64 (half range): int8 sums cannot overflow on any processor",
@@ -85,9 +69,6 @@ _MODES: dict[str, tuple[str, ...]] = {
     "steps": ("static", "weights", "dynamic"),
     "lr": ("static", "weights", "dynamic"),
 }
-
-#: What is done to a graph some of whose ops were put back to float.
-Finish = Callable[[Graph], object]
 
 
 class Quant(Pass):
@@ -246,7 +227,7 @@ class Quant(Pass):
         if self.train is True or (losses is not None and self._misses(graph, losses)):
             length = Length(self.steps, None if self.lr == "auto" else self.lr)
             learn(graph, before, held_out(ctx, self.name, self.held_out), length, ctx)
-            finish = _nothing
+            finish = nothing_to_finish
         if losses is not None:
             told |= self._keep_score(graph, before, losses, finish, ctx)
         for op in graph:
@@ -271,7 +252,8 @@ class Quant(Pass):
             inputs = ctx.data.calibration.take(_FEW).inputs
         try:
             few = [tuple(x[:_FEW] for x in inputs)]
-            told, _, _ = self._quantize(after, few, False, self._half_range(ctx))
+            half = self._half_range(ctx)
+            told, _, _ = self._plan(graph, bias_correction=False, half_range=half).apply(after, few)
         except CompresscError as error:
             return {op.name: Verdict.cannot(f"quant would fail: {error}") for op in graph}
         return verdicts(graph, after, self._transformer(graph), told)
@@ -328,20 +310,19 @@ class Quant(Pass):
         ctx.progress("calibrating", 0, len(batches))
         half_range = self._half_range(ctx)
         few = tuple(x[:_COMPARED] for x in batches[0])
-        want = _outputs(graph, few)
-        told, finish, ranges = self._quantize(
-            graph, batches, self.bias_correction, half_range, partial(ctx.progress, "calibrating")
-        )
+        want = outputs_of(graph, few)
+        work = self._plan(graph, bias_correction=self.bias_correction, half_range=half_range)
+        told, finish, ranges = work.apply(graph, batches, partial(ctx.progress, "calibrating"))
         ctx.progress("calibrating", len(batches), len(batches))
         tell_ranges(ranges, ctx)
-        ctx.note("", f"{_RANGES[half_range]}; {_loss(_outputs(graph, few), want)}")
+        ctx.note("", f"{_RANGES[half_range]}; {distance_text(outputs_of(graph, few), want)}")
         return told, finish
 
     def _without_ranges(self, graph: Graph, ctx: Context) -> tuple[dict[str, str], Finish]:
         """The modes that observe no ranges."""
         data = ctx.data.calibration.take(_COMPARED).inputs if ctx.data is not None else ()
         few = data or random_inputs(graph, ctx.seed, _COMPARED)
-        want = _outputs(graph, few)
+        want = outputs_of(graph, few)
         if self.mode == "cast":
             cast(graph, TYPES[self.to])
         elif self.mode == "dynamic":
@@ -357,8 +338,8 @@ class Quant(Pass):
         for name, text in recurrent_notes(graph):
             ctx.note(name, text)
         held = types_text(bytes_by_type(graph))
-        ctx.note("", f"weights are {held}; {_loss(_outputs(graph, few), want)}")
-        return {}, _nothing
+        ctx.note("", f"weights are {held}; {distance_text(outputs_of(graph, few), want)}")
+        return {}, nothing_to_finish
 
     def _weights(self) -> WeightOptions:
         return WeightOptions(self.bits, self.group, self.method)
@@ -366,52 +347,16 @@ class Quant(Pass):
     def _half_range(self, ctx: Context) -> bool:
         return ctx.target.saturates_int8 if self.range == "auto" else self.range == "half"
 
-    def _quantize(
-        self,
-        graph: Graph,
-        batches: Sequence[tuple[torch.Tensor, ...]],
-        bias_correction: bool,
-        half_range: bool,
-        progress: Progress = lambda done, total: None,
-    ) -> tuple[dict[str, str], Finish, Ranges]:
-        """Quantize in place; op -> why a decision of nncf found no place."""
+    def _plan(self, graph: Graph, *, bias_correction: bool, half_range: bool) -> Static:
+        """How nncf's decisions are made and carried over."""
         settings = Settings(
             symmetric=self.preset == "performance",
             transformer=self._transformer(graph),
             smooth=self.smooth,
             half_range=half_range,
         )
-        inputs = some(batches)
-        means = channel_means(graph, inputs) if bias_correction else {}
-        traced = trace(graph, batches[0])
-        module = traced.module
-        quantized, hidden = quantize_what_can(
-            module,
-            unobservable(graph, traced),
-            # where quantizers are does not depend on data, and ranges are observed below
-            attempt=lambda: observe(module, batches if self.smooth else batches[:1], settings),
-            probe=lambda: observe(module, batches[:1], settings),
-        )
-        nodes = {node.name: node for node in module.graph.nodes}
-        told = {
-            traced.origin[name]: f"it stays in float: {why}"
-            for name, why in hidden.items()
-            if why and name in traced.origin and computes_floats(nodes[name], module)
-        }
-        before, plain = held_layers(graph), graph.copy()
-        carry_over(graph, traced, quantized, told.__setitem__)
-        if self.bits < _BYTE:
-            round_anew(graph, self._weights(), before)
-        # smoothed values are others than before: theirs are nncf's
-        names = [] if self.smooth else read_by_quantizers(graph, plain)
-        ranges = observe_ranges(plain, names, batches, progress)
-        set_ranges(graph, ranges)
-        round_results(graph, batches, settings.symmetric)
-        round_joins(graph)
-        finish = partial(correct_biases, means=means, inputs=inputs)
-        finish(graph)
-        retype(graph)
-        return told, finish, ranges
+        narrow = self._weights() if self.bits < _BYTE else None
+        return Static(settings, bias_correction, narrow)
 
     def _transformer(self, graph: Graph) -> bool:
         if self.model_type == "auto":
@@ -424,22 +369,3 @@ def _widen(
 ) -> None:
     """Give ops weights of other bits; those that hold none stay as they are."""
     round_anew(graph, options, before, names)
-
-
-def _nothing(graph: Graph) -> None:
-    """Of modes that correct nothing, and behind a training."""
-
-
-def _outputs(graph: Graph, inputs: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
-    with torch.no_grad():
-        return [x for x in pytree.tree_leaves(lower(graph)(*inputs)) if x.dim() and x.numel()]
-
-
-def _loss(got: Sequence[torch.Tensor], want: Sequence[torch.Tensor]) -> str:
-    """How far the worst output is from the float graph's: what is lost is said at once."""
-    found = [fidelity(*pair) for pair in zip(got, want, strict=True)]
-    if not found:
-        return "no output to compare"
-    worst = max(found, key=lambda f: f.relative_rms_error)
-    lost = "; the outputs have little left of the model's" if worst.cosine < _LEAST_COSINE else ""
-    return f"outputs off by {worst.relative_rms_error:.1%}, cosine {worst.cosine:.4f}{lost}"

@@ -79,7 +79,7 @@ def test_where_nncf_fails_nothing_is_covered(monkeypatch):
     def fail(*_):
         raise CompresscError("CC601", "nncf could not quantize the graph")
 
-    monkeypatch.setattr("compressc_quant.quant.observe", fail)
+    monkeypatch.setattr("compressc_quant.static.observe", fail)
     (coverage,) = cover([Quant()], symbolized("rms_gated"))
     assert {v.outcome for v in coverage.verdicts.values()} == {"cannot"}
     assert "quant would fail: [CC601]" in coverage.verdicts["gate"].text

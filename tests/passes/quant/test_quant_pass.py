@@ -7,8 +7,8 @@ import pytest
 import torch
 from compressc_quant import Quant
 from compressc_quant.carry import carry_over
+from compressc_quant.distance import distance_text
 from compressc_quant.observing import Settings, observe
-from compressc_quant.quant import _loss
 from compressc_quant.tracing import trace
 from pydantic import ValidationError
 from quant_nets import Levels, Tied, imported, random_data
@@ -173,7 +173,7 @@ def test_what_is_lost_is_said_at_once(teacher, run):
     (figure,) = re.findall(r"outputs off by ([\d.]+)%", dict(context.notes)[""])
     assert 0 < float(figure) < 10
     assert "little left" not in dict(context.notes)[""]
-    assert "little left" in _loss([torch.randn(4, 50)], [torch.ones(4, 50)])
+    assert "little left" in distance_text([torch.randn(4, 50)], [torch.ones(4, 50)])
 
 
 def test_the_teacher_is_not_touched(teacher, run):
@@ -281,3 +281,14 @@ def test_a_model_in_other_floats_is_refused_before_any_work():
     with pytest.raises(CompresscError, match="'quant' needs a model in float32") as caught:
         Pipeline([Quant()], Dataset("zeros", part, part, part)).run(graph)
     assert (caught.value.code, caught.value.got) == ("CC105", "bfloat16")
+
+
+@pytest.mark.parametrize(("most", "times"), [(1, 4), (1 << 40, 1)])
+def test_what_nncf_leaves_goes_while_it_works(teacher, run, monkeypatch, most, times):
+    """The floats of a weight that became integers: at each of four, or at the end alone."""
+    looked = []
+    monkeypatch.setattr("compressc_quant.sparing.give_back", lambda: looked.append(1))
+    monkeypatch.setattr("compressc_quant.sparing._GARBAGE", most)
+    run(teacher, samples=4)
+    assert len(looked) >= times
+    assert most == 1 or len(looked) == 2  # before the first, and behind the last
