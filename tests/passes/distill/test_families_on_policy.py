@@ -15,7 +15,7 @@ from torch import nn
 from compressc.data import Dataset, Split
 from compressc.distillation import Loss, Teacher, Teaching, parse_loss, reader_of
 from compressc.errors import CompresscError
-from compressc.ir import graph_hash, lower
+from compressc.ir import graph_hash, lower, save_bundle
 from compressc.pipeline import Context, Pass, PassCache, Pipeline, parse_passes
 from compressc.tasks import load_task, settle, task_of
 from compressc.testing import export_graph
@@ -241,3 +241,24 @@ def test_kept_answers_are_those_of_the_data(teacher):
     torch.manual_seed(0)
     taught.terms(module, batch)
     assert torch.equal(taught.teacher.answers(batch).learned[0], before)
+
+
+def test_another_teacher_marks_them_in_the_words_that_both_know(net, teacher, tmp_path):
+    """Its table is padded, and so is not the student's."""
+    more = Bigrams(WORDS + 3)
+    with torch.no_grad():
+        more.past.load_state_dict(net.past.state_dict())
+        more.table.weight[:WORDS] = net.table.weight
+        more.scores.weight[:WORDS], more.scores.bias[:WORDS] = net.scores.weight, net.scores.bias
+    save_bundle(graph_of(more), tmp_path / "padded")
+    start = graph_of(Bigrams(seed=4))
+    found = []
+    for options in ({"teachers": str(tmp_path / "padded")}, {}):
+        student = start.copy()
+        ctx = context(start if options else teacher)
+        how = {"loss": "reverse_kl", "on_policy": 1.0, "epochs": 2, "lr": 0.02}
+        Distill(**how, **options).run(student, ctx)
+        found.append(lower(student)(texts(8, 77)).softmax(-1))
+    torch.testing.assert_close(*found, rtol=0, atol=5e-3)
+    apart = (lower(start)(texts(8, 77)).softmax(-1) - found[0]).abs().max()
+    assert apart.item() > 0.1
