@@ -52,6 +52,11 @@ class Alphabet:
         )
         return text, [len(part) if _begins(text, part) else None for part in begun]
 
+    def plain(self, text: str) -> list[int]:
+        """The words of a text, and none beside them."""
+        found: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        return found
+
     def ids(self, text: str) -> tuple[list[int], list[int | None]]:
         """The words of a text, and behind which sign each ends; None inside of a sign."""
         found = self.tokenizer.encode(text)
