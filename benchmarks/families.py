@@ -33,6 +33,10 @@ from compressc.session import read_model
 from compressc.synthesizing import synthesize, write
 from compressc.target import Target
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+
+import views
+
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "examples/teachers"))
 
@@ -106,6 +110,46 @@ def teacher(path: Path, labels: int, width: int, epochs: int, seed: int) -> None
     example.save(model, images[:4], path)
 
 
+def few_lower() -> Dataset:
+    """Digits and their lower halves; 100 training pairs have a label."""
+    return _few_labels(views.lower())
+
+
+def few_hog() -> Dataset:
+    """Digits and their histograms of gradients; 100 training pairs have a label."""
+    return _few_labels(views.hog())
+
+
+def lower_alone() -> Dataset:
+    """The lower halves of `few_lower`."""
+    return few_lower().cast(lambda inputs: inputs[1:])
+
+
+def hog_alone() -> Dataset:
+    """The histograms of `few_hog`."""
+    return few_hog().cast(lambda inputs: inputs[1:])
+
+
+def _few_labels(data: Dataset) -> Dataset:
+    whole = data.train.take(len(data.train))
+    train = Split(whole.inputs, few().train.all_labels(), data.train.names)
+    return Dataset(data.name, train, data.calibration, data.test)
+
+
+def teacher_of_view(path: Path, name: str) -> None:
+    """Train an MLP by the 100 labels, on a view alone."""
+    import digits as example
+
+    data = {"lower": lower_alone, "hog": hog_alone}[name]().train
+    whole = data.take(len(data))
+    known = whole.labels != NO_LABEL
+    inputs, right = whole.inputs[0][known], whole.labels[known]
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(32, 128), nn.ReLU(), nn.Linear(128, 10))
+    example.train(model, inputs, right, example.Recipe(60, 0.01, 64, 1))
+    example.save(model, inputs[:4], path)
+
+
 #: file: labels of each class (0 for all), width, epochs, seed.
 TEACHERS = {f"few{i}.pt": (LABELLED, 24, 60, i) for i in (1, 2, 3)}
 
@@ -126,6 +170,7 @@ class Setting:
         score: what runs are held against.
         plain: the objective of the second baseline.
         more: options of each training.
+        rival: that plain kd is of, where it has another teacher.
     """
 
     model: str
@@ -136,6 +181,7 @@ class Setting:
     score: str = "accuracy"
     plain: str = "kd"
     more: str = ""
+    rival: Setting | None = None
 
     def taught(self, options: str, what: str = "distill") -> str:
         """A training of the student."""
@@ -170,6 +216,18 @@ TEXT = Setting(
     ",lr=0.005",
 )
 FEW_LABELS = Setting("few1.pt", FEW, "digits, 100 labels, 1,157 without", SMALL, 20)
+
+
+def _views() -> Iterator[Setting]:
+    """A student of each view; the rival's teacher sees that view alone, and knew 100 labels."""
+    for name, says in (("lower", "lower half"), ("hog", "gradient histogram")):
+        student = f"student(factory='examples/views.py:{name.capitalize()}')"
+        place, about = "benchmarks/families.py", f"digits, student sees the {says}, 100 labels"
+        rival = Setting(f"{name}.pt", f"{place}:{name}_alone", about, student, 20)
+        option = f",student_inputs={name}"
+        yield Setting(
+            "model.pt", f"{place}:few_{name}", about, student, 20, more=option, rival=rival
+        )
 
 
 @dataclass(frozen=True)
@@ -221,6 +279,8 @@ def rows() -> Iterator[Row]:
     )
     yield Row("language: reverse_kl", TEXT, TEXT.taught(reverse))
     yield Row("language: reverse_kl, own text", TEXT, TEXT.taught(f"{reverse},on_policy=0.5"))
+    for setting in _views():
+        yield Row("cross-modal", setting, setting.taught(kd))
     for data in ("synthetic", "noise"):
         name = f"without data ({data}, {MADE})"
         yield Row(name, CUT, CUT.taught("loss=kd"), f"benchmarks/families.py:{data}")
@@ -240,7 +300,7 @@ class Bench:
 
     def model(self, setting: Setting) -> str:
         """Its file."""
-        own = setting.model in TEACHERS or setting is TEXT
+        own = setting.model in (*TEACHERS, "lower.pt", "hog.pt") or setting is TEXT
         return str(self.out / setting.model) if own else setting.model
 
     def run(self, row: Row, seed: int) -> None:
@@ -272,9 +332,8 @@ class Bench:
     def baselines(self, row: Row) -> tuple[Row, Row]:
         """Without a teacher, and by plain kd."""
         setting = row.setting
-        passes = {"without teacher": setting.alone, "kd": setting.kd}
-        first, second = (Row(name, setting, text) for name, text in passes.items())
-        return first, second
+        rival = setting.rival or setting
+        return Row("without teacher", setting, setting.alone), Row("kd", rival, rival.kd)
 
     def figure(self, row: Row) -> tuple[str, Record | None]:
         """Mean and half of the range; a manifest of it."""
@@ -334,10 +393,14 @@ def main() -> None:
     wanted = [row for row in rows() if any(map(row.family.startswith, given.families or [""]))]
     if not given.table:
         given.out.mkdir(parents=True, exist_ok=True)
+        said = " ".join(f"{row.setting.model} {row.passes} {row.data}" for row in wanted)
         for name, about in TEACHERS.items():
-            if not (given.out / name).exists():
+            if name in said and not (given.out / name).exists():
                 teacher(given.out / name, *about)
-        if not (given.out / "synth.npz").exists():
+        for name in views.VIEWS:
+            if f"student_inputs={name}" in said and not (given.out / f"{name}.pt").exists():
+                teacher_of_view(given.out / f"{name}.pt", name)
+        if "synthetic" in said and not (given.out / "synth.npz").exists():
             synthesized(given.out / "synth.npz")
         if any(row.setting is TEXT for row in wanted):
             language.prepare(given.out / TEXT.model, given.out / "written.npz")

@@ -42,6 +42,7 @@ class Compiled:
         task: what was learned and judged; None without data.
         judge: scores graphs and files beside the teacher, which is run once for all of them.
         origin: the module that the teacher was traced from, where there was one.
+        views: whether the student reads other inputs than the teacher: files take what is read.
     """
 
     graph: Graph
@@ -53,6 +54,7 @@ class Compiled:
     task: SettledTask | None = None
     judge: Judge | None = field(default=None, repr=False)
     origin: Origin | None = field(default=None, repr=False)
+    views: bool = False
     _started: float = field(default_factory=time.perf_counter, repr=False)
 
     def module(self) -> nn.Module:
@@ -125,7 +127,9 @@ class Compiled:
         with (
             standing_objects_skipped(),
             staged(Path(folder)) as scratch,
-            Teacher(self.teacher, self._samples(), target, self.judge, self.origin) as teacher,
+            Teacher(
+                self.teacher, self._samples(), target, self.judge, self.origin, self.views
+            ) as teacher,
         ):
             save_bundle(self.graph, scratch / "graph")
             self._write_snapshots(scratch / "passes")
@@ -271,6 +275,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
             gate.require_score(None)
         plan(wanted, dataset, any_order=any_order)
 
+    others = tuple(dict.fromkeys(name for one in wanted for name in one.other_inputs))
     session = open_session(
         model,
         data=data if made is None else made[0],
@@ -284,6 +289,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         dtype=dtype,
         task=task,
         judged=judged,
+        others=others,
         check=check,
     )
     loaded, dataset, settled = session.loaded, session.data, session.task
@@ -323,6 +329,7 @@ def compile(  # noqa: PLR0913  (the public entry point: each option is one the u
         settled,
         judge,
         loaded.origin,
+        bool(others),
         _started=started,
     )
 

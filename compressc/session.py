@@ -43,6 +43,7 @@ def open_session(  # noqa: PLR0913  (each option is one the user may give)
     dtype: str = "float32",
     task: Any = None,
     judged: str | None = None,
+    others: Sequence[str] = (),
     check: Callable[[Dataset | None], None] = lambda data: None,
 ) -> Session:
     """Read data and model, see that they fit, and settle what is learned and judged.
@@ -50,6 +51,8 @@ def open_session(  # noqa: PLR0913  (each option is one the user may give)
     Args:
         model, data, workers, augment, inputs, trust_pickle, factory, state_key, ignore_extra,
             dtype, task, judged: as for `compressc.compile`.
+        others: names of inputs of the data that the model does not take: it gets them, and reads
+            them nowhere, so that a student may.
         check: called with the data before the model is read: what cannot work is refused there.
 
     Raises:
@@ -57,7 +60,7 @@ def open_session(  # noqa: PLR0913  (each option is one the user may give)
     """
     from compressc.analysis import symbolize_widths
     from compressc.data import augmented, open_dataset
-    from compressc.frontend import fit_data, require_open_batch
+    from compressc.frontend import add_inputs, fit_data, require_open_batch
     from compressc.tasks import load_task, settle
 
     named = load_task(task) if isinstance(task, str) else task
@@ -67,7 +70,7 @@ def open_session(  # noqa: PLR0913  (each option is one the user may give)
     check(dataset)
     loaded = read_model(
         model,
-        dataset,
+        dataset.without(others) if dataset is not None and others else dataset,
         inputs,
         trust_pickle=trust_pickle,
         factory=factory,
@@ -77,7 +80,9 @@ def open_session(  # noqa: PLR0913  (each option is one the user may give)
     )
     require_open_batch(loaded)
     if dataset is not None:
-        dataset = fit_data(loaded.graph, dataset)
+        if others:
+            add_inputs(loaded.graph, dataset, others)
+        dataset = fit_data(loaded.graph, dataset, others)
     symbolize_widths(loaded.graph)
     settled = None if dataset is None else settle(loaded.graph, dataset, judged, named)
     return Session(loaded, dataset, settled)

@@ -14,6 +14,7 @@ import torch
 from compressc.analysis import find_early_exits
 from compressc.analysis.integers import VNNI, full_range_layers, rounds_values
 from compressc.backend.backend import Backend, Runner, load_backend
+from compressc.backend.fed import Fed
 from compressc.backend.file_record import (
     Failure,
     FileRecord,
@@ -62,6 +63,7 @@ class Teacher(AbstractContextManager["Teacher"]):
         target: threads that a runtime may use.
         judge: of the samples; None where nothing can be judged, on random inputs.
         origin: the module behind the graph, where there was one.
+        narrow: files take what their graphs read alone: student and teacher see other views.
     """
 
     graph: Graph
@@ -69,6 +71,7 @@ class Teacher(AbstractContextManager["Teacher"]):
     target: Target
     judge: Judge | None = None
     origin: Origin | None = None
+    narrow: bool = False
     _files: dict[str, TeacherFile | Failure] = field(default_factory=dict, repr=False)
 
     def __enter__(self) -> Teacher:
@@ -97,9 +100,14 @@ class Teacher(AbstractContextManager["Teacher"]):
                 self._files[backend.name] = _failure(f"teacher as {backend.name}", error)
         return self._files[backend.name]
 
+    def fed(self, graph: Graph) -> Fed:
+        """What the file of a graph takes."""
+        return Fed.of(graph, narrow=self.narrow)
+
     def _emit(self, backend: Backend) -> TeacherFile:
         folder = Path(self._scratch.name) / backend.name
-        path = backend.emit(self.graph, folder, self.samples.take(_EXAMPLE).inputs)
+        fed = self.fed(self.graph)
+        path = backend.emit(fed.graph, folder, fed.samples(self.samples).take(_EXAMPLE).inputs)
         give_back()
         return TeacherFile(_bytes(backend, path), path)
 
@@ -156,18 +164,20 @@ def _measure(  # noqa: PLR0913  (one format, and where its failures go)
     failures: list[Failure],
 ) -> FileRecord:
     samples, gains, rounds = teacher.samples, None, rounds_values(graph)
+    fed = teacher.fed(graph)
+    graph, given = fed.graph, fed.samples(samples)
     if rounds and target.int8 == "gains":
-        graph, gains = _gaining(backend, target, samples).of(graph)
+        graph, gains = _gaining(backend, target, given).of(graph)
         give_back()
-    path, proof = emit_proved(backend, graph, folder, samples, teacher.task)
+    path, proof = emit_proved(backend, graph, folder, given, teacher.task)
     rival = teacher.file(backend)
-    run = backend.load(path, threads=target.threads)
+    run = fed.runner(backend.load(path, threads=target.threads))
     latency: list[LatencyRecord] = []
     if isinstance(rival, Failure):
         failures.append(rival)
     else:
         precision = "int8" if rounds_values(graph) else "f32"
-        runners = _runners(backend, rival, run, target, failures)
+        runners = _runners(backend, rival, run, teacher, target, failures)
         for batch in target.batches if runners else ():
             try:
                 lots = _LOTS if find_early_exits(graph) else 1
@@ -214,14 +224,20 @@ def _int8_layers(
     return found.model_copy(update={"left": left})
 
 
-def _runners(
-    backend: Backend, rival: TeacherFile, run: Runner, target: Target, failures: list[Failure]
+def _runners(  # noqa: PLR0913  (two files, and where failures go)
+    backend: Backend,
+    rival: TeacherFile,
+    run: Runner,
+    teacher: Teacher,
+    target: Target,
+    failures: list[Failure],
 ) -> dict[str, Runner]:
     """What is timed; the teacher is loaded for its turn alone: all would fill the memory."""
     if not target.batches:
         return {}
     try:
-        return {"teacher": backend.load(rival.path, threads=target.threads), "result": run}
+        theirs = teacher.fed(teacher.graph).runner(backend.load(rival.path, threads=target.threads))
+        return {"teacher": theirs, "result": run}
     except CompresscError as error:
         failures.append(_failure(f"teacher as {backend.name}", error))
         return {}

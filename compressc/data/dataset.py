@@ -89,6 +89,46 @@ class Dataset:
         places = [names.index(name) for name in inputs]
         return self.cast(lambda tensors: tuple(tensors[place] for place in places))
 
+    def without(self, inputs: Sequence[str]) -> Dataset:
+        """The same samples without some of their inputs, which go by name, or as `x0`, `x1`, ...
+
+        Raises:
+            CompresscError: CC301 where there is no such input, or none is left.
+        """
+        names = self._names
+        places = [place for place, name in enumerate(names) if name not in inputs]
+        missing = [name for name in inputs if name not in names]
+        if missing or not places:
+            wanted = "inputs of the data that the model does not take, beside those that it does"
+            got = f"{', '.join(missing)}; there are" if missing else "all there are:"
+            raise CompresscError("CC301", wanted, got=f"{got} {', '.join(names)}", where=self.name)
+        return self.cast(lambda tensors: tuple(tensors[place] for place in places))
+
+    def beside(self, inputs: Sequence[str], others: Sequence[str]) -> Dataset:
+        """The same samples with the inputs of a model in front, and others behind them.
+
+        Args:
+            inputs: the names of the model's inputs; by them, or in order, as `ordered` has it.
+            others: names of those that the model does not take.
+
+        Raises:
+            CompresscError: CC301 where what is left beside `others` is not what the model takes.
+        """
+        names, rest = self._names, [name for name in self._names if name not in others]
+        if len(rest) != len(inputs) or (len(rest) > 1 and set(rest) - set(inputs)):
+            wanted = f"beside {', '.join(others)} the data have the model's inputs: "
+            got = ", ".join(rest)
+            raise CompresscError("CC301", wanted + ", ".join(inputs), got=got, where=self.name)
+        order = [*(rest if len(rest) == 1 else inputs), *others]
+        places = [names.index(name) for name in order]
+        return self.cast(lambda tensors: tuple(tensors[place] for place in places))
+
+    @property
+    def _names(self) -> tuple[str, ...]:
+        """Of the inputs; `x0`, `x1`, ... where they go by their order."""
+        names = self.train.names
+        return names or tuple(f"x{i}" for i in range(len(self.train.take(1).inputs)))
+
     def map(self, function: Callable[..., Any]) -> Dataset:
         """The same samples with their inputs changed, batch by batch, as they are read.
 

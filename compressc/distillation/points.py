@@ -182,7 +182,7 @@ def block_ends(graph: Graph, output: str) -> list[str]:
     """Ends of blocks, as `choose_points` has them, in the order of the graph."""
     found: set[str] = set()
     learned = _learned(graph)
-    for op in graph.inputs:
+    for op in (op for op in graph.inputs if graph.users(op.name)):
         for name, following in pairwise(_dominators(graph, op.name, output)):
             users = graph.users(name)
             alone = len(users) == 1 and users[0].name == following

@@ -212,6 +212,11 @@ class Pass(Configured, ABC):
         return self.needs
 
     @property
+    def other_inputs(self) -> tuple[str, ...]:
+        """Names of inputs of the data that the run's model does not take, and a student does."""
+        return ()
+
+    @property
     def target_parts(self) -> frozenset[str]:
         """What this very pass reads of the target: of `reads_target` what its options ask for."""
         return self.reads_target

@@ -6,7 +6,7 @@ batches (`batches`, `stream`), or a few of its samples are taken (`take`, `selec
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -79,6 +79,9 @@ class Samples(Protocol):
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All samples in order, `size` at a time; the last batch may have fewer."""
+
+    def cast(self, change: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]]) -> Samples:
+        """The same samples with inputs in other dtypes or places."""
 
     def subset(self, positions: Tensor) -> Samples:
         """The samples at the positions int64 `[k]` as a source of their own."""

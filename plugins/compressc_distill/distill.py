@@ -53,7 +53,7 @@ from compressc_distill.answering import (
 from compressc_distill.comparing import STRETCHES, Comparison
 from compressc_distill.composing import task_taught
 from compressc_distill.effort import choose, facts_of, say_choices
-from compressc_distill.families import aligning, alphabets, trust
+from compressc_distill.families import aligning, alphabets, trust, views
 from compressc_distill.families.generations import raise_generations
 from compressc_distill.families.on_policy import on_own_words
 from compressc_distill.families.teachers import Members, names_in
@@ -122,6 +122,8 @@ class Distill(DistillOptions):
         """
         data, task = ctx.require_data(self.name), task_of(ctx)
         output = task.value_in(graph)
+        if self.other_inputs:
+            views.require_view(graph, self.other_inputs, ctx)
         trained = {op.name: op.layer for op in graph if op.layer and list(op.layer.parameters())}
         if not trained:
             ctx.note(output, "skipped: the graph has no parameters to train")

@@ -13,7 +13,7 @@ from compressc.spec import make
 from compressc.training import parse_budget
 from compressc_distill.composing import PARTS, Composition
 from compressc_distill.effort import Effort
-from compressc_distill.families import alphabets
+from compressc_distill.families import alphabets, views
 from compressc_distill.families.combining import Combine
 from compressc_distill.families.teachers import digests, names_in
 from compressc_distill.families.trust import Trust
@@ -96,6 +96,9 @@ class DistillOptions(Pass):
     tokenizers: str = ""
     """Files `tokenizer.json` of the run's model and of its one teacher, where that has another
     tokenizer: `"own.json,teacher.json"`; `alm` reads what such a teacher says."""
+    student_inputs: str = ""
+    """Inputs of the data that the student reads in place of the teacher's, by name, with commas
+    between them: another view of the same samples. The student comes by `student(factory=...)`."""
     combine: Combine = "mean"
     """What several teachers say together: the `mean` of their logits; weighted in each row by how
     sure each is (`confidence`); or weights for each teacher and class that do best by the labels
@@ -155,6 +158,8 @@ class DistillOptions(Pass):
             raise ValueError("optimizer=sgd needs a rate: lr=0.01")
         if self.dot and (self.optimizer != "sgd" or self.shard):
             raise ValueError("dot has two momenta of optimizer=sgd, and no shards")
+        if self.student_inputs and self.generations > 1:
+            raise ValueError("student_inputs and generations: give one of them")
         if self.teachers and (self.answers_from or self.answers_top):
             other = "answers_from" if self.answers_from else "answers_top"
             raise ValueError(f"teachers and {other}: give one of them")
@@ -204,6 +209,13 @@ class DistillOptions(Pass):
         names_in(text)
         return text
 
+    @field_validator("student_inputs")
+    @classmethod
+    def _inputs(cls, text: str) -> str:
+        """So are names that are none."""
+        views.names_in(text)
+        return text
+
     @field_validator("objective")
     @classmethod
     def _known(cls, text: str) -> str:
@@ -244,6 +256,11 @@ class DistillOptions(Pass):
         """The same options, and these."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         return make(type(self), {**given, **more})
+
+    @property
+    def other_inputs(self) -> tuple[str, ...]:
+        """What the student reads and the teacher does not."""
+        return views.names_in(self.student_inputs)
 
     @property
     def requirements(self) -> frozenset[str]:
