@@ -20,7 +20,7 @@ from compressc.tasks import task_of
 from compressc.tasks.language_model import LanguageModel
 from compressc.training import Drawn, drawn
 from compressc_distill.families.alphabets import Alphabet, Cuts, cuts
-from compressc_distill.families.continuing import Page, scores_in
+from compressc_distill.families.continuing import Page, lengths_of, scores_in
 
 #: Samples that the teacher is asked about at a time.
 ASK = 64
@@ -86,8 +86,8 @@ class Aligned:
         requests = ((positions, None) for positions in in_order(len(self.samples), ASK))
         for batch in drawn(self.samples, requests, torch.device("cpu")):
             inputs = batch.samples.inputs
-            ids, valid = inputs[self.own_page.ids], self.valid(inputs)
-            lengths = [ids.shape[1]] * len(ids) if valid is None else valid.sum(1).tolist()
+            ids = inputs[self.own_page.ids]
+            lengths = lengths_of(ids, self.valid(inputs)).tolist()
             self.said += self._of([x[:n].tolist() for x, n in zip(ids, lengths, strict=True)])
 
     def _of(self, texts: Sequence[Sequence[int]]) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -129,12 +129,12 @@ def spans(count: int, places: Cuts, logs: Tensor) -> tuple[Tensor, Tensor, Tenso
     """
     number = torch.full((count,), -1)
     likelihood, words = torch.zeros(count), torch.zeros(count, dtype=torch.int64)
-    for k, ((i, j), (end, other_end)) in enumerate(pairwise(places)):
-        if other_end - 1 > len(logs):
+    for k, (begin, end) in enumerate(pairwise(places)):
+        if end.theirs - 1 > len(logs):
             break  # the teacher takes no longer texts
-        at = slice(i - 1, end - 1)
-        number[at], words[at] = k, end - i
-        likelihood[at] = logs[j - 1 : other_end - 1].sum()
+        at = slice(begin.our_next - 1, end.ours - 1)
+        number[at], words[at] = k, end.ours - begin.our_next
+        likelihood[at] = logs[begin.their_next - 1 : end.theirs - 1].sum()
     return number, likelihood, words
 
 

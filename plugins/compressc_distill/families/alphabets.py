@@ -5,14 +5,30 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from compressc.errors import CompresscError
 
 #: What a tokenizer writes for a part of a character.
 _BROKEN = "\ufffd"
-#: Words of a text, and those of another tokenizer, up to each place at which both are cut.
-Cuts = list[tuple[int, int]]
+
+
+class Cut(NamedTuple):
+    """A place at which two tokenizers cut a text.
+
+    Attributes:
+        ours, theirs: words of each before it.
+        our_next, their_next: the same with words of no width there (ends of texts and the like),
+            which are in no span.
+    """
+
+    ours: int
+    theirs: int
+    our_next: int
+    their_next: int
+
+
+Cuts = list[Cut]
 
 
 class Alphabet:
@@ -66,6 +82,8 @@ class Alphabet:
             end = found.offsets[k][1]
             begins = len(text) if after is None else found.offsets[after][0]
             ends[k] = end if begins >= end else None
+        for k in set(range(len(ends))) - set(plain):  # of no width: where the word before it ends
+            ends[k] = ends[k - 1] if k else 0
         return found.ids, ends
 
 
@@ -74,14 +92,25 @@ def _begins(text: str, part: str) -> bool:
 
 
 def cuts(ours: Sequence[int | None], theirs: Sequence[int | None]) -> Cuts:
-    """Where two tokenizers cut a text alike: how many words of each are before.
+    """Where two tokenizers cut a text alike.
 
     Args:
         ours, theirs: behind which sign each word ends, never falling.
     """
-    mine = {end: k + 1 for k, end in enumerate(ours) if end}
-    its = {end: k + 1 for k, end in enumerate(theirs) if end}
-    return [(mine[end], its[end]) for end in sorted(mine.keys() & its.keys())]
+    (mine, my_last), (its, its_last) = _until(ours), _until(theirs)
+    places = sorted(mine.keys() & its.keys())
+    return [Cut(mine[x], its[x], my_last[x], its_last[x]) for x in places]
+
+
+def _until(ends: Sequence[int | None]) -> tuple[dict[int, int], dict[int, int]]:
+    """How many words there are up to each end: without those of no width behind it, and with."""
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for k, end in enumerate(ends, 1):
+        if end:
+            first.setdefault(end, k)
+            last[end] = k
+    return first, last
 
 
 def names_in(text: str) -> tuple[str, ...]:

@@ -84,6 +84,26 @@ def scores_in(graph: Graph) -> str:
     )
 
 
+def lengths_of(ids: Tensor, valid: Tensor | None) -> Tensor:
+    """How many words texts have, i64[b].
+
+    Args:
+        ids: i64[b, s].
+        valid: which of them are no padding, bool `[b, s]`; None where all are.
+
+    Raises:
+        CompresscError: CC301 where padding stands before a text, or in it.
+    """
+    if valid is None:
+        return torch.full((len(ids),), ids.shape[1], device=ids.device)
+    lengths = valid.sum(1)
+    places = torch.arange(ids.shape[1], device=ids.device)
+    if not torch.equal(valid, places < lengths[:, None]):
+        wanted = "padding stands behind a text"
+        raise CompresscError("CC301", wanted, got="some before it, or in it", where=MASK)
+    return lengths
+
+
 def write(
     scores: Scores,
     page: Page,
@@ -107,8 +127,7 @@ def write(
     Returns:
         ids i64[b, s].
     """
-    ids, valid = text[0].clone(), text[1]
-    ends = torch.full_like(known, ids.shape[1]) if valid is None else valid.sum(1)
+    ids, ends = text[0].clone(), lengths_of(*text)
     places = torch.arange(ids.shape[1], device=ids.device)
     for t in range(int(known.min()), int(ends.max())):
         end = ids.shape[1] if page.length is not None else t

@@ -17,7 +17,7 @@ from compressc.pipeline import Context
 from compressc.tasks import NO_LABEL, task_of
 from compressc.tasks.language_model import LanguageModel, next_ids
 from compressc.training import Drawn
-from compressc_distill.families.continuing import Page, require_causal, write
+from compressc_distill.families.continuing import Page, lengths_of, require_causal, write
 from compressc_distill.families.vocabularies import Padded
 from compressc_distill.options import DistillOptions
 
@@ -54,6 +54,7 @@ def on_own_words(
         )
     page = Page.of(graph)
     few = teaching.samples.take(min(_FEW, len(teaching.samples))).to(ctx.device).inputs
+    lengths_of(few[page.ids], task.valid(few))
     student = teaching.student
     require_causal(lambda x: student(student.module, x).learned[0], page, few[page.ids], graph.name)
     text = (
@@ -105,8 +106,7 @@ class OnPolicy(Teaching):
         """What is seen of texts that the student continued; None where none is long enough."""
         inputs = batch.samples.inputs
         ids, valid = inputs[self.page.ids], self.task.valid(inputs)
-        lengths = torch.full((len(ids),), ids.shape[1], device=ids.device)
-        lengths = lengths if valid is None else valid.sum(1)
+        lengths = lengths_of(ids, valid)
         known = (self.prompt * lengths).ceil().long().clamp_min(1)
         if not bool((known < lengths).any()):
             return None

@@ -103,9 +103,18 @@ def test_texts_are_cut_where_both_cut_and_never_inside_of_a_sign(tmp_path):
     ids, ends = alphabet.ids("aéb")
     assert ends == [1, None, 2, 3]
     assert alphabet.text(ids) == ("aéb", [1, None, 2, 3])
-    assert cuts([1, 2, 3], ends) == [(1, 1), (2, 3), (3, 4)]
-    assert cuts([2, 3], [1, 3]) == [(2, 2)]
-    assert cuts([None, 2], [1, 1, 2]) == [(2, 3)]
+    assert [x[:2] for x in cuts([1, 2, 3], ends)] == [(1, 1), (2, 3), (3, 4)]
+    assert cuts([2, 3], [1, 3]) == [(2, 2, 2, 2)]
+
+
+def test_words_of_no_width_are_in_no_span():
+    """The end of a text in the student's words alone, behind the first sign and the third."""
+    places = cuts([1, 1, 2, 3, 3], [1, 2, 3])
+    assert places == [(1, 1, 2, 1), (3, 2, 3, 2), (4, 3, 5, 3)]
+    number, likelihood, words = spans(5, places, torch.tensor([-1.0, -2.0]))
+    assert number.tolist() == [-1, 0, 1, -1, -1]
+    assert likelihood[1:3].tolist() == [-1.0, -2.0]
+    assert words[1:3].tolist() == [1, 1]
 
 
 def test_a_span_that_lacks_a_word_is_left_out():

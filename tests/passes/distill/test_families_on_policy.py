@@ -6,7 +6,13 @@ from typing import ClassVar
 import pytest
 import torch
 from compressc_distill import Distill
-from compressc_distill.families.continuing import Page, chosen, require_causal, write
+from compressc_distill.families.continuing import (
+    Page,
+    chosen,
+    lengths_of,
+    require_causal,
+    write,
+)
 from compressc_distill.families.on_policy import on_own_words
 from language_nets import LENGTH, WORDS, Bigrams, dataset, graph_of, texts, trained
 from rows_of import softmax
@@ -91,6 +97,12 @@ def test_padding_stays_padding_and_prompts_go_by_the_length_of_a_text():
     written = write(lambda x: own(x[0]), Page(0, None, None), (ids, valid), torch.tensor([6, 4]), 0)
     assert written[0].tolist() == likeliest(own, ids[0, :6].tolist(), 12)
     assert written[1].tolist() == likeliest(own, ids[1, :4].tolist(), 7) + ids[1, 7:].tolist()
+
+
+def test_padding_before_a_text_is_refused():
+    valid = torch.arange(LENGTH) >= torch.tensor([[0], [5]])
+    with pytest.raises(CompresscError, match=r"CC301.*padding stands behind a text"):
+        lengths_of(texts(2, 9), valid)
 
 
 def test_a_model_of_one_length_reads_what_is_known_and_a_mask():
