@@ -47,6 +47,8 @@ def put_layers(
         now = chain[-1].kind
         if path is not None and (len(chain) > 1 or now != op.kind):
             _replace(module, path, chain, op)
+        elif now != op.kind and _is_again(op, chain, before, graph, layers):
+            continue  # the module of a layer that is used twice has it already
         elif len(chain) > 1 or now != op.kind:
             kinds = ", ".join(link.kind for link in chain)
             raise CompresscError(
@@ -59,6 +61,26 @@ def put_layers(
             )
         else:
             _fill(module, op, chain[-1], names, homes, path, replaced)
+
+
+def _is_again(
+    op: Op, chain: Sequence[Op], before: Graph, graph: Graph, layers: Mapping[str, str]
+) -> bool:
+    """Whether a layer is a second use of one that has a module, and still the same."""
+    assert op.layer is not None
+    mine = {id(tensor) for _, tensor in layer_tensors(op.layer)}
+    now = dict(layer_tensors(chain[-1].layer)) if chain[-1].layer is not None else {}
+    for name in layers:
+        first = before[name]
+        if name not in graph or first.layer is None or first.name == op.name:
+            continue
+        if {id(tensor) for _, tensor in layer_tensors(first.layer)} != mine:
+            continue
+        twin = graph[name]
+        held = dict(layer_tensors(twin.layer)) if twin.layer is not None else {}
+        same = twin.kind == chain[-1].kind and held.keys() == now.keys()
+        return len(chain) == 1 and same and all(torch.equal(held[n], now[n]) for n in now)
+    return False
 
 
 def _check_body(graph: Graph, before: Graph) -> None:

@@ -19,6 +19,7 @@ from compressc.transplant.blocks import find_gaps, leave_out
 from compressc.transplant.counts import Count, find_counts
 from compressc.transplant.homes import find_homes, owners
 from compressc.transplant.layers import put_layers
+from compressc.transplant.rounding import between_layers
 
 #: Combinations of attributes that are tried, where their names do not tell.
 _MOST_TRIED = 24
@@ -37,7 +38,8 @@ def apply_to(
 
     Widths of layers follow the graph, and so do numbers that the modules keep beside them; factors
     become a small `nn.Sequential` in the place of a layer, layers with stored integers are put in
-    as they are, and blocks that are gone leave their list, or are passed by.
+    as they are, a module that rounds goes around those that read or make rounded values, and blocks
+    that are gone leave their list, or are passed by.
 
     Args:
         graph: what it has to compute.
@@ -86,16 +88,19 @@ def fitted(
     Raises:
         CompresscError: CC507 where a layer has no place in the module.
     """
-    gaps = find_gaps(graph, before, module)
-    counts = find_counts(before, graph, module)
     homes = find_homes(before, module)
     layers = owners(before, module, homes)
+    between = between_layers(graph, before, layers)
+    graph = between.plain
+    gaps = find_gaps(graph, before, module)
+    counts = find_counts(before, graph, module)
     for values in islice(_choices(counts), _MOST_TRIED):
         for shorten in (True, False) if any(gap.listed for gap in gaps) else (True,):
             made = _copied(module)
             put_layers(graph, before, made, homes, layers)
             for count, value in zip(counts, values, strict=True):
                 setattr(made.get_submodule(count.path), count.name, value)
+            between.put(made)
             moved = leave_out(made, gaps, shorten=shorten)
             places = ((op, moved(path)) for op, path in layers.items())
             yield made, {op: path for op, path in places if path is not None}

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import compressc
+from compressc.data import Dataset, Split
 from compressc.errors import CompresscError
 from tests.models import DigitsCnn
 
@@ -184,14 +185,131 @@ def test_a_number_that_the_graph_does_not_have_is_found_by_its_first_layer():
         compiled(net, torch.randn(3, 8), "prune(ratio=0.5)").apply_to(net)
 
 
-def test_stored_integers_are_put_in_and_calls_between_layers_refused(cnn):
+def test_stored_integers_are_put_in(cnn):
     c = compiled(cnn, IMAGE, "quant(mode=weights)")
     made = c.apply_to(cnn)
     assert made.head.weight.dtype == torch.int8
     torch.testing.assert_close(made(IMAGE), c.module()(IMAGE))
-    c = compiled(cnn, IMAGE, "quant(mode=cast,to=bf16)")
-    with pytest.raises(CompresscError, match=r"CC507.*between them.*aten.to.dtype"):
-        c.apply_to(cnn)
+
+
+class Plain(nn.Module):
+    """Layers that are modules of their own, one of them behind a flattening."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.act = nn.Conv2d(1, 8, 3, padding=1), nn.ReLU()
+        self.b, self.fc = nn.Conv2d(8, 8, 3), nn.Linear(72, 10)
+
+    def forward(self, x):
+        """[n, 10]."""
+        x = F.max_pool2d(F.relu(self.b(self.act(self.a(x)))), 2)
+        return self.fc(x.flatten(1))
+
+
+class Adds(nn.Module):
+    """What is added is made by layers, or by code."""
+
+    def __init__(self, by_code: bool) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(n, 8, 3, padding=1) for n in (1, 8, 8))
+        self.by_code, self.act = by_code, nn.ReLU()
+
+    def forward(self, x):
+        """[n, 8, 8, 8]."""
+        x = self.a(x)
+        x = F.relu(x) if self.by_code else self.act(x)
+        return self.c(F.relu(x + self.b(x)))
+
+
+def data(*, shape=(1, 8, 8), count=64):
+    part = Split((torch.randn(count, *shape, generator=torch.Generator().manual_seed(2)),))
+    return Dataset("random", part, part, part)
+
+
+def test_values_are_rounded_around_the_layers_that_read_them():
+    torch.manual_seed(0)
+    net = Plain().eval()
+    c = compiled(net, IMAGE, "quant", data=data())
+    made = c.apply_to(net)
+    assert type(made) is Plain
+    torch.testing.assert_close(made(IMAGE), c.module()(IMAGE))
+    rounded = made.b
+    assert (rounded.weight.dtype, rounded.out_channels) == (torch.int8, 8)
+    (pair,) = [op for op in c.graph if op.kind.startswith(PAIR) and op.inputs == ("act",)]
+    scale, zero, least, most, _ = pair.args[1:]
+    x = torch.randn(2, 8, 8, 8)
+    steps = (x.double() / scale).round().add(zero).clamp(least, most) - zero
+    weight = rounded.weight.double() * rounded.scale.double()[:, None, None, None]
+    want = F.conv2d(steps * scale, weight, rounded.bias.double())
+    torch.testing.assert_close(rounded(x).double(), want, atol=1e-4, rtol=1e-4)
+    made.a.bias.requires_grad_()
+    made(IMAGE).sum().backward()
+    assert made.a.bias.grad is not None  # as if nothing were rounded
+
+
+PAIR = "quantized_decomposed.quantize"
+
+
+def test_a_rounded_value_that_code_makes_for_code_is_refused_by_name():
+    torch.manual_seed(0)
+    net = Adds(by_code=True).eval()
+    c = compiled(net, IMAGE, "quant", data=data())
+    wanted = r"CC507.*must be what a layer is given, or what one makes.*%relu.*at %add"
+    with pytest.raises(CompresscError, match=wanted):
+        c.apply_to(net)
+
+
+def test_what_is_added_is_rounded_around_the_layers_that_make_it():
+    torch.manual_seed(0)
+    net = Adds(by_code=False).eval()
+    c = compiled(net, IMAGE, "quant", data=data())
+    made = c.apply_to(net)
+    torch.testing.assert_close(made(IMAGE), c.module()(IMAGE))
+
+
+class Twice(nn.Module):
+    """One layer in two places."""
+
+    def __init__(self, far: bool = False) -> None:
+        super().__init__()
+        self.first, self.again = nn.Linear(8, 16), nn.Linear(16, 16)
+        self.far = far
+
+    def forward(self, x):
+        """[n, 16]."""
+        x = self.again(F.relu(self.first(x)))
+        return self.again(F.relu(x) * (100 if self.far else 1))
+
+
+def test_a_layer_that_is_used_twice_is_put_in_once():
+    torch.manual_seed(0)
+    net, x = Twice().eval(), torch.randn(4, 8)
+    for passes in ("quant(mode=weights)", "quant(mode=dynamic)", "quant(mode=weights,bits=4)"):
+        c = compiled(net, x, passes, data=data(shape=(8,)))
+        made = c.apply_to(net)
+        assert made.again.weight.dtype in (torch.int8, torch.uint8)
+        torch.testing.assert_close(made(x), c.module()(x))
+
+
+def test_a_layer_that_is_used_twice_has_one_range():
+    torch.manual_seed(0)
+    net, x = Twice(far=True).eval(), torch.randn(4, 8)
+    c = compiled(net, x, "quant", data=data(shape=(8,)))
+    with pytest.raises(
+        CompresscError, match=r"CC507.*a module rounds in one range.*'again' is used"
+    ):
+        c.apply_to(net)
+
+
+@pytest.mark.parametrize("to", ["bf16", "f16"])
+def test_a_module_in_16_bits_takes_and_gives_floats(cnn, to):
+    c = compiled(cnn, IMAGE, f"quant(mode=cast,to={to})")
+    made = c.apply_to(cnn)
+    assert type(made) is DigitsCnn
+    assert made.head.weight.dtype == {"bf16": torch.bfloat16, "f16": torch.float16}[to]
+    assert made(IMAGE).dtype == torch.float32
+    torch.testing.assert_close(made(IMAGE), c.module()(IMAGE))
+    assert cnn.head.weight.dtype == torch.float32
 
 
 def test_a_language_model_generates_as_before_the_cache():
