@@ -74,8 +74,11 @@ def learn(
     """
     task = task_of(ctx)
     layers = _with_twins(graph, before)
+    for op in graph:
+        if op.role == "recurrent" and op.weight_form is not None:
+            ctx.note(op.name, "not trained: matrices of recurrent layers keep their integers")
     if not layers:
-        ctx.note("", "not trained: no layer has a rounded weight")
+        ctx.note("", "not trained: no linear layer, convolution or table has a rounded weight")
         return
     try:
         with ExitStack() as opened:

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from compressc.analysis.coverage import Verdict
 from compressc.ir import Graph, Op, retype
 from compressc.ir.number_forms import INT8_PER_CHANNEL
 from compressc.pipeline import Context
@@ -217,6 +219,26 @@ def tell(mixed: Mixed, losses: Losses, most: float, ctx: Context) -> None:
         ctx.note("", f"max_drop={most:g} cannot be met: {mixed.drop:.4f} is lost in float, too")
     elif left == mixed.ops:
         ctx.note("", f"max_drop={most:g} is met by leaving everything in float, and no other way")
+
+
+def kept(planned: Mapping[str, Verdict], seen: Context, *, trains: bool) -> Mapping[str, Verdict]:
+    """Verdicts with what a search on a copy has found.
+
+    Args:
+        planned: what would be done without it.
+        seen: notes and record of the copy.
+        trains: whether the pass itself may train first, and spare some of it.
+    """
+    record: Any = seen.records.get("mixed precision", {})
+    told = dict(seen.notes)
+    may = "; training may spare it" if trains else ""
+    found = dict(planned)
+    for name in record.get("float", ()):
+        if name in found:
+            found[name] = Verdict.cannot(told.get(name, "").removeprefix("skipped: ") + may)
+    for name in record.get("wider", ()):
+        found[name] = Verdict.does(told[name] + may, *planned[name].tensors)
+    return found
 
 
 def why(cost: float) -> str:

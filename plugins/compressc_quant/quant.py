@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,7 +15,7 @@ from compressc.analysis.stored import bytes_by_type, types_text
 from compressc.collecting import freed_at_once
 from compressc.errors import CompresscError
 from compressc.ir import Graph, Op, random_inputs
-from compressc.pipeline import Context, Pass
+from compressc.pipeline import Context, Pass, Store
 from compressc_quant.calibrating import calibration, tell_ranges
 from compressc_quant.casting import TYPES, cast, cast_verdicts
 from compressc_quant.distance import distance_text, outputs_of
@@ -26,7 +27,7 @@ from compressc_quant.dynamic import (
 )
 from compressc_quant.learning import Length, learn, objectives
 from compressc_quant.losing import Losses, held_out
-from compressc_quant.mixed import Search, tell, why
+from compressc_quant.mixed import Search, kept, tell, why
 from compressc_quant.observing import Settings
 from compressc_quant.restoring import Held, held_layers
 from compressc_quant.static import Finish, Static, nothing_to_finish
@@ -238,8 +239,21 @@ class Quant(Pass):
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         """Where ranges are observed, by letting nncf quantize a copy on a few samples, random ones
         where there are no data: it decides by the graph alone, and a rule of ours about it would be
-        a second, wrong one. In other modes by the functions that `run` decides by.
+        a second, wrong one. In other modes by the functions that `run` decides by. What `max_drop`
+        keeps is found on a copy, as the pass finds it, where there are data.
         """
+        planned = self._planned(graph, ctx)
+        if self.max_drop is None or ctx.data is None:
+            return planned
+        seen = replace(ctx, notes=[], records={}, store=Store())
+        try:
+            self.model_copy(update={"train": False}).run(graph.copy(), seen)
+        except CompresscError as error:
+            return {op.name: Verdict.cannot(f"quant would fail: {error}") for op in graph}
+        return kept(planned, seen, trains=self.train is not False)
+
+    def _planned(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
+        """What would be done without a look at what it costs."""
         if self.mode == "cast":
             return cast_verdicts(graph, self.to)
         if self.mode == "dynamic":

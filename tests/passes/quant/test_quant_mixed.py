@@ -263,3 +263,23 @@ def test_what_needs_no_eight_bits_keeps_four(ladder, run):
     mixed, context = run(graph, data, mode="weights", bits=4, train=False, max_drop=0.5)
     assert forms(mixed) == {"any": 4, "eight": 4, "none": "float"}
     assert context.records["mixed precision"]["wider"] == []
+
+
+def test_coverage_says_what_would_stay(ladder, run):
+    graph, data = ladder
+    options = {"mode": "weights", "bits": 4, "group": 32, "train": False}
+    wanted = Quant(max_drop=1e-3, **options)
+    context = Context(teacher=graph, data=data)
+    found = wanted.coverage(graph, context)
+    assert found["any"].text.startswith("weight as")
+    assert found["eight"].outcome == "does"
+    assert found["eight"].text.startswith("its weight has 8 bits for max_drop")
+    assert found["eight"].tensors == {"weight"}
+    assert found["none"].outcome == "cannot"
+    assert found["none"].text.startswith("it stays in float for max_drop")
+    assert not context.notes
+    assert set(forms(graph).values()) == {"float"}
+    blind = wanted.coverage(graph, Context(teacher=graph))
+    assert {blind[name].outcome for name in ("any", "eight", "none")} == {"does"}
+    may = Quant(max_drop=1e-3, **options | {"train": "auto"}).coverage(graph, context)
+    assert may["none"].text.endswith("training may spare it")
