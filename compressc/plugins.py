@@ -67,6 +67,12 @@ SYNTHESES = Group(
     "syntheses",
     "a subclass of compressc.distillation.Synthesis",
 )
+CONDENSATIONS = Group(
+    "compressc.condensations",
+    "condensation",
+    "condensations",
+    "a subclass of compressc.distillation.Condensation",
+)
 #: Every kind there is, in the order in which they are listed.
 GROUPS = (
     PASSES,
@@ -75,6 +81,7 @@ GROUPS = (
     DATASETS,
     AUGMENTATIONS,
     SYNTHESES,
+    CONDENSATIONS,
     TASKS,
     BACKENDS,
     OBSERVERS,

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compressc import making
 from compressc.errors import CompresscError
-from compressc.events import Event, Listener, ignore
+from compressc.events import Listener, ignore
+from compressc.making import made_once
 
 if TYPE_CHECKING:  # imports below are inside the functions, as in `compile`
     from torch import Tensor
 
     from compressc.data import Dataset
-    from compressc.distillation import Synthesis
     from compressc.frontend import Loaded
     from compressc.ir import Graph
     from compressc.pipeline import Pass
 
 #: What a run without data makes by itself, and how.
 COUNT, METHOD = 1024, "deepinversion"
-#: In a folder of the cache.
-_FILE = "samples.npz"
 #: Fewer cannot be divided into parts to learn from and to be judged by.
 LEAST = 16
 
@@ -59,88 +57,31 @@ def synthesize(  # noqa: PLR0913  (each is an option of the command line)
         CompresscError: CC100 for fewer samples, CC107 for an unknown method, CC105 or CC204 for a
             teacher that it can make nothing from.
     """
-    import torch
-
-    from compressc.distillation import Making, parse_synthesis
-    from compressc.pipeline import PassCache, default_cache_folder
-    from compressc.pipeline.seeding import seeded
-    from compressc.pipeline.store import Store
+    from compressc.distillation import parse_synthesis
+    from compressc.ir import graph_hash
 
     if count < LEAST:
         raise CompresscError("CC100", f"{LEAST} samples or more are made", got=str(count))
     chosen = parse_synthesis(method)
     chosen.check(graph)
-    kept, about = _key(graph, chosen, count, seed, device), {"text": chosen.text}
-    folder = default_cache_folder() if cache == "default" else cache and Path(cache)
-    places, key = PassCache(folder or None), PassCache.key(kept)
-    there = _read(places.samples(key), say)
-    if there is not None:
-        return there
-    store = Store(
-        places.unfinished(key), about | {"parts": kept}, seconds=checkpoint_every, say=say
+    made = made_once(
+        {"graph": graph_hash(graph), "pass": chosen.cache_key(), "count": count},
+        chosen.text,
+        lambda given: _named(chosen.make(graph, count, given)),
+        seed=seed,
+        device=device,
+        cache=cache,
+        checkpoint_every=checkpoint_every,
+        tell=tell,
+        say=say,
     )
-    making = Making(seed, torch.device(device), store, _progress(tell), say)
-    with closing(store), seeded(seed):
-        made = chosen.make(graph, count, making)
-        if _keep(made, places.samples(key)):
-            store.clear()
-    return made
+    return tuple(made[name] for name in sorted(made))
 
 
-def _progress(tell: Listener) -> Callable[[str, int, int], None]:
-    """What a synthesis tells of itself, as an event."""
-
-    def progress(what: str, done: int, total: int) -> None:
-        tell(Event("progress", {"what": what, "done": done, "total": total}))
-
-    return progress
-
-
-def _key(graph: Graph, method: Synthesis, count: int, seed: int, device: str) -> dict[str, object]:
-    """All that the result depends on."""
-    import torch
-
-    from compressc.ir import graph_hash
-    from compressc.pipeline.conditions import conditions
-
-    return {
-        "graph": graph_hash(graph),
-        "pass": method.cache_key(),
-        "count": count,
-        "seed": seed,
-        "conditions": conditions(torch.device(device)),
-    }
-
-
-def _read(folder: Path | None, say: Callable[[str], None]) -> tuple[Tensor, ...] | None:
-    """Samples that were made before; None where there are none, or they are damaged."""
-    import zipfile
-
-    import numpy as np
-    import torch
-
-    try:
-        with np.load((folder or Path()) / _FILE, allow_pickle=False) as archive:
-            return tuple(torch.from_numpy(archive[name]) for name in sorted(archive.files))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        say(f"samples in the cache were not what was stored and are made again: {error}")
-        return None
-
-
-def _keep(inputs: tuple[Tensor, ...], folder: Path | None) -> bool:
-    """Store what was made; a cache that cannot be written costs time, not the run."""
-    from compressc.durable import make_folder
-
-    if folder is None:
-        return False
-    try:
-        make_folder(folder)
-        write(inputs, folder / _FILE)
-    except (OSError, CompresscError):
-        return False
-    return True
+def _named(inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """`x`, or `x0`, `x1`, ...: as `--data` takes them."""
+    names = ["x"] if len(inputs) == 1 else [f"x{i}" for i in range(len(inputs))]
+    return dict(zip(names, inputs, strict=True))
 
 
 def instead_of_data(
@@ -188,20 +129,4 @@ def write(inputs: tuple[Tensor, ...], path: Path) -> None:
     Raises:
         CompresscError: CC600 where it cannot be written.
     """
-    import zipfile
-
-    import numpy as np
-
-    from compressc.durable import replacing
-
-    names = ["x"] if len(inputs) == 1 else [f"x{i}" for i in range(len(inputs))]
-    try:
-        with replacing(path) as aside, zipfile.ZipFile(aside, "w") as archive:
-            for name, x in zip(names, inputs, strict=True):
-                member = zipfile.ZipInfo(f"{name}.npy")  # of 1980: numpy's savez writes the time
-                with archive.open(member, "w", force_zip64=True) as file:
-                    np.lib.format.write_array(file, x.numpy(), allow_pickle=False)
-    except OSError as error:
-        wanted = "the file of samples can be written"
-        got = error.strerror or type(error).__name__
-        raise CompresscError("CC600", wanted, got=got, where=str(path)) from error
+    making.write(_named(inputs), path)

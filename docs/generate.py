@@ -73,7 +73,9 @@ def passes_page() -> str:
 
 def plugins_page() -> str:
     """Every other plugin of ours, by kind."""
-    parts = [HEADER + "# Objectives, importances, data sets, syntheses, back ends and observers\n"]
+    parts = [
+        HEADER + "# Plugins beside passes: objectives, importances, data, back ends and others\n"
+    ]
     for group in GROUPS[1:]:
         parts.append(f"# {group.nouns.capitalize()}\n\nEntry points `{group.entry_points}`.\n")
         ours = (n for n in find(group) if distribution(group, n).startswith("compressc "))

@@ -11,6 +11,7 @@ from compressc.cli.bench import bench
 from compressc.cli.cache import cache
 from compressc.cli.choices import choices
 from compressc.cli.compile import compile_command
+from compressc.cli.condense import condense
 from compressc.cli.diff import diff
 from compressc.cli.doctor import doctor
 from compressc.cli.explain import explain
@@ -62,6 +63,7 @@ app.command("diff")(diff)
 app.command("opt")(opt)
 app.command("teacher")(teacher)
 app.command("synthesize")(synthesize)
+app.command("condense")(condense)
 app.add_typer(study, name="study")
 app.command("passes")(passes)
 app.command("objectives")(objectives)

@@ -7,6 +7,11 @@ from compressc.distillation.attention import (
     pair_attention,
 )
 from compressc.distillation.by_output import BY_OUTPUT, objective_of
+from compressc.distillation.condensation import (
+    Condensation,
+    drawn_of_each,
+    parse_condensation,
+)
 from compressc.distillation.features import (
     FeatureObjective,
     Form,
@@ -78,6 +83,7 @@ __all__ = [
     "Attention",
     "AttentionPair",
     "ByLabels",
+    "Condensation",
     "FeatureObjective",
     "Form",
     "GivenAnswers",
@@ -107,6 +113,7 @@ __all__ = [
     "block_ends",
     "channel_dim",
     "choose_points",
+    "drawn_of_each",
     "find_heads",
     "find_pairs",
     "given_basis",
@@ -121,6 +128,7 @@ __all__ = [
     "open_given",
     "pair_attention",
     "pairs_by_depth",
+    "parse_condensation",
     "parse_loss",
     "parse_objective",
     "parse_synthesis",

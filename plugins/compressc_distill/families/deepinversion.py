@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -15,7 +15,8 @@ from compressc.distillation import Making, Synthesis
 from compressc.errors import CompresscError
 from compressc.ir import Graph, Op, TensorType, lower
 from compressc.tasks import Response, find_responses
-from compressc.training import Checkpoints, Hooks, Lesson, Moment, Recipe, train
+from compressc.training import Checkpoints, Lesson, Recipe, train
+from compressc_distill.families.canvas import Canvas, Repeated, Told, noise
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -100,10 +101,10 @@ class _Inverse:
     def part(self, number: int, begin: int, size: int, parts: int) -> Tensor:
         """One batch; its classes go on where those before it ended."""
         making, options = self.making, self.options
-        canvas = Canvas(size, self.shape, making.seed + number).to(making.device)
+        canvas = Canvas(noise(size, self.shape, making.seed + number)).to(making.device)
         wanted = torch.arange(begin, begin + size, device=making.device)
         lesson = Lesson(
-            _Repeated(options.steps, wanted),
+            Repeated(options.steps, wanted),
             lambda module, batch: self.terms(self.moved(module()), batch),
             lambda module: -self.loss(module(), wanted),
             weights=self.weights,
@@ -117,7 +118,7 @@ class _Inverse:
             seed=making.seed + number,
             keep_zeros=False,
         )
-        told = _Told(making, f"batch {number + 1} of {parts}")
+        told = Told(making, f"deepinversion, batch {number + 1} of {parts}")
         kept = Checkpoints.of(making.store, f"part {number:04d}")
         result = train(canvas, lesson, recipe, hooks=[told], checkpoints=kept)
         self.history.append((-result.start[0], -result.best[0]))
@@ -170,50 +171,6 @@ class _Inverse:
         self.making.say(f"{self.options.text}: loss {first:.4f} -> {last:.4f}, mean of batches")
         if self.response is None:
             self.making.say("no class scores: made by the statistics of batch norms alone")
-
-
-class Canvas(nn.Module):
-    """The inputs as what is trained.
-
-    Args:
-        size: samples.
-        shape: of one.
-        seed: of the noise that they begin as.
-    """
-
-    def __init__(self, size: int, shape: Sequence[int], seed: int) -> None:
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.inputs = nn.Parameter(torch.randn(size, *shape, generator=generator))
-
-    def forward(self) -> Tensor:
-        """All of them, `[n, ...]`."""
-        return self.inputs
-
-
-class _Repeated:
-    """The same batch in each step."""
-
-    def __init__(self, steps: int, batch: Tensor) -> None:
-        self.steps, self.batch = steps, batch
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def epoch(self, seed: int, number: int, start: int = 0) -> Iterator[Tensor]:
-        """It, for the steps that are left."""
-        return (self.batch for _ in range(start, self.steps))
-
-
-class _Told(Hooks):
-    """Progress of a batch."""
-
-    def __init__(self, making: Making, what: str) -> None:
-        self.making, self.what = making, what
-
-    def stepped(self, moment: Moment) -> None:
-        """See `Hooks`."""
-        self.making.progress(f"deepinversion, {self.what}", moment.step, moment.steps)
 
 
 def distance(norms: Sequence[Op], values: Sequence[Tensor]) -> Tensor:
