@@ -307,6 +307,12 @@ def rows() -> Iterator[Row]:
             yield Row(f"condensed: {method}, {taught}", TEN, passes, file)
     for setting in _views():
         yield Row("cross-modal", setting, setting.taught(kd))
+    for family, name in (
+        ("adversarial", "0.1*adversarial"),
+        ("adversarial", "0.1*adversarial_vectors"),
+        ("graph", "graph"),
+    ):
+        yield Row(family, FULL, FULL.taught(f"loss='0.1*ce + 0.9*kd + {name}'"))
     for data in ("synthetic", "noise"):
         name = f"without data ({data}, {MADE})"
         yield Row(name, CUT, CUT.taught("loss=kd"), f"benchmarks/families.py:{data}")

@@ -109,6 +109,11 @@ class Loss:
             for index, why in term.of.skipped(seen).items()
         ]
 
+    def told(self) -> list[str]:
+        """What objectives have to say of their modules after a training, for the report."""
+        texts = (term.of.told(self.own.get(name)) for name, term in self.named.items())
+        return [text for text in texts if text]
+
     def values(self, seen: Seen) -> dict[str, Tensor]:
         """Scalars by name; the loss is their sum by `weights`."""
         found: dict[str, Tensor] = {}

@@ -137,6 +137,10 @@ class Objective(Configured, ABC):
         """
         return None
 
+    def told(self, own: nn.Module | None) -> str:
+        """What there is to say, after a training, of the module that it made; empty for nothing."""
+        return ""
+
     def mean(self, seen: Seen) -> Tensor:
         """The loss of a batch as a scalar: `reduce` of the call, or a faster way to it."""
         return reduce(self(seen))

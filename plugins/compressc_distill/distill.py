@@ -137,7 +137,7 @@ class Distill(DistillOptions):
             result = self._train(teaching, exam, ctx, seed, "training")
             if start is not None:
                 self._compare(start, teaching, exam, ctx, seed)
-            for text in summary(result, exam):
+            for text in (*summary(result, exam), *teaching.loss.told()):
                 ctx.note(output, text)
             if not self.tokenizers:  # it would be the model at its start
                 trust.notice(exam, ctx)
