@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from compressc.distillation import Making, Synthesis
 from compressc.errors import CompresscError
-from compressc.ir import Graph, Op, TensorType, lower
-from compressc.tasks import Response, find_responses
+from compressc.ir import Graph, lower
 from compressc.training import Checkpoints, Lesson, Recipe, train
 from compressc_distill.families.canvas import Canvas, Repeated, Told, noise
+from compressc_distill.families.inverted import (
+    classes_of,
+    distance,
+    norms_of,
+    scores_of,
+    shape_of,
+)
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -55,7 +59,7 @@ class DeepInversion(Synthesis):
 
     def check(self, graph: Graph) -> None:
         """See `Synthesis`."""
-        if not _norms(graph):
+        if not norms_of(graph):
             raise CompresscError(
                 "CC105",
                 "deepinversion needs batch norms, whose statistics tell of the training data",
@@ -63,12 +67,12 @@ class DeepInversion(Synthesis):
                 where=graph.name,
                 hint="give --data, with or without labels",
             )
-        _shape(graph)
+        shape_of(graph, self.name)
 
     def make(self, graph: Graph, count: int, making: Making) -> tuple[Tensor, ...]:
         """See `Synthesis`; batch by batch, each a training of its own."""
         self.check(graph)
-        classes = _classes(graph)
+        classes = classes_of(graph)
         if count < classes:
             wanted = f"a sample of each of the {classes} classes is made at least"
             raise CompresscError("CC100", wanted, got=f"{count} samples", where=graph.name)
@@ -88,9 +92,9 @@ class _Inverse:
 
     def __init__(self, options: DeepInversion, graph: Graph, making: Making) -> None:
         self.options, self.making = options, making
-        self.shape = _shape(graph)
-        self.norms = _norms(graph)
-        self.response = _scores(graph)
+        self.shape = shape_of(graph, options.name)
+        self.norms = norms_of(graph)
+        self.response = scores_of(graph)
         judged = [] if self.response is None else [self.response.value_in(graph)]
         names = [*judged, *(op.inputs[0] for op in self.norms)]
         self.names = list(dict.fromkeys(names))
@@ -173,84 +177,7 @@ class _Inverse:
             self.making.say("no class scores: made by the statistics of batch norms alone")
 
 
-def distance(norms: Sequence[Op], values: Sequence[Tensor]) -> Tensor:
-    """How far the statistics of values are from those that batch norms remember; a scalar.
-
-    Mean over norms of |mean - remembered| / |remembered deviation| and |variance - remembered| /
-    |remembered|, lengths of vectors over the channels: equation 4 in units of the layer, so that
-    wide layers and large values count no more than others.
-
-    Args:
-        norms: the batch norms.
-        values: what each of them reads, `[n, c, ...]`.
-    """
-    total = values[0].new_zeros(())
-    for op, value in zip(norms, values, strict=True):
-        norm = op.layer
-        assert isinstance(norm, _BatchNorm)
-        assert norm.running_mean is not None
-        assert norm.running_var is not None
-        rest = [dim for dim in range(value.ndim) if dim != 1]
-        mean, var = value.mean(rest), value.var(rest, correction=0)
-        unit = norm.running_var.sqrt().norm().clamp_min(norm.eps)
-        off = (mean - norm.running_mean).norm() / unit
-        total = total + off
-        total = total + (var - norm.running_var).norm() / norm.running_var.norm().clamp_min(
-            norm.eps
-        )
-    return total / len(norms)
-
-
 def variation(images: Tensor) -> Tensor:
     """Mean square of the differences of neighbouring pixels of `[n, c, h, w]`; a scalar."""
     steps = [images.diff(dim=dim).pow(2) for dim in (2, 3) if images.shape[dim] > 1]
     return sum((x.mean() for x in steps), images.new_zeros(()))
-
-
-def _norms(graph: Graph) -> list[Op]:
-    """Batch norms that remember statistics."""
-    return [
-        op
-        for op in graph
-        if isinstance(op.layer, _BatchNorm)
-        and op.layer.running_mean is not None
-        and op.layer.running_var is not None
-    ]
-
-
-def _scores(graph: Graph) -> Response | None:
-    """The first output of class scores, one row for each sample or more."""
-    for response in find_responses(graph):
-        if response.learned == "class_scores" and response.value_dim is not None:
-            return response
-    return None
-
-
-def _classes(graph: Graph) -> int:
-    """Of that output; 0 where there is none, or their number is open."""
-    response = _scores(graph)
-    if response is None or response.value_dim is None:
-        return 0
-    size = graph.type_of(response.value_in(graph)).shape[response.value_dim]
-    return size if isinstance(size, int) else graph.widths.get(str(size), 0)
-
-
-def _shape(graph: Graph) -> tuple[int, ...]:
-    """Of a sample.
-
-    Raises:
-        CompresscError: CC204 where there are several inputs, or one that is no floats of known
-            sizes.
-    """
-    types = [op.type for op in graph.inputs]
-    (first, *others) = types or [None]
-    sizes = first.shape[1:] if isinstance(first, TensorType) else ()
-    floats = isinstance(first, TensorType) and first.dtype.is_floating_point
-    if others or not sizes or not floats or not all(isinstance(size, int) for size in sizes):
-        raise CompresscError(
-            "CC204",
-            "deepinversion makes one input of floats, whose sizes are known but for the batch",
-            got=", ".join(f"{op.name}: {op.type}" for op in graph.inputs) or "no input",
-            hint="give --data, with or without labels",
-        )
-    return tuple(int(size) for size in sizes)
