@@ -63,14 +63,9 @@ class Small(nn.Sequential):
 
 def few() -> Dataset:
     """Digits of which 100 training samples have a label; the others have images alone."""
-    data = digits()
-    images, labels = data.train.take(len(data.train)).inputs, data.train.all_labels()
-    assert labels is not None
-    hidden = torch.full_like(labels, NO_LABEL)
-    for digit in range(10):
-        known = torch.nonzero(labels == digit).flatten()[:LABELLED]
-        hidden[known] = digit
-    return Dataset("few", Split(images, hidden), data.calibration, data.test)
+    import digits_graph as example
+
+    return example.few()
 
 
 #: Samples without data, and how they are made.
@@ -130,6 +125,16 @@ def teacher(path: Path, labels: int, width: int, epochs: int, seed: int) -> None
     model = example.DigitsNet(width)
     example.train(model, images, right, example.Recipe(epochs, 0.01, min(64, len(images)), seed))
     example.save(model, images[:4], path)
+
+
+def graph_network(path: Path) -> None:
+    """Train a graph network on nearest digits, by the 100 labels."""
+    import digits_graph as example
+
+    whole = few().train.take(len(few().train))
+    assert isinstance(whole.labels, torch.Tensor)
+    torch.manual_seed(0)
+    example.save(example.train(whole.inputs[0], whole.labels), whole.inputs[0][:4], path)
 
 
 def few_lower() -> Dataset:
@@ -242,6 +247,32 @@ TEXT = Setting(
     ",lr=0.005",
 )
 FEW_LABELS = Setting("few1.pt", FEW, "digits, 100 labels, 1,157 without", SMALL, 20)
+MLP = "student(factory='examples/teachers/digits_graph.py:Mlp')"
+MLP_SAYS = "digits, 100 labels; MLP"
+#: A student without a graph; the rival's teacher is a CNN that saw the same labels.
+GRAPH = Setting("gcn.pt2", FEW, MLP_SAYS, MLP, 20, rival=Setting("few1.pt", FEW, MLP_SAYS, MLP, 20))
+
+
+class HeadSetting(Setting):
+    """An exit that all samples leave at, taught by the labels alone or by the output alone."""
+
+    def taught(self, options: str, what: str = "exits") -> str:
+        """A training of the head."""
+        return f"{what}({options},epochs={self.epochs}{self.more})"
+
+    @property
+    def alone(self) -> str:
+        """By the labels."""
+        return self.taught("alpha=1.0")
+
+    @property
+    def kd(self) -> str:
+        """By the output."""
+        return self.taught("alpha=0.0")
+
+
+BLOCK = "digits, ViT: all leave behind its first block"
+HEAD = HeadSetting("vit.pt", "digits", BLOCK, "", 5, more=",at=0.33,threshold=0.01")
 
 
 def _views() -> Iterator[Setting]:
@@ -325,6 +356,8 @@ def rows() -> Iterator[Row]:
             yield Row(f"condensed: {method}, {taught}", TEN, passes, file)
     for setting in _views():
         yield Row("cross-modal", setting, setting.taught(kd))
+    yield Row("graph network to MLP", GRAPH, GRAPH.kd)
+    yield Row("self: exits", HEAD, HEAD.taught("alpha=0.5"))
     for family, name in (
         ("adversarial", "0.1*adversarial"),
         ("adversarial", "0.1*adversarial_vectors"),
@@ -350,7 +383,7 @@ class Bench:
 
     def model(self, setting: Setting) -> str:
         """Its file."""
-        own = setting.model in (*TEACHERS, "lower.pt", "hog.pt") or setting is TEXT
+        own = setting.model in (*TEACHERS, "gcn.pt2", "lower.pt", "hog.pt") or setting is TEXT
         return str(self.out / setting.model) if own else setting.model
 
     def run(self, row: Row, seed: int) -> None:
@@ -437,7 +470,10 @@ class Bench:
 def prepare(out: Path, wanted: Sequence[Row], seeds: int) -> None:
     """Make the models and files that rows need, where they are missing."""
     out.mkdir(parents=True, exist_ok=True)
-    said = " ".join(f"{row.setting.model} {row.passes} {row.data}" for row in wanted)
+    said = " ".join(
+        f"{row.setting.model} {(row.setting.rival or row.setting).model} {row.passes} {row.data}"
+        for row in wanted
+    )
     ways = ("random", *CONDENSED) if any(row.setting is TEN for row in wanted) else ()
     made = {out / name: partial(teacher, out / name, *about) for name, about in TEACHERS.items()}
     found = {file: make for file, make in made.items() if file.name in said}
@@ -447,6 +483,8 @@ def prepare(out: Path, wanted: Sequence[Row], seeds: int) -> None:
     for method, seed in product(ways, range(seeds)):
         file = out / f"{method}-{seed}.npz"
         found[file] = partial(condensed, file, method, seed)
+    if "gcn.pt2" in said:
+        found[out / "gcn.pt2"] = partial(graph_network, out / "gcn.pt2")
     if "synthetic" in said:
         found[out / "synth.npz"] = partial(synthesized, out / "synth.npz")
     for name, method in GENERATED.items():

@@ -1,6 +1,8 @@
 """Graphs of neighbours: the divergence by plain loops, its memory, and a training."""
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -82,6 +84,32 @@ def test_a_batch_larger_than_the_memory_leaves_its_last_samples():
 @pytest.mark.parametrize("text", [{}, {"k": 3, "T": 1.0}])
 def test_what_holds_of_every_objective(text):
     check_objective(NeighbourGraph(**text))
+
+
+def test_a_graph_network_answers_by_its_neighbours(monkeypatch):
+    """Two means over the eight most like it, each with a linear layer behind; by plain loops."""
+    teachers = Path(__file__).parents[3] / "examples/teachers"
+    monkeypatch.setattr(sys, "path", [str(teachers), *sys.path])
+    import digits_graph as example
+
+    torch.manual_seed(0)
+    images = torch.randn(12, 1, 8, 8)
+    model = example.train(images, torch.tensor([0, 1, 2, *([example.NO_LABEL] * 9)]), epochs=3)
+    nodes = images.flatten(1).tolist()
+
+    def mean_of_near(x, values):
+        near = sorted(range(12), key=lambda j: -cosine(x, nodes[j]))[:8]
+        return [sum(values[j][c] for j in near) / 8 for c in range(len(values[0]))]
+
+    def linear(layer, x):
+        rows = zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)
+        return [sum(a * v for a, v in zip(row, x, strict=True)) + b for row, b in rows]
+
+    hidden = [[max(v, 0.0) for v in linear(model.first, mean_of_near(x, nodes))] for x in nodes]
+    for image in (images[:1], torch.randn(1, 1, 8, 8)):
+        x = image.flatten().tolist()
+        want = linear(model.second, mean_of_near(x, hidden))
+        assert model(image)[0].tolist() == pytest.approx(want, rel=1e-4, abs=1e-5)
 
 
 def test_one_sample_has_no_neighbours():
