@@ -137,6 +137,26 @@ def graph_network(path: Path) -> None:
     example.save(example.train(whole.inputs[0], whole.labels), whole.inputs[0][:4], path)
 
 
+#: Digits that are taken for one another.
+SPECIAL = (3, 5, 8, 9)
+
+
+def specialist(path: Path) -> None:
+    """Train a digits CNN to tell four digits apart, by all training images of these."""
+    import digits as example
+
+    data = digits().train
+    whole = data.take(len(data))
+    known = torch.isin(whole.labels, torch.tensor(SPECIAL))
+    images = whole.inputs[0][known]
+    right = (whole.labels[known][:, None] == torch.tensor(SPECIAL)).long().argmax(1)
+    torch.manual_seed(1)
+    model = example.DigitsNet(24)
+    model.head = nn.Linear(model.head.in_features, len(SPECIAL))
+    example.train(model, images, right, example.Recipe(30, 0.01, 64, 1))
+    example.save(model, images[:4], path)
+
+
 def few_lower() -> Dataset:
     """Digits and their lower halves; 100 training pairs have a label."""
     return _few_labels(views.lower())
@@ -331,6 +351,9 @@ def rows() -> Iterator[Row]:
         named = "teachers='{out}/few1.pt,{out}/few2.pt,{out}/few3.pt'"
         options = f"{kd},{named},combine={combine}"
         yield Row("several teachers", FEW_LABELS, FEW_LABELS.taught(options))
+    known = "+".join(map(str, SPECIAL))
+    named = f"teachers='{{out}}/few1.pt,{{out}}/special.pt@{known}'"
+    yield Row("a specialist", FEW_LABELS, FEW_LABELS.taught(f"{kd},{named}"))
     yield Row("several teachers", VIT, VIT.taught(f"{kd},teachers='vit.pt,model.pt'"))
     for trust in ("labels", "entropy"):
         yield Row("selective", WEAK, WEAK.taught(f"{kd},trust={trust}"))
@@ -477,6 +500,8 @@ def prepare(out: Path, wanted: Sequence[Row], seeds: int) -> None:
     ways = ("random", *CONDENSED) if any(row.setting is TEN for row in wanted) else ()
     made = {out / name: partial(teacher, out / name, *about) for name, about in TEACHERS.items()}
     found = {file: make for file, make in made.items() if file.name in said}
+    if "special.pt" in said:
+        found[out / "special.pt"] = partial(specialist, out / "special.pt")
     for name in views.VIEWS:
         if f"student_inputs={name}" in said:
             found[out / f"{name}.pt"] = partial(teacher_of_view, out / f"{name}.pt", name)

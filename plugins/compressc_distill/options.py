@@ -92,7 +92,8 @@ class DistillOptions(Pass):
     off."""
     teachers: str = ""
     """Files of models that teach in place of the run's own, with commas between them:
-    `"a.pt,b.pt"`. They take and give what it does; inner values are those of the run's own."""
+    `"a.pt,b.pt"`. They take and give what it does; inner values are those of the run's own. One
+    that has scores of some classes alone, in this order: `some.pt@3+5+8`."""
     tokenizers: str = ""
     """Files `tokenizer.json` of the run's model and of its one teacher, where that has another
     tokenizer: `"own.json,teacher.json"`; `alm` reads what such a teacher says."""

@@ -26,7 +26,7 @@ from compressc.ir import Graph, graph_hash
 from compressc.pipeline import Context, Samples
 from compressc.tasks import task_of
 from compressc_distill.composing import task_taught
-from compressc_distill.families import combining, vocabularies
+from compressc_distill.families import combining, specialists, vocabularies
 from compressc_distill.families.combining import Combine
 
 #: Samples that a teacher is traced with, where its file holds no graph.
@@ -36,14 +36,17 @@ _BLOCK = 1 << 20
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    """The files of `a.pt,b.pt`.
+    """The files of `a.pt,b.pt`, each perhaps with the classes that it knows: `c.pt@3+5`.
 
     Raises:
-        ValueError: where one is named twice, or has no name.
+        ValueError: where one is named twice, or has no name, or none knows all classes.
     """
     found = tuple(part.strip() for part in text.split(",")) if text else ()
     if not all(found) or len(set(found)) < len(found):
         raise ValueError(f"teachers are files with commas between them, each once: {text!r}")
+    known = [specialists.split(name)[1] for name in found]
+    if found and all(known):
+        raise ValueError(f"one of the teachers knows all classes: a.pt,some.pt@3+5, not {text!r}")
     return found
 
 
@@ -53,7 +56,7 @@ def digests(names: Sequence[str]) -> dict[str, str]:
     Raises:
         CompresscError: CC200 where one cannot be read.
     """
-    return {name: _digest(Path(name)) for name in names}
+    return {name: _digest(Path(specialists.split(name)[0])) for name in names}
 
 
 def _digest(path: Path) -> str:
@@ -127,6 +130,12 @@ class Members:
             kept = replace(keeping, basis=_basis(graph, ctx, keeping))
             one = Teacher(reader, [], part, ctx.device, kept, plain=plain, judged=judged)
             asked.append(vocabularies.fitted(one, graph, ctx))
+        known = [specialists.split(name)[1] for name in self.names]
+        general = [one for one, classes in zip(asked, known, strict=True) if not classes]
+        asked = [
+            specialists.Specialist(one, classes, general, judged) if classes else one
+            for one, classes in zip(asked, known, strict=True)
+        ]
         rule = combining.RULES.get(self.combine, combining.RULES["mean"])
         return Several(asked, judged, rule, inner)
 
@@ -165,9 +174,13 @@ def _of(teaching: Teaching) -> Several:
 def _read(name: str, ctx: Context) -> Graph:
     """A teacher, with the run's inputs and outputs."""
     example = ctx.require_data("distill").calibration.take(_TRACED).inputs
-    graph = load_model(name, example=example).graph
+    path, classes = specialists.split(name)
+    graph = load_model(path, example=example).graph
     symbolize_widths(graph)
-    but = vocabularies.place(graph, ctx, name)
+    if classes:
+        but: tuple[int, int] | None = specialists.place(graph, classes, ctx, name)
+    else:
+        but = vocabularies.place(graph, ctx, name)
     whose = "the run's model"
     require_alike(graph, ctx.teacher, "CC208", name, who="a teacher", whose=whose, but=but)
     return graph
