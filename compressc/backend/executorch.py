@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import operator
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,11 +15,10 @@ from torch.utils import _pytree as pytree
 from compressc.backend.backend import Backend, Runner
 from compressc.backend.exporting import export_graph, unwritable
 from compressc.backend.onnx import refused
+from compressc.backend.signed_values import enough, signed_values
 from compressc.ir import Graph
 from compressc.quiet import quiet
 
-#: What turns a u8 value into the s8 value that stands for the same number.
-_SIGN = 128
 #: Samples of the example: from 16 on, for torch takes other convolutions below and then believes
 #: that there are never more.
 _EXAMPLE = 16
@@ -58,7 +56,7 @@ class ExecuTorch(Backend):
         """
         if self.missing():
             raise unwritable(self.runtime, RuntimeError(self.missing()))
-        inputs = _enough(example, min(self.most, _EXAMPLE))
+        inputs = enough(example, min(self.most, _EXAMPLE))
         shapes = [graph.type_of(op.name).shape for op in graph.inputs]
         bounds = tuple(
             {dim: self._bound(dim, int(x.shape[dim])) for dim in _open(shape)}
@@ -67,7 +65,7 @@ class ExecuTorch(Backend):
         module = export_graph(graph, inputs).module()
         try:
             with quiet(), torch.no_grad():
-                _suit(module)
+                signed_values(module)
                 program = torch.export.export(module, inputs, dynamic_shapes=bounds, strict=False)
                 content = _compiled(program)
         except Exception as error:  # each of its passes raises types of its own
@@ -116,13 +114,6 @@ def _open(shape: Sequence[Any]) -> Iterator[int]:
     return (dim for dim, size in enumerate(shape) if not isinstance(size, int))
 
 
-def _enough(example: tuple[torch.Tensor, ...], count: int) -> tuple[torch.Tensor, ...]:
-    """So many samples, repeated where there are fewer."""
-    return tuple(
-        x.repeat(-(-count // len(x)), *[1] * (x.dim() - 1))[:count].contiguous() for x in example
-    )
-
-
 def _compiled(program: torch.export.ExportedProgram) -> bytes:
     """XNNPACK takes what it can; the rest is left to portable kernels."""
     exir = importlib.import_module("executorch.exir")
@@ -146,23 +137,3 @@ def _keep_threads(threads: int) -> None:
     pool = importlib.import_module("executorch.extension.pybindings.portable_lib")
     if pool._threadpool_get_thread_count() != threads:
         pool._unsafe_reset_threadpool(threads)
-
-
-def _suit(module: torch.fx.GraphModule) -> None:
-    """What XNNPACK asks for: s8 values, and a zero point beside every scale of a weight."""
-    importlib.import_module("torch.ao.quantization.fx._decomposed")
-    ops = torch.ops.quantized_decomposed
-    whole = (ops.quantize_per_tensor.default, ops.dequantize_per_tensor.default)
-    for node in list(module.graph.nodes):
-        if node.target in whole and node.args[5] is torch.uint8:
-            x, scale, zero, *_ = node.args
-            node.args = (x, scale, zero - _SIGN, -_SIGN, _SIGN - 1, torch.int8, *node.args[6:])
-        elif node.target is ops.dequantize_per_channel.default and node.args[2] is None:
-            stored, scale, _, *rest = node.args
-            tensor = operator.attrgetter(scale.target)(module)
-            name = f"{scale.name}_zero_point"
-            module.register_buffer(name, torch.zeros(tensor.shape, dtype=torch.int64))
-            with module.graph.inserting_before(node):
-                zeros = module.graph.get_attr(name)
-            node.args = (stored, scale, zeros, *rest)
-    module.recompile()

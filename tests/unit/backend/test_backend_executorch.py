@@ -9,6 +9,7 @@ from backend_graphs import float_graph, integer_result, quantized_graph, samples
 from compressc.backend import executorch as module_under_test
 from compressc.backend import load_backend
 from compressc.backend.exporting import export_graph
+from compressc.backend.signed_values import signed_values
 from compressc.errors import CompresscError
 from compressc.ir import lower
 
@@ -19,7 +20,7 @@ def test_values_become_signed_and_weights_have_zero_points_and_the_numbers_stay(
     graph, x = quantized_graph(), samples(16)
     module = export_graph(graph, (x,)).module()
     want = module(x)
-    module_under_test._suit(module)
+    signed_values(module)
     assert torch.equal(module(x), want)
     calls = [node for node in module.graph.nodes if "quantize_per" in str(node.target)]
     assert {node.args[-1] for node in calls} == {torch.int8}

@@ -1,0 +1,38 @@
+"""What the runtimes of phones ask for: s8 values, and a zero point beside every scale."""
+
+from __future__ import annotations
+
+import importlib
+import operator
+
+import torch
+
+#: What turns a u8 value into the s8 value that stands for the same number.
+_SIGN = 128
+
+
+def signed_values(module: torch.fx.GraphModule) -> None:
+    """Write u8 values as s8 of the same meaning, in place; the module computes the same."""
+    importlib.import_module("torch.ao.quantization.fx._decomposed")
+    ops = torch.ops.quantized_decomposed
+    whole = (ops.quantize_per_tensor.default, ops.dequantize_per_tensor.default)
+    for node in list(module.graph.nodes):
+        if node.target in whole and node.args[5] is torch.uint8:
+            x, scale, zero, *_ = node.args
+            node.args = (x, scale, zero - _SIGN, -_SIGN, _SIGN - 1, torch.int8, *node.args[6:])
+        elif node.target is ops.dequantize_per_channel.default and node.args[2] is None:
+            stored, scale, _, *rest = node.args
+            tensor = operator.attrgetter(scale.target)(module)
+            name = f"{scale.name}_zero_point"
+            module.register_buffer(name, torch.zeros(tensor.shape, dtype=torch.int64))
+            with module.graph.inserting_before(node):
+                zeros = module.graph.get_attr(name)
+            node.args = (stored, scale, zeros, *rest)
+    module.recompile()
+
+
+def enough(example: tuple[torch.Tensor, ...], count: int) -> tuple[torch.Tensor, ...]:
+    """So many samples, repeated where there are fewer."""
+    return tuple(
+        x.repeat(-(-count // len(x)), *[1] * (x.dim() - 1))[:count].contiguous() for x in example
+    )
