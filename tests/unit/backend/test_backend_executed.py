@@ -6,7 +6,7 @@ from backend_graphs import float_graph, quantized_graph, samples
 from compressc_quant import Quant
 
 from compressc.backend import load_backend
-from compressc.backend.executed import int8_layers, readers_of_weights
+from compressc.backend.executed import int8_layers, readers_of_weights, weights_of_floats
 from compressc.backend.file_record import FileRecord
 from compressc.ir import parse_graph
 from compressc.pipeline import Context
@@ -108,3 +108,26 @@ def test_openvino_multiplies_stored_integers_as_floats_where_it_is_given_floats(
     assert (found.ran, [layer.op for layer in found.left]) == (0, ["conv", "fc"])
     assert found.left[1].reason == "OpenVINO has no integer kernel for it here"
     assert counted("onnx", graph, tmp_path, samples(4)).ran == 1
+
+
+def padded(pad):
+    """A convolution on integers that were padded, or on floats."""
+    form = "0.02, 128, 0, 255, dtype.u8"
+    pair = "quantized_decomposed.{}quantize_per_tensor"
+    graph = f"""
+    graph net(%x: f32[b,2,6,6]) {{
+      %x.q = {pair.format("")}(%x, {form}) : u8[b,2,6,6]
+      %x.dq = {pair.format("de")}(%x.q, {form}) : f32[b,2,6,6]
+      %pad = aten.constant_pad_nd(%{"x.dq" if pad else "x"}, [0, 1, 0, 1], 0.0) : f32[b,2,7,7]
+      %conv = quantized_conv2d(%pad) {{in=2, out=4, kernel=3}} @conv.bias @conv.weight @conv.scale : f32[b,4,5,5]
+      return [%conv, %x.dq]
+    }}"""  # noqa: E501
+    weight = torch.randint(-64, 65, (4, 2, 3, 3)).to(torch.int8)
+    tensors = {"conv.weight": weight, "conv.scale": torch.full((4,), 0.01)}
+    return parse_graph(graph, tensors | {"conv.bias": torch.randn(4)})
+
+
+def test_weights_behind_padded_integers_stay_stored_for_onnx_runtime():
+    assert weights_of_floats(padded(True)) == []
+    assert weights_of_floats(padded(False)) == ["conv.weight"]
+    assert weights_of_floats(quantized_graph()) == []
