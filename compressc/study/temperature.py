@@ -76,7 +76,9 @@ def follows(found: Sequence[Tried]) -> list[str]:
         best = [one for score, one in judged if score == top]
         names = " and ".join(f"T={one.at:g}" for one in best)
         shown = ", ".join(f"{mean(one.score):.2%}" for one in best)
-        texts.append(f"{names} does best on held-out samples ({top:.2%}); on the test part {shown}")
+        does = "does" if len(best) == 1 else "do"
+        text = f"{names} {does} best on held-out samples ({top:.2%}); on the test part {shown}"
+        texts.append(text)
     means = {one.at: mean(one.score) for one in found}
     low, high = min(means, key=means.__getitem__), max(means, key=means.__getitem__)
     half = max((max(one.score) - min(one.score)) / 2 for one in found)
