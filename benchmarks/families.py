@@ -453,9 +453,10 @@ class Bench:
         if not scores:
             return "", None
         spread = (max(scores) - min(scores)) / 2
-        few = "" if len(scores) == self.seeds else f" ({len(scores)} seeds)"
+        few = "" if len(scores) == self.seeds else f" ({len(scores)} seed{'s' * (len(scores) > 1)})"
         places = self.places(row)
-        return f"{mean(scores):.{places}f} ± {spread:.{places}f}{few}", found[0]
+        around = f" ± {spread:.{places}f}" if len(scores) > 1 else ""
+        return f"{mean(scores):.{places}f}{around}{few}", found[0]
 
     def score(self, row: Row, scores: Mapping[str, float]) -> float:
         """Of a run, in percent where it is a share."""
