@@ -73,7 +73,7 @@ class Adversarial(Objective):
         own, (ours, theirs) = seen.own, self.sides(seen)
         if not isinstance(own, Discriminator):
             raise ValueError(f"{self.name} needs the module that it made")
-        if not own.training:
+        if not (own.training and torch.is_grad_enabled()):
             return Unreduced("rows", [0.0 * ours.sum(-1)])
         scale = theirs.std(unbiased=False).clamp_min(torch.finfo(theirs.dtype).eps)
         student = own.alike(ours) / scale

@@ -56,7 +56,8 @@ class NeighbourGraph(RelationObjective):
         at = torch.arange(len(ours)) if seen.positions is None else seen.positions
         every, at = (ours, theirs), at.to(ours.device)
         same = torch.eye(len(ours), dtype=torch.bool, device=ours.device)
-        if isinstance(seen.own, Nodes) and seen.own.training:
+        learning = torch.is_grad_enabled()  # else epochs are compared
+        if isinstance(seen.own, Nodes) and seen.own.training and learning:
             every, before = seen.own.joined(ours, theirs)
             if seen.positions is None:  # nobody knows who they are
                 before = torch.full_like(before, -1)

@@ -112,6 +112,8 @@ def test_vectors_of_another_width_are_mapped_and_epochs_are_not_compared_by_it()
     own = objective.module(of).double()
     assert own.alike.weight.shape == (5, 3)
     assert objective(Seen(of.student, of.teacher, own=own)).of == "samples"
+    with torch.no_grad():  # batch norms are tried so, before the first step
+        assert float(objective.mean(Seen(of.student, of.teacher, own=own))) == 0.0
     own.eval()
     assert float(objective.mean(Seen(of.student, of.teacher, own=own))) == 0.0
     assert float(own.steps) == 1.0

@@ -69,6 +69,9 @@ def test_samples_that_were_seen_last_are_nodes_too():
         want += by_hand(ours[i].tolist(), theirs[i].tolist(), *sides, 2, 0.3) / 2
     assert float(got) == pytest.approx(want, rel=1e-6)
     assert own.positions.tolist() == [5, 2, 9, 4, 2]  # the oldest made room
+    with torch.no_grad():  # batch norms are tried so, before the first step
+        objective.mean(seen(ours, theirs, own=own))
+    assert int(own.seen) == 6
     own.eval()
     alone = float(objective.mean(seen(ours, theirs, own=own)))
     assert alone == pytest.approx(float(NeighbourGraph(k=2, T=0.3).mean(seen(ours, theirs))))
