@@ -47,8 +47,8 @@ from compressc.target import Target
 DEFAULT, LABELS, KD = "as it comes", "labels alone", "kd"
 #: Of the test part, where it is larger.
 TESTED = 10_000
-#: Of Fashion-MNIST that are learned from: three seeds of every objective in an hour of one core.
-IMAGES = 20_000
+#: Of Fashion-MNIST that are learned from: three seeds of every objective in half an hour of a core.
+IMAGES = 10_000
 
 
 @dataclass(frozen=True)
