@@ -207,7 +207,7 @@ def table(name: str, folder: Path, seeds: int) -> str:
     """Rows from the nearest to the teacher on."""
     files = {file.stem: file for file in folder.glob("*.json")}
     found = {stem: json.loads(file.read_text(encoding="utf-8")) for stem, file in files.items()}
-    rows, most = [], 0
+    rows = []
 
     def of(objective: str) -> list[dict[str, Any]]:
         return [found[f"{objective}-{s}"] for s in range(seeds) if f"{objective}-{s}" in found]
@@ -216,15 +216,16 @@ def table(name: str, folder: Path, seeds: int) -> str:
         label = objective if objective in (DEFAULT, LABELS) else f"`{objective}`"
         runs = of(objective)
         mine, plain = least(runs), least(of(KD))
-        rows.append(row(label, runs, f"{mine / plain:.2f}" if mine and plain else ""))
-        most = max(most, len(runs))
+        good = sum("error" not in one for one in runs)
+        few = f" ({good} of {seeds} seeds)" if 0 < good < seeds else ""
+        rows.append(row(label + few, runs, f"{mine / plain:.2f}" if mine and plain else ""))
     student = STUDENTS[name]
     head = f"## {name}: `{student.made_by.replace(str(Path(__file__).parent), 'benchmarks')}`"
     head += f", {student.epochs} epochs\n\n"
     first: dict[str, Any] = next((one for one in found.values() if "error" not in one), {})
     if first:
         head += f"Teacher {first['teacher']:.2%}, before training {first['before']:.2%}, "
-        head += f"{most} seeds.\n\n"
+        head += f"{seeds} seeds.\n\n"
     head += "| objective | score | KL to the teacher | cost, kd = 1 |\n|---|---|---|---|\n"
     return head + "\n".join(text for _, text in sorted(rows))
 
