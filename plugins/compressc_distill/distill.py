@@ -53,10 +53,12 @@ from compressc_distill.answering import (
 from compressc_distill.comparing import STRETCHES, Comparison
 from compressc_distill.composing import task_taught
 from compressc_distill.effort import choose, facts_of, say_choices
-from compressc_distill.families import aligning, alphabets, trust, views
-from compressc_distill.families.generations import raise_generations
-from compressc_distill.families.on_policy import on_own_words
-from compressc_distill.families.teachers import Members, names_in
+from compressc_distill.families import views
+from compressc_distill.families.language import aligning, alphabets
+from compressc_distill.families.language.on_policy import on_own_words
+from compressc_distill.families.self_taught.generations import raise_generations
+from compressc_distill.families.teachers import trust
+from compressc_distill.families.teachers.members import Members, names_in
 from compressc_distill.matching import Matched, match
 from compressc_distill.options import DistillOptions
 from compressc_distill.parts import split

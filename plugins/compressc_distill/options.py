@@ -13,10 +13,11 @@ from compressc.spec import make
 from compressc.training import parse_budget
 from compressc_distill.composing import PARTS, Composition
 from compressc_distill.effort import Effort
-from compressc_distill.families import alphabets, views
-from compressc_distill.families.combining import Combine
-from compressc_distill.families.teachers import digests, names_in
-from compressc_distill.families.trust import Trust
+from compressc_distill.families import views
+from compressc_distill.families.language import alphabets
+from compressc_distill.families.teachers.combining import Combine
+from compressc_distill.families.teachers.members import digests, names_in
+from compressc_distill.families.teachers.trust import Trust
 
 
 class DistillOptions(Pass):

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from compressc_distill import Distill
-from compressc_distill.families.aligning import spans
-from compressc_distill.families.alphabets import Alphabet, cuts
+from compressc_distill.families.language.aligning import spans
+from compressc_distill.families.language.alphabets import Alphabet, cuts
 from compressc_distill.objectives.alm import Alm
 from language_nets import LENGTH, WORDS, Bigrams, dataset, graph_of, texts
 from rows_of import softmax

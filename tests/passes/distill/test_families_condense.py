@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from compressc_distill.families.choosing import herded
-from compressc_distill.families.distributions import embedding, mean_distance
-from compressc_distill.families.kernel import regression, tangent_kernel, targets
+from compressc_distill.families.condensing.choosing import herded
+from compressc_distill.families.condensing.distributions import embedding, mean_distance
+from compressc_distill.families.condensing.kernel import regression, tangent_kernel, targets
 
 from compressc.cli import main
 from compressc.condensing import condense

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from compressc_distill import Distill
-from compressc_distill.families.crd import Crd, Memory
-from compressc_distill.families.infonce import InfoNce
+from compressc_distill.families.contrastive.crd import Crd, Memory
+from compressc_distill.families.contrastive.infonce import InfoNce
 
 from compressc.distillation import Readings, Seen
 from compressc.errors import CompresscError

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from compressc_distill.families.deepinversion import DeepInversion, distance, variation
+from compressc_distill.families.dataless.deepinversion import DeepInversion, distance, variation
 from torch import nn
 
 import compressc

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from compressc_distill.families.exit_curve import Curve, Held
-from compressc_distill.families.exit_heads import Head
-from compressc_distill.families.exit_lesson import Heads
-from compressc_distill.families.exits import Exits
+from compressc_distill.families.exits.curve import Curve, Held
+from compressc_distill.families.exits.exits import Exits
+from compressc_distill.families.exits.heads import Head
+from compressc_distill.families.exits.lesson import Heads
 from distill_nets import mlp
 from rows_of import softmax
 from torch import nn

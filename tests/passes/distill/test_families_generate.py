@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from compressc_distill.families.generate import Generate
+from compressc_distill.families.language.generate import Generate
 from language_nets import LENGTH, WORDS, Bigrams, dataset, graph_of, texts, trained
 from torch import nn
 

@@ -6,7 +6,13 @@ import math
 
 import pytest
 import torch
-from compressc_distill.families.generator import Generator, balance, network, read_last, sure
+from compressc_distill.families.dataless.generator import (
+    Generator,
+    balance,
+    network,
+    read_last,
+    sure,
+)
 from torch import nn
 
 from compressc.cli import main

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from compressc_distill.families.mutual import Mutual
-from compressc_distill.families.peers import Group, Peers
+from compressc_distill.families.mutual.mutual import Mutual
+from compressc_distill.families.mutual.peers import Group, Peers
 from compressc_distill.renewing import move
 from distill_nets import cut, mlp
 from rows_of import softmax

@@ -6,14 +6,14 @@ from typing import ClassVar
 import pytest
 import torch
 from compressc_distill import Distill
-from compressc_distill.families.continuing import (
+from compressc_distill.families.language.continuing import (
     Page,
     chosen,
     lengths_of,
     require_causal,
     write,
 )
-from compressc_distill.families.on_policy import on_own_words
+from compressc_distill.families.language.on_policy import on_own_words
 from language_nets import LENGTH, WORDS, Bigrams, dataset, graph_of, texts, trained
 from rows_of import softmax
 from torch import nn

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from compressc_distill.families.rationales import LABEL, RATIONALE, step_by_step
+from compressc_distill.families.language.rationales import LABEL, RATIONALE, step_by_step
 from language_nets import Bigrams
 
 import compressc

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from compressc_distill import Distill
-from compressc_distill.families.last_epoch import LastEpoch, Remembered
+from compressc_distill.families.self_taught.last_epoch import LastEpoch, Remembered
 from compressc_distill.renewing import renew
 from distill_nets import cut, mlp
 from rows_of import softmax

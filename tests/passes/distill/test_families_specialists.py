@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from compressc_distill import Distill
-from compressc_distill.families.specialists import Specialist, lifted, split
+from compressc_distill.families.teachers.specialists import Specialist, lifted, split
 from distill_nets import MLP
 from rows_of import response, softmax
 from test_families_teachers import Killed

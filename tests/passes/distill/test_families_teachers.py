@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from compressc_distill import Distill
-from compressc_distill.families.combining import Stacked, confidence, learned
+from compressc_distill.families.teachers.combining import Stacked, confidence, learned
 from distill_nets import MLP, mlp, mlp_tensors
 from rows_of import response, softmax
 from torch.nn import functional as F

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from compressc_distill import Distill
-from compressc_distill.families.trust import WAYS
+from compressc_distill.families.teachers.trust import WAYS
 from distill_nets import cut, mlp
 from rows_of import softmax
 

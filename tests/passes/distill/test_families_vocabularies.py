@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from compressc_distill import Distill
-from compressc_distill.families import vocabularies
+from compressc_distill.families.teachers import vocabularies
 from language_nets import WORDS, Bigrams, dataset, graph_of, texts, trained
 from rows_of import softmax
 

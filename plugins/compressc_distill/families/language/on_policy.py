@@ -17,8 +17,8 @@ from compressc.pipeline import Context
 from compressc.tasks import NO_LABEL, task_of
 from compressc.tasks.language_model import LanguageModel, next_ids
 from compressc.training import Drawn
-from compressc_distill.families.continuing import Page, lengths_of, require_causal, write
-from compressc_distill.families.vocabularies import Padded
+from compressc_distill.families.language.continuing import Page, lengths_of, require_causal, write
+from compressc_distill.families.teachers.vocabularies import Padded
 from compressc_distill.options import DistillOptions
 
 #: Texts that are looked at before a run.

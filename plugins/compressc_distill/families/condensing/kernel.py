@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from compressc_distill.families.condensed import Condensed
+from compressc_distill.families.condensing.condensed import Condensed
 
 
 class Kernel(Condensed):

@@ -26,8 +26,8 @@ from compressc.ir import Graph, graph_hash
 from compressc.pipeline import Context, Samples
 from compressc.tasks import task_of
 from compressc_distill.composing import task_taught
-from compressc_distill.families import combining, specialists, vocabularies
-from compressc_distill.families.combining import Combine
+from compressc_distill.families.teachers import combining, specialists, vocabularies
+from compressc_distill.families.teachers.combining import Combine
 
 #: Samples that a teacher is traced with, where its file holds no graph.
 _TRACED = 8

@@ -24,9 +24,9 @@ from compressc.training import (
     precision_for,
     train,
 )
-from compressc_distill.families.exit_curve import Curve, costs_of, milliseconds
-from compressc_distill.families.exit_heads import Head, Place, choose_places
-from compressc_distill.families.exit_lesson import Heads
+from compressc_distill.families.exits.curve import Curve, costs_of, milliseconds
+from compressc_distill.families.exits.heads import Head, Place, choose_places
+from compressc_distill.families.exits.lesson import Heads
 from compressc_distill.parts import split
 from compressc_distill.telling import Told
 

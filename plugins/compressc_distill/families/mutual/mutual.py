@@ -32,7 +32,7 @@ from compressc.training import (
     precision_for,
     train,
 )
-from compressc_distill.families.peers import Group, Peers
+from compressc_distill.families.mutual.peers import Group, Peers
 from compressc_distill.matching import descends
 from compressc_distill.parts import split
 from compressc_distill.reach import verdicts

@@ -14,7 +14,7 @@ from compressc.distillation import Answers, Objective, Reader, look, parse_objec
 from compressc.pipeline import Samples
 from compressc.tasks import SettledTask
 from compressc.training import Drawn, Group, Lesson, SampleBatches, Spread, drawn
-from compressc_distill.families.exit_curve import Held
+from compressc_distill.families.exits.curve import Held
 
 #: Samples that answer at a time, and samples for the statistics of batch norms after an epoch.
 _AT_A_TIME, _SEEN = 256, 256

@@ -19,8 +19,8 @@ from compressc.pipeline import Context, Samples
 from compressc.tasks import task_of
 from compressc.tasks.language_model import LanguageModel
 from compressc.training import Drawn, drawn
-from compressc_distill.families.alphabets import Alphabet, Cuts, cuts
-from compressc_distill.families.continuing import Page, lengths_of, scores_in
+from compressc_distill.families.language.alphabets import Alphabet, Cuts, cuts
+from compressc_distill.families.language.continuing import Page, lengths_of, scores_in
 
 #: Samples that the teacher is asked about at a time.
 ASK = 64

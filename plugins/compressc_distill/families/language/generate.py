@@ -18,7 +18,13 @@ from compressc.durable import replacing
 from compressc.errors import CompresscError
 from compressc.ir import Graph, lower
 from compressc.pipeline import Samples
-from compressc_distill.families.continuing import Page, Scores, require_causal, scores_in, write
+from compressc_distill.families.language.continuing import (
+    Page,
+    Scores,
+    require_causal,
+    scores_in,
+    write,
+)
 
 
 class Generate(Synthesis):

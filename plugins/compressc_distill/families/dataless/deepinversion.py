@@ -14,7 +14,7 @@ from compressc.errors import CompresscError
 from compressc.ir import Graph, lower
 from compressc.training import Checkpoints, Lesson, Recipe, train
 from compressc_distill.families.canvas import Canvas, Repeated, Told, noise
-from compressc_distill.families.inverted import (
+from compressc_distill.families.dataless.inverted import (
     classes_of,
     distance,
     norms_of,

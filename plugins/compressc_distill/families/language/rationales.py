@@ -13,7 +13,7 @@ from compressc.data import Dataset, Split
 from compressc.data.order import order
 from compressc.errors import CompresscError
 from compressc.tasks import NO_LABEL
-from compressc_distill.families.alphabets import Alphabet
+from compressc_distill.families.language.alphabets import Alphabet
 
 #: What a text begins with says which task it is.
 LABEL, RATIONALE = "[label] ", "[rationale] "

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from compressc_distill.families.condensed import Condensed
+from compressc_distill.families.condensing.condensed import Condensed
 
 
 class Matching(Condensed):

@@ -14,7 +14,13 @@ from compressc.errors import CompresscError
 from compressc.ir import Graph, lower
 from compressc.training import Checkpoints, Lesson, Recipe, train
 from compressc_distill.families.canvas import Numbers, Told, noise
-from compressc_distill.families.inverted import classes_of, distance, norms_of, scores_of, shape_of
+from compressc_distill.families.dataless.inverted import (
+    classes_of,
+    distance,
+    norms_of,
+    scores_of,
+    shape_of,
+)
 
 Weight = Annotated[float, Field(ge=0)]
 

@@ -1,0 +1,1 @@
+"""A few samples in place of many: `compressc condense`."""

@@ -1,0 +1,1 @@
+"""Exits inside a model, which its own output teaches: the pass `exits`."""

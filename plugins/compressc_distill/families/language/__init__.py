@@ -1,0 +1,1 @@
+"""Language models: text of their own, other vocabularies and tokenizers, reasons."""

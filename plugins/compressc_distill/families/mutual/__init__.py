@@ -1,0 +1,1 @@
+"""Peers that learn together: the pass `mutual`."""

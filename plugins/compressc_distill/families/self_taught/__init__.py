@@ -1,0 +1,1 @@
+"""Students that teach themselves: `generations=` of `distill`, the objective `last_epoch`."""

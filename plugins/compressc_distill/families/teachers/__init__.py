@@ -1,0 +1,1 @@
+"""Several teachers, and whom to believe where: `teachers=`, `combine=`, `trust=` of `distill`."""
