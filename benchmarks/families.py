@@ -11,31 +11,26 @@ writes the table between the two marks of that page, where rows that were not ru
 from __future__ import annotations
 
 import argparse
-import hashlib
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from statistics import mean
 
 import language
 import numpy as np
 import torch
+from family_runs import Bench, Row, Setting
 from page import between, put
 from torch import nn
 
-import compressc
 from compressc import making
 from compressc.condensing import condense
 from compressc.data import Dataset, Split
 from compressc.data.digits import digits
-from compressc.report import Record
 from compressc.session import read_model
 from compressc.synthesizing import synthesize, write
-from compressc.target import Target
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
 
@@ -204,49 +199,11 @@ def teacher_of_view(path: Path, name: str) -> None:
 #: file: labels of each class (0 for all), width, epochs, seed.
 TEACHERS = {f"few{i}.pt": (LABELLED, 24, 60, i) for i in (1, 2, 3)}
 
+#: Models that are made into `--out`.
+MADE_HERE = frozenset((*TEACHERS, "gcn.pt2", "lower.pt", "hog.pt", "signs.pt2"))
+
 SMALL = "student(factory='benchmarks/families.py:Small')"
 FEW = "benchmarks/families.py:few"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A teacher, data, and what makes the student; the two baselines are of it.
-
-    Attributes:
-        model: the run's, under `--out` where it is one of `TEACHERS`.
-        data: as `--data` has it.
-        says: of the data, for the table.
-        student: the pass that makes it.
-        epochs: of each training.
-        score: what runs are held against.
-        plain: the objective of the second baseline.
-        more: options of each training.
-        rival: that plain kd is of, where it has another teacher.
-    """
-
-    model: str
-    data: str
-    says: str
-    student: str
-    epochs: int
-    score: str = "accuracy"
-    plain: str = "kd"
-    more: str = ""
-    rival: Setting | None = None
-
-    def taught(self, options: str, what: str = "distill") -> str:
-        """A training of the student."""
-        return f"{self.student},{what}({options},epochs={self.epochs}{self.more})"
-
-    @property
-    def alone(self) -> str:
-        """Without a teacher."""
-        return self.taught("loss=ce")
-
-    @property
-    def kd(self) -> str:
-        """By plain kd."""
-        return self.taught(f"loss='0.1*ce + 0.9*{self.plain}'")
 
 
 #: A teacher that saw 100 labels, and data with all of them.
@@ -323,29 +280,6 @@ def condensed(path: Path, method: str, seed: int) -> None:
     making.write(arrays, path)
 
 
-@dataclass(frozen=True)
-class Row:
-    """A family's way, in a setting.
-
-    Attributes:
-        family: that it is of.
-        setting: that its baselines are of.
-        passes: of the command.
-        data: in place of the setting's; `-` for none.
-    """
-
-    family: str
-    setting: Setting
-    passes: str
-    data: str = ""
-
-    @property
-    def name(self) -> str:
-        """Of its files."""
-        digest = hashlib.sha256(f"{self.passes} {self.data}".encode()).hexdigest()
-        return f"{re.sub(r'[^a-z]+', '-', self.family)}-{digest[:12]}"
-
-
 def rows() -> Iterator[Row]:
     """All of them."""
     kd = "loss='0.1*ce + 0.9*kd'"
@@ -391,105 +325,6 @@ def rows() -> Iterator[Row]:
         yield Row(name, CUT, CUT.taught("loss=kd"), f"benchmarks/families.py:{data}")
 
 
-@dataclass(frozen=True)
-class Bench:
-    """Where runs are kept, and how many seeds there are."""
-
-    out: Path
-    seeds: int
-
-    def path(self, setting: Setting, row: Row, seed: int) -> Path:
-        """Of a manifest."""
-        place = re.sub(r"[^a-z0-9]+", "-", f"{setting.model} {setting.says}".lower()).strip("-")
-        return self.out / place / f"{row.name}-{seed}.json"
-
-    def model(self, setting: Setting) -> str:
-        """Its file."""
-        own = setting.model in (*TEACHERS, "gcn.pt2", "lower.pt", "hog.pt") or setting is TEXT
-        return str(self.out / setting.model) if own else setting.model
-
-    def run(self, row: Row, seed: int) -> None:
-        """One training, unless it was done."""
-        file = self.path(row.setting, row, seed)
-        if file.exists():
-            return
-        data = row.data or row.setting.data
-        made = compressc.compile(
-            self.model(row.setting),
-            row.passes.replace("{out}", str(self.out)),
-            data=None if data == "-" else self.named(data, seed),
-            seed=seed,
-            cache=None,
-            target=Target(backends=(), batches=()),
-        )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        report = made.report.model_copy(update={"command": self.command(row)})
-        report.write(file)
-        print(file.name, report.passes[-1].scores, file=sys.stderr, flush=True)
-
-    def named(self, data: str, seed: int) -> str:
-        """With the places of files."""
-        return data.replace("{out}", str(self.out)).replace("{seed}", str(seed))
-
-    def command(self, row: Row) -> str:
-        """As a user gives it."""
-        data = row.data or row.setting.data
-        given = "" if data == "-" else f" --data {data}"
-        text = f'compressc {self.model(row.setting)} --passes "{row.passes}"{given}'
-        return self.named(text, 0)
-
-    def baselines(self, row: Row) -> tuple[Row, Row]:
-        """Without a teacher, and by plain kd."""
-        setting = row.setting
-        rival = setting.rival or setting
-        return Row("without teacher", setting, setting.alone), Row("kd", rival, rival.kd)
-
-    def figure(self, row: Row) -> tuple[str, Record | None]:
-        """Mean and half of the range; a manifest of it."""
-        files = [self.path(row.setting, row, seed) for seed in range(self.seeds)]
-        found = [Record.read(file) for file in files if file.exists()]
-        scores = [self.score(row, one.passes[-1].scores) for one in found]
-        if not scores:
-            return "", None
-        spread = (max(scores) - min(scores)) / 2
-        few = "" if len(scores) == self.seeds else f" ({len(scores)} seed{'s' * (len(scores) > 1)})"
-        places = self.places(row)
-        around = f" ± {spread:.{places}f}" if len(scores) > 1 else ""
-        return f"{mean(scores):.{places}f}{around}{few}", found[0]
-
-    def score(self, row: Row, scores: Mapping[str, float]) -> float:
-        """Of a run, in percent where it is a share."""
-        name = row.setting.score
-        return (100 if name == "accuracy" else 1) * scores.get(name, 0.0)
-
-    def places(self, row: Row) -> int:
-        """Behind the point."""
-        return 1 if row.setting.score == "accuracy" else 2
-
-    def table(self, older: str = "") -> str:
-        """Of all that is there; rows without runs are taken from an older table."""
-        known = {line.rsplit("`", 2)[-2]: line for line in older.splitlines() if "`" in line}
-        head = "| family | data | without teacher | plain `kd` | this | teacher | command |\n"
-        lines = [head + "|---|---|---|---|---|---|---|"]
-        for row in rows():
-            mine, record = self.figure(row)
-            if record is None:
-                lines += [known[command]] if (command := self.command(row)) in known else []
-                continue
-            alone, kd = (self.figure(other)[0] for other in self.baselines(row))
-            theirs = self.score(row, record.teacher.scores)
-            cells = [
-                row.family,
-                row.setting.says,
-                alone,
-                kd,
-                mine,
-                f"{theirs:.{self.places(row)}f}",
-            ]
-            lines.append(f"| {' | '.join(cells)} | `{record.command}` |")
-        return "\n".join(lines)
-
-
 def prepare(out: Path, wanted: Sequence[Row], seeds: int) -> None:
     """Make the models and files that rows need, where they are missing."""
     out.mkdir(parents=True, exist_ok=True)
@@ -531,7 +366,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print what is there, no more")
     parser.add_argument("--page", type=Path, help="write the table into this page")
     given = parser.parse_args()
-    bench = Bench(given.out, given.seeds)
+    bench = Bench(given.out, given.seeds, MADE_HERE)
     wanted = [row for row in rows() if any(map(row.family.startswith, given.families or [""]))]
     if not given.table:
         prepare(given.out, wanted, given.seeds)
@@ -539,7 +374,7 @@ def main() -> None:
             for row in wanted:
                 for one in (*bench.baselines(row), row):
                     bench.run(one, seed)
-    table = bench.table(between(given.page, MARK) if given.page else "")
+    table = bench.table(rows(), between(given.page, MARK) if given.page else "")
     if given.page:
         put(given.page, MARK, table)
     print(table)
