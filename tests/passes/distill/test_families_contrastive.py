@@ -130,6 +130,9 @@ def test_a_validation_remembers_nothing_and_draws_nothing():
             want -= math.log(e[i] / sum(e)) / 4
     assert first == second == pytest.approx(want, rel=1e-6)
     assert torch.equal(torch.get_rng_state(), state)
+    own.train()
+    with torch.no_grad():  # batch norms are tried so, on held-out samples, before the first step
+        assert objective.mean(of).item() == first
     assert all(torch.equal(a, b) for a, b in zip(banks, own.banks, strict=True))
     one = seen(vectors(0, 1), vectors(1, 1), own=own)
     assert float(objective.mean(one)) == 0  # of one sample there is nothing to tell

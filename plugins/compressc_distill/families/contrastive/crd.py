@@ -57,7 +57,8 @@ class Crd(RelationObjective):
         if not isinstance(own, Memory):
             raise ValueError("crd needs the module that it made")
         images = tuple(unit(f(x)) for f, x in zip(own.maps, self.sides(seen), strict=True))
-        if not own.training or seen.positions is None or own.samples < 2:
+        learning = own.training and torch.is_grad_enabled()  # else epochs are compared
+        if not learning or seen.positions is None or own.samples < 2:
             return Unreduced("samples", [self._found(*images)])
         pairs = (images[0] * images[1]).sum(-1) / self.T
         others = own.others(seen.positions, self.negatives)
