@@ -5,17 +5,14 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field
 
 from compressc.backend.file_record import Failure, FileRecord, Frozen, Scored
-from compressc.errors import CompresscError
-from compressc.report.atomic import write_text
 from compressc.report.schema import SCHEMA_VERSION, upgraded
+from compressc.report.stored import Stored
 from compressc.tasks import Kind, Metric
 
 
@@ -126,8 +123,11 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-class Record(Frozen):
+class Record(Stored):
     """A whole run."""
+
+    title: ClassVar[str] = "manifest"
+    newest: ClassVar[int] = SCHEMA_VERSION
 
     schema_version: int = SCHEMA_VERSION
     compressc_version: str
@@ -149,48 +149,7 @@ class Record(Frozen):
     failures: list[Failure] = Field(default_factory=list)
     wall_seconds: float
 
-    def write(self, path: str | Path) -> None:
-        """Write as JSON. The file appears whole or not at all.
-
-        Raises:
-            CompresscError: CC600 where the folder cannot be written.
-        """
-        write_text(Path(path), self.model_dump_json(indent=2) + "\n")
-
     @classmethod
-    def read(cls, path: str | Path) -> Record:
-        """Read what `write` wrote.
-
-        Raises:
-            CompresscError: CC403 where the file is missing, damaged, or of a newer schema.
-        """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise _unreadable(path, str(error)) from error
-        version = content.get("schema_version") if isinstance(content, dict) else None
-        # before the fields are looked at: those of a newer schema would read as damage
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise CompresscError(
-                "CC403",
-                f"the manifest has schema {SCHEMA_VERSION} or older",
-                got=f"schema {version}, by compressc {content.get('compressc_version', '?')}",
-                where=str(path),
-                hint="read it with that version of compressc",
-            )
-        try:
-            return cls.model_validate(upgraded(content))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "the file"
-            raise _unreadable(path, f"{field}: {first['msg']}") from error
-
-
-def _unreadable(path: str | Path, got: str) -> CompresscError:
-    return CompresscError(
-        "CC403",
-        "a manifest is the JSON file that compressc wrote",
-        got=got,
-        where=str(path),
-        hint="run compressc again to write a new one",
-    )
+    def upgraded(cls, content: Any) -> Any:
+        """See `Stored`."""
+        return upgraded(content)

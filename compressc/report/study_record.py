@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import mean
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field
 
 from compressc.backend.file_record import Frozen
-from compressc.errors import CompresscError
-from compressc.report.atomic import write_text
 from compressc.report.record import DataRecord, now
+from compressc.report.stored import Stored
 
 #: Grows with every change of the fields below.
 STUDY_SCHEMA = 1
@@ -88,10 +85,13 @@ class Table(Frozen):
     rows: list[Row]
 
 
-class StudyRecord(Frozen):
+class StudyRecord(Stored):
     """A whole study."""
 
-    study_schema: int = STUDY_SCHEMA
+    title: ClassVar[str] = "study record"
+    newest: ClassVar[int] = STUDY_SCHEMA
+
+    schema_version: int = STUDY_SCHEMA
     study: Literal["fidelity", "temperature", "bias", "order"]
     compressc_version: str
     created: AwareDatetime = Field(default_factory=now)
@@ -109,26 +109,3 @@ class StudyRecord(Frozen):
     tables: list[Table]
     pictures: list[Picture]
     wall_seconds: float
-
-    def write(self, path: str | Path) -> None:
-        """Write as JSON. The file appears whole or not at all.
-
-        Raises:
-            CompresscError: CC600 where the folder cannot be written.
-        """
-        write_text(Path(path), self.model_dump_json(indent=2) + "\n")
-
-    @classmethod
-    def read(cls, path: str | Path) -> StudyRecord:
-        """Read what `write` wrote.
-
-        Raises:
-            CompresscError: CC403 where the file is missing, damaged, or of a newer schema.
-        """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls.model_validate(content)
-        except (OSError, ValueError, ValidationError) as error:
-            wanted = f"a study.json of schema {STUDY_SCHEMA}"
-            got = str(error).splitlines()[0]
-            raise CompresscError("CC403", wanted, got=got, where=str(path)) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from itertools import permutations
@@ -279,7 +280,11 @@ def test_the_record_reads_back_and_the_page_escapes_names(tmp_path) -> None:
     assert page.count("<svg") == 2
     assert "distill(epochs=1)" in page
     (tmp_path / "study.json").write_text("{}")
-    with pytest.raises(CompresscError, match=r"CC403"):
+    with pytest.raises(CompresscError, match=r"CC403.*study record.*got study: Field required"):
+        StudyRecord.read(tmp_path / "study.json")
+    newer = made.model_dump(mode="json") | {"schema_version": 2, "more": "fields"}
+    (tmp_path / "study.json").write_text(json.dumps(newer))
+    with pytest.raises(CompresscError, match=r"CC403.*schema 1 or older \(got schema 2"):
         StudyRecord.read(tmp_path / "study.json")
 
 
