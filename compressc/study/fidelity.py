@@ -97,14 +97,29 @@ def fidelity(study: Study, lists: Sequence[str]) -> StudyRecord:
         passes: [Course.of(study.run(passes, seed).report) for seed in study.seeds]
         for passes in lists
     }
-    rows = [Row(name=passes, figures=_figures(courses)) for passes, courses in found.items()]
+    names = _letters(list(found))
+    rows = [
+        Row(name=_called(names[passes], passes, " = "), figures=_figures(courses))
+        for passes, courses in found.items()
+    ]
     percent = [("score", "score"), ("agreement", "agreement"), ("held out", "held-out agreement")]
     columns = [Column(name=name, title=title) for name, title in percent]
     columns.append(Column(name="r", title="correlation over epochs", unit=""))
     table = Table(title="Results on the test part", head="passes", columns=columns, rows=rows)
-    texts = [text for passes, courses in found.items() for text in _follows(passes, courses)]
-    between = _between(found)
-    return study.record("fidelity", texts + between, [table], _pictures(found))
+    named = {names[passes]: courses for passes, courses in found.items()}
+    texts = [text for name, courses in named.items() for text in _follows(name, courses)]
+    between = _between(named)
+    return study.record("fidelity", texts + between, [table], _pictures(named))
+
+
+def _letters(lists: Sequence[str]) -> dict[str, str]:
+    """A letter for each list of passes, which is too long to stand in a picture; none for one."""
+    return {passes: chr(ord("A") + i) if len(lists) > 1 else "" for i, passes in enumerate(lists)}
+
+
+def _called(name: str, text: str, between: str) -> str:
+    """`A, score`, or `score` of a list without a letter."""
+    return f"{name}{between}{text}" if name else text
 
 
 def _figures(courses: Sequence[Course]) -> dict[str, Any]:
@@ -116,19 +131,22 @@ def _figures(courses: Sequence[Course]) -> dict[str, Any]:
     }
 
 
-def _follows(passes: str, courses: Sequence[Course]) -> list[str]:
+def _follows(name: str, courses: Sequence[Course]) -> list[str]:
     first, last = (
         [mean(of(course)[place] for course in courses) for of in (_score, _agreement)]
         for place in (0, -1)
     )
-    text = f"{passes}: on held-out samples the score went from {first[0]:.1%} to {last[0]:.1%}, "
+    text = f"on held-out samples the score went from {first[0]:.1%} to {last[0]:.1%}, "
     text += f"agreement with the teacher from {first[1]:.1%} to {last[1]:.1%}"
     r = known([course.correlation for course in courses])
     if r:
         text += f"; over the epochs they go together with a correlation of {mean(r):.2f}"
     apart = sum(course.apart for course in courses)
-    other = f"{passes}: in {apart} of {len(courses)} trainings the epoch that scores best is not "
-    return [text, other + "the one that agrees best"] if apart else [text]
+    other = (
+        f"in {apart} of {len(courses)} trainings the epoch that scores best is not the one that "
+    )
+    texts = [text, f"{other}agrees best"] if apart else [text]
+    return [_called(name, one, ": ") for one in texts]
 
 
 def _between(found: dict[str, list[Course]]) -> list[str]:
@@ -157,13 +175,13 @@ def _agreement(course: Course) -> list[float]:
 
 def _pictures(found: dict[str, list[Course]]) -> list[Picture]:
     by_epoch, path = [], []
-    for colour, (passes, courses) in enumerate(found.items()):
+    for colour, (name, courses) in enumerate(found.items()):
         score, agreement = (_by_epoch(courses, of) for of in (_score, _agreement))
         at: list[BySeed] = [[float(epoch)] for epoch in range(len(score))]
-        by_epoch.append(Line(name=f"{passes}, score", x=at, y=score, colour=colour))
-        alike = Line(name=f"{passes}, agreement", x=at, y=agreement, colour=colour, dashed=True)
-        by_epoch.append(alike)
-        path.append(Line(name=passes, x=score[1:], y=agreement[1:], colour=colour))
+        by_epoch.append(Line(name=_called(name, "score", ", "), x=at, y=score, colour=colour))
+        alike = _called(name, "agreement", ", ")
+        by_epoch.append(Line(name=alike, x=at, y=agreement, colour=colour, dashed=True))
+        path.append(Line(name=name or "epochs", x=score[1:], y=agreement[1:], colour=colour))
     return [
         Picture(title="By epoch, on held-out samples", x="epoch", y="share", lines=by_epoch),
         Picture(

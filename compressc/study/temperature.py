@@ -63,7 +63,7 @@ def temperature(study: Study, passes: str, values: Sequence[float]) -> StudyReco
     ]
     names = (("held", "held-out score"), ("score", "score"), ("agreement", "agreement"))
     columns = [Column(name=name, title=title) for name, title in names]
-    table = Table(title="By temperature", head=passes, columns=columns, rows=rows)
+    table = Table(title=f"By temperature: {passes}", head="temperature", columns=columns, rows=rows)
     return study.record("temperature", follows(found), [table], [_picture(found)])
 
 

@@ -46,8 +46,8 @@ def test_fidelity_follows_each_epoch_and_the_result() -> None:
     made = fidelity(study(), lists)
     picture = made.pictures[0]
     assert [line.name for line in picture.lines][:2] == [
-        f"{lists[0]}, score",
-        f"{lists[0]}, agreement",
+        "A, score",
+        "A, agreement",
     ]
     assert [len(line.y) for line in picture.lines] == [4, 4, 4, 4]  # the start, and three epochs
     start = picture.lines[1].y[0]
@@ -56,7 +56,7 @@ def test_fidelity_follows_each_epoch_and_the_result() -> None:
     training = run.report.passes[-1].records["training"]
     assert training["scores"] == ["accuracy", "agreement"]
     assert picture.lines[3].y[-1][1] == training["history"][-1]["score"][2]
-    assert row(made, lists[1]).figures["agreement"][1] == run.report.passes[-1].agreement
+    assert row(made, f"B = {lists[1]}").figures["agreement"][1] == run.report.passes[-1].agreement
     theirs, ours = (lower(g)(run.data.test.take(100).inputs[0]) for g in (run.teacher, run.graph))
     share = float((theirs.argmax(1) == ours.argmax(1)).double().mean())
     assert run.report.passes[-1].agreement == share
