@@ -140,7 +140,7 @@ def files(record: Record) -> Svg | None:
     row, label = 52.0, 84.0
     svg = Svg(WIDTH, row * len(record.files) + 8, "Bytes on disk by format")
     largest = max(max(file.bytes, file.teacher_bytes or 0) for file in record.files) or 1
-    room = WIDTH - label - 150
+    room = WIDTH - label - 170
     for index, file in enumerate(record.files):
         y = index * row + 8
         svg.text(label - 10, y + 24, shorten(file.format, label - 10), "", "end")
