@@ -1,5 +1,7 @@
 """What the steps of a training bring, and what `--effort` makes of it: python benchmarks/effort.py
 
+    python benchmarks/effort.py [training ...]     quick, normal, "400 steps": these alone
+
 Students that lost a little, half and most of their weights are trained for 100, 200, ... steps,
 each training by itself (its rate falls to zero at its own end), and by `effort=quick`, `normal` and
 `thorough`, in three seeds: score and mean KL(teacher || student) on the test part, mean and half of
@@ -14,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -74,10 +76,11 @@ def file_of(folder: Path, name: str, training: str, seed: int) -> Path:
     return place / f"{training}-{seed}.json"
 
 
-def train(name: str, folder: Path, seeds: int) -> None:
-    """Every run that is not there yet."""
+def train(name: str, folder: Path, seeds: int, only: Collection[str]) -> None:
+    """Every run that was asked for and is not there yet."""
     cut = CUTS[name]
-    every = [(seed, *one) for seed in range(seeds) for one in trainings(cut)]
+    wanted = [one for one in trainings(cut) if not only or one[0] in only]
+    every = [(seed, *one) for seed in range(seeds) for one in wanted]
     left = [one for one in every if not file_of(folder, name, one[1], one[0]).exists()]
     if not left:
         return
@@ -106,13 +109,15 @@ def cells(runs: list[dict[str, Any]]) -> Iterator[str]:
     """Score, KL, seconds."""
     for key, form in (("score", ".2%"), ("kl", ".4f")):
         values = [one[key] for one in runs]
-        yield f"{mean(values):{form}} ± {(max(values) - min(values)) / 2:{form}}"
+        around = f" ± {(max(values) - min(values)) / 2:{form}}" if len(values) > 1 else ""
+        yield f"{mean(values):{form}}{around}"
     yield f"{min(one['seconds'] for one in runs):.0f}"
 
 
 def main() -> None:
     """See the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("trainings", nargs="*", help="these alone")
     parser.add_argument("--out", type=Path, default=Path("build/effort"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--table", action="store_true", help="print what is there, no more")
@@ -120,7 +125,7 @@ def main() -> None:
     given = parser.parse_args()
     if not given.table:
         for name in CUTS:
-            train(name, given.out, given.seeds)
+            train(name, given.out, given.seeds, given.trainings)
     made = table(given.out, given.seeds)
     if given.page:
         put(given.page, MARK, made)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import re
 import sys
 import tempfile
 import time
@@ -187,7 +188,7 @@ def row(label: str, runs: list[dict[str, Any]], cost: str) -> tuple[float, str]:
     """(mean KL, a row of the table)."""
     good = [one for one in runs if "error" not in one]
     if not good:
-        why = runs[0]["error"].partition(" (got")[0] if runs else "not run"
+        why = re.split(r" \(got| at the loss|; hint", runs[0]["error"])[0] if runs else "not run"
         return float("inf"), f"| {label} | {why} | | |"
     scores, kls = ([one[key] for one in good] for key in ("score", "kl"))
     cells = [
