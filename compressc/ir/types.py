@@ -124,7 +124,6 @@ def _expression_text(size: Any) -> str:
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: lambda a, b: a + b,
     ast.Sub: lambda a, b: a - b,
-    ast.Mult: lambda a, b: a * b,
     ast.Pow: lambda a, b: a**b,
     ast.FloorDiv: FloorDiv,
     ast.Div: lambda a, b: a / b,
@@ -173,6 +172,8 @@ def _size_of(node: ast.expr) -> Any:
             return symbol(name)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_size_of(operand)
+        case ast.BinOp(op=ast.Mult()):
+            return sympy.Mul(*_factors(node))
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             a, b = _size_of(left), _size_of(right)
             huge = a.is_Integer and abs(a) >= 2**32
@@ -183,6 +184,20 @@ def _size_of(node: ast.expr) -> Any:
             return _CALLS[name](*map(_size_of, args))
         case _:
             raise ValueError("not a size")
+
+
+def _factors(node: ast.expr) -> list[Any]:
+    """Of a product, all at once: of two alone sympy multiplies out 2*(b + s), of three it does not.
+
+    So what it prints as 2*(b + s)*Max(b, s) would read back otherwise, factor by factor.
+    """
+    match node:
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            return [*_factors(left), *_factors(right)]
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return [sympy.Integer(-1), *_factors(operand)]
+        case _:
+            return [_size_of(node)]
 
 
 def parse_type(text: str) -> TensorType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import sympy
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from compressc.errors import CompresscError
@@ -34,6 +34,11 @@ ENV = {"b": 7, "s": 11, "s1": 3, "w0": 4}
 
 @settings(deadline=None, max_examples=60)
 @given(SIZES)
+@example("((b+s)*(2*Max(b,s)))")
+@example("2*(b+s)*Max(b,s)")
+@example("-(b+s)*Max(b,s)")
+@example("-(b+s)*2")
+@example("(b+s)*Max(b,s)*-3*s1")
 def test_a_size_reads_back_and_has_pythons_value(text: str) -> None:
     size = parse_size(text)
     assert parse_size(size_text(size)) == size
