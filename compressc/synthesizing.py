@@ -75,7 +75,7 @@ def synthesize(  # noqa: PLR0913  (each is an option of the command line)
         tell=tell,
         say=say,
     )
-    return tuple(made[name] for name in sorted(made))
+    return tuple(made.values())  # as they were made: by name, x10 would come before x2
 
 
 def _named(inputs: Sequence[Tensor]) -> dict[str, Tensor]:

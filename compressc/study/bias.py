@@ -19,7 +19,6 @@ from compressc.report.study_record import Column, Line, Picture, Row, StudyRecor
 from compressc.study.running import Study
 
 if TYPE_CHECKING:
-    from compressc.compile import Compiled
     from compressc.ir import Graph
 
 #: Chance that any of all groups is named where none differs.
@@ -76,7 +75,7 @@ def bias(study: Study, passes: str, slices: Mapping[str, Tensor]) -> StudyRecord
     assert labels is not None  # of a classification
     runs = [study.run(passes, seed) for seed in study.seeds]
     teacher = _answers(study, study.session.loaded.graph)
-    students = torch.stack([_answers(study, _graph(run)) for run in runs])
+    students = torch.stack([_answers(study, run.graph) for run in runs])
     there = labels >= 0
     named = {name: mask[there] for name, mask in slices.items()}
     found = groups(labels[there], teacher[there], students[:, there], named)
@@ -223,10 +222,6 @@ def _answers(study: Study, graph: Graph) -> Tensor:
             output = task.outputs(module(*batch.inputs))[task.output]
             found.append(chosen(task.judged, output))
     return torch.cat(found)
-
-
-def _graph(run: Compiled) -> Graph:
-    return run.graph
 
 
 def _mean(values: Sequence[float]) -> float:
