@@ -10,6 +10,8 @@ from compressc.distillation import BY_OUTPUT, Objective, objective_of, parse_los
 from compressc.pipeline import Context
 from compressc.spec import Weighted, make
 from compressc.tasks import Response, SettledTask, task_of
+from compressc.tasks.language_model import LanguageModel
+from compressc_distill.objectives.temperature import WORDS
 
 #: The options that `loss` stands in place of.
 PARTS = frozenset({"alpha", "objective", "temperature", "features"})
@@ -31,7 +33,8 @@ class Composition:
         Without labels `alpha` counts as 0.
         """
         if self.loss != "auto":
-            return parse_loss(self.loss)
+            terms = parse_loss(self.loss)
+            return tuple(Weighted(term.weight, _for_words(term.of, task)) for term in terms)
         return tuple(self._parts(task))
 
     def _parts(self, task: SettledTask) -> Iterator[Weighted[Objective]]:
@@ -47,8 +50,8 @@ class Composition:
     def judged(self, task: SettledTask) -> Objective:
         """The objective of the judged output."""
         if self.objective == "auto":
-            return self.of_output(task.judged)
-        return self._tempered(parse_objective(self.objective))
+            return _for_words(self.of_output(task.judged), task)
+        return _for_words(self._tempered(parse_objective(self.objective)), task)
 
     def of_output(self, response: Response) -> Objective:
         """The objective that goes with what an output is."""
@@ -59,8 +62,7 @@ class Composition:
         has_one = "T" in type(plain).model_fields and "T" not in plain.model_fields_set
         if not has_one or self.temperature == "auto":
             return plain
-        given = {name: getattr(plain, name) for name in plain.model_fields_set}
-        return make(type(plain), {**given, "T": self.temperature})
+        return _at(self.temperature, plain)
 
     @property
     def classes(self) -> tuple[type[Objective], ...]:
@@ -71,6 +73,22 @@ class Composition:
         if self.loss != "auto":
             found += [term.of for term in parse_loss(self.loss)]
         return tuple({objective.name: type(objective) for objective in found}.values())
+
+
+def _for_words(plain: Objective, task: SettledTask) -> Objective:
+    """Of the next words of a text `auto` is the temperature 1, however few words there are.
+
+    Several may follow, and how likely each of them is is what is learned; of things that exclude
+    each other a sure teacher's tail has to be raised before it says anything.
+    """
+    if isinstance(task.task, LanguageModel) and getattr(plain, "T", None) == "auto":
+        return _at(WORDS, plain)
+    return plain
+
+
+def _at(temperature: float, plain: Objective) -> Objective:
+    given = {name: getattr(plain, name) for name in plain.model_fields_set}
+    return make(type(plain), {**given, "T": temperature})
 
 
 def task_taught(ctx: Context) -> SettledTask:

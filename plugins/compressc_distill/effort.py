@@ -12,7 +12,8 @@ from compressc.events import Event
 from compressc.ir import Graph, TensorType
 from compressc.pipeline import Context, Samples
 from compressc.tasks import SettledTask, task_of
-from compressc_distill.objectives.temperature import number_of
+from compressc.tasks.language_model import LanguageModel
+from compressc_distill.objectives.temperature import WORDS, number_of
 
 Effort = Literal["quick", "normal", "thorough"]
 
@@ -53,6 +54,7 @@ class Facts:
         side: the smaller side of the images, 0 where the inputs are no images or are augmented, or
             where the answers are given: they are those to the samples as they are.
         timed: whether the length of the training is given otherwise.
+        words: whether the classes are the next words of a text.
     """
 
     samples: int
@@ -61,6 +63,7 @@ class Facts:
     classes: int = 0
     side: int = 0
     timed: bool = False
+    words: bool = False
 
 
 def facts_of(graph: Graph, ctx: Context, train: Samples, *, timed: bool, answered: bool) -> Facts:
@@ -81,6 +84,7 @@ def facts_of(graph: Graph, ctx: Context, train: Samples, *, timed: bool, answere
         classes=_classes(graph, task_of(ctx)),
         side=0 if train.has_views or answered else _side(graph),
         timed=timed,
+        words=isinstance(task_of(ctx).task, LanguageModel),
     )
 
 
@@ -105,14 +109,20 @@ def choose(effort: Effort, facts: Facts, given: Collection[str] = ()) -> list[Ch
     else:
         found.append(Choice("alpha", 0.0, "no labels: the teacher's answers alone"))
     if facts.classes:
-        temperature = number_of("auto", facts.classes)
-        found.append(Choice("temperature", temperature, f"{facts.classes:,} classes"))
+        found.append(_temperature(facts))
     found.append(Choice("features", 1.0, "inner values that still stand for the teacher's"))
     if effort == "thorough" and 0 < facts.samples < FEW and facts.side:
         pixels = max(1, round(facts.side * MOVED))
         why = f"{facts.samples:,} images are few; the teacher answers to each as it is moved"
         found.append(Choice("augment", f"shift(pixels={pixels})", why))
     return [choice for choice in found if choice.option not in given]
+
+
+def _temperature(facts: Facts) -> Choice:
+    if facts.words:
+        return Choice("temperature", WORDS, "how likely each next word is is what is learned")
+    temperature = number_of("auto", facts.classes)
+    return Choice("temperature", temperature, f"{facts.classes:,} classes")
 
 
 def say_choices(choices: Sequence[Choice], loss: str, ctx: Context) -> None:

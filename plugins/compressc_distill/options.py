@@ -49,7 +49,7 @@ class DistillOptions(Pass):
     """Weight of the labels against the teacher's answers; 0 without labels."""
     temperature: Annotated[float, Field(gt=0, le=1000)] | Literal["auto"] = "auto"
     """T of the distillation loss: a higher one makes more of the unlikely classes. `auto` is 4, and
-    1 from 500 classes on."""
+    1 from 500 classes on and for the next words of a text."""
     objective: str = "auto"
     """The distillation loss of the judged output: `kd`, `dkd(beta=2)` or any other of `compressc
     objectives`; `auto` goes by the output."""

@@ -10,6 +10,8 @@ from pydantic import Field
 MANY = 500
 #: What softens it below.
 SOFT = 4.0
+#: Of the next words of a text: as the teacher has them.
+WORDS = 1.0
 
 Temperature = Annotated[float, Field(gt=0, le=1000)] | Literal["auto"]
 

@@ -53,6 +53,11 @@ def test_the_temperature_goes_by_the_classes(classes, temperature):
     assert chosen("quick", facts).get("temperature") == temperature
 
 
+def test_next_words_are_learned_as_likely_as_they_are():
+    facts = Facts(100, 0.5, labelled=True, classes=97, words=True)
+    assert chosen("quick", facts)["temperature"] == 1
+
+
 @pytest.mark.parametrize(
     ("effort", "facts", "augment"),
     [

@@ -14,6 +14,7 @@ from compressc.ir import lower, parse_graph
 from compressc.pipeline import Context, parse_pass
 from compressc.spec import sum_text
 from compressc.tasks import settle
+from compressc.tasks.language_model import LanguageModel
 
 TASK = settle(mlp())
 NET = """
@@ -65,6 +66,21 @@ def test_options_are_short_for_a_sum(options, labels, want):
     composition = Distill(**options)._composition
     assert isinstance(composition, Composition)
     assert sum_text(composition.terms(replace(TASK, labels=labels))) == want
+
+
+@pytest.mark.parametrize(
+    ("options", "want"),
+    [
+        ({"features": 0.0}, "0.3*ce + 0.7*kd(T=1.0)"),
+        ({"features": 0.0, "temperature": 2.0}, "0.3*ce + 0.7*kd(T=2.0)"),
+        ({"objective": "mse_logits", "features": 0.0}, "0.3*ce + 0.7*mse_logits"),
+        ({"loss": "ce + reverse_kl + 2*kd(T=3)"}, "ce + reverse_kl(T=1.0) + 2*kd(T=3.0)"),
+        ({"loss": "kd(T=adaptive)"}, "kd(T=adaptive)"),
+    ],
+)
+def test_next_words_are_learned_as_likely_as_they_are(options, want):
+    task = replace(TASK, labels=True, task=LanguageModel())
+    assert sum_text(Distill(**options)._composition.terms(task)) == want
 
 
 def trained(teacher, student, data, text):
