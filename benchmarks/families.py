@@ -220,8 +220,7 @@ TEXT = Setting(
     f"student(factory='{LANGUAGE}:Small')",
     10,
     "perplexity",
-    "kd(T=1)",
-    ",lr=0.005",
+    more=",lr=0.005",
 )
 FEW_LABELS = Setting("few1.pt", FEW, "digits, 100 labels, 1,157 without", SMALL, 20)
 MLP = "student(factory='examples/teachers/digits_graph.py:Mlp')"
@@ -309,6 +308,11 @@ def rows() -> Iterator[Row]:
     )
     yield Row("language: reverse_kl", TEXT, TEXT.taught(reverse))
     yield Row("language: reverse_kl, own text", TEXT, TEXT.taught(f"{reverse},on_policy=0.5"))
+    padded = "loss='0.1*ce + 0.9*kd',teachers='{out}/padded.pt2'"
+    yield Row("language: padded table", TEXT, TEXT.taught(padded))
+    pairs = "loss='0.5*ce + 0.5*alm',teachers='{out}/pairs.pt2'"
+    pairs += ",tokenizers='{out}/signs.json,{out}/pairs.json'"
+    yield Row("language: another tokenizer", TEXT, TEXT.taught(pairs))
     for method in CONDENSED:
         for passes, taught in ((TEN.alone, "labels"), (TEN.kd, "kd")):
             file = f"{{out}}/{method}-{{seed}}.npz"
@@ -354,7 +358,8 @@ def prepare(out: Path, wanted: Sequence[Row], seeds: int) -> None:
         if not file.exists():
             make()
     if any(row.setting is TEXT for row in wanted):
-        language.prepare(out / TEXT.model, out / "written.npz")
+        others = [name for name in language.OTHERS if name in said]
+        language.prepare(out, TEXT.model, others, writes=f"{LANGUAGE}:written" in said)
 
 
 def main() -> None:

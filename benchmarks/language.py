@@ -1,8 +1,9 @@
-"""A language model of Python's own sources, for families.py: teacher, student and data."""
+"""Language models of Python's own sources, for families.py: teachers, student and data."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -37,14 +38,31 @@ def written() -> Dataset:
     return _judged_on_text("written", np.load(Path("build/families/written.npz"))["x"])
 
 
-def prepare(teacher: Path, texts: Path) -> None:
-    """Train the teacher, and have it write what `written` reads, where they are not there yet."""
-    if not teacher.exists():
-        torch.manual_seed(0)
-        model = signs.train(signs.LanguageModel(signs.WORDS, 96, 3), signs.WORDS, 1200, 0)
-        signs.save(model, torch.from_numpy(signs.pieces(signs.WORDS, 4, test=False)), teacher)
-    if texts.exists():
-        return
+#: Other teachers: file -> words of their tokenizer, rows of their tables.
+OTHERS = {"pairs.pt2": (512, 512), "padded.pt2": (signs.WORDS, 104)}
+
+
+def prepare(out: Path, teacher: str, others: Collection[str], *, writes: bool) -> None:
+    """Train teachers, and have the first write what `written` reads, where it is not there yet.
+
+    Args:
+        out: the folder of all of them.
+        teacher: of single signs.
+        others: names in `OTHERS`.
+        writes: whether text of the teacher's is wanted.
+    """
+    wanted = {teacher: (signs.WORDS, signs.WORDS), **{name: OTHERS[name] for name in others}}
+    for name, (words, rows) in wanted.items():
+        if not (out / name).exists():
+            torch.manual_seed(0)
+            model = signs.train(signs.LanguageModel(rows, 96, 3), words, 1200, 0)
+            signs.tokenizer(words).save(str((out / name).with_suffix(".json")))
+            signs.save(model, torch.from_numpy(signs.pieces(words, 4, test=False)), out / name)
+    if writes and not (out / "written.npz").exists():
+        _write(out / teacher, out / "written.npz")
+
+
+def _write(teacher: Path, texts: Path) -> None:
     begun = {
         f"x_{part}": signs.pieces(signs.WORDS, count, part == "test")
         for part, count in (("train", PIECES), ("test", 16))
