@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from compressc.collecting import collector_paused
 from compressc.errors import CompresscError
-from compressc.frontend import bags
+from compressc.frontend import bags, complex_writes
 from compressc.frontend.held import HeldTensors
 from compressc.frontend.inputs.dimensions import OpenDimensions
 from compressc.frontend.naming import call_stem, layer_stem
@@ -195,8 +195,8 @@ class _Importer:
             return
         if kind in _REGIONS:
             self.values[node] = self._inline(node, kind)
-        elif kind in bags.CALLS and (found := bags.body_of(node)) is not None:
-            self.values[node] = self._inlined(*found) + (None,) * (len(node.meta["val"]) - 1)
+        elif (result := self._rewritten(kind, node)) is not None:
+            self.values[node] = result
         elif kind == "getitem" and isinstance(whole := self.values.get(_first(node)), tuple):
             self.values[node] = whole[operator.index(node.args[1])]  # type: ignore[arg-type]
         elif kind in _ALIASES | _COPIES and _changes_nothing(kind, node):
@@ -214,6 +214,14 @@ class _Importer:
             if written is not None:
                 self._alias(node, written)
                 self.values |= dict.fromkeys(self.aliases[node], result)
+
+    def _rewritten(self, kind: str, node: fx.Node) -> Any:
+        """The results of a call that is computed by others; None where it is not."""
+        if kind in bags.CALLS and (found := bags.body_of(node)) is not None:
+            return self._inlined(*found) + (None,) * (len(node.meta["val"]) - 1)
+        if kind in complex_writes.CALLS and (found := complex_writes.body_of(node)) is not None:
+            return self._inlined(*found)[0]
+        return None
 
     def _overwritten(self, kind: str, node: fx.Node) -> Any:
         """The source of a write that replaces a whole tensor (and has no derivative in torch)."""
