@@ -24,6 +24,7 @@ from compressc.frontend.inputs.arguments import (
     check_names,
 )
 from compressc.frontend.inputs.specs import ConstantSpec, InputSpec, place_inputs
+from compressc.frontend.whole_numbers import as_constants, has_whole_numbers
 from compressc.ir.recurrent import whole_sequences
 from compressc.quiet import quiet
 
@@ -147,6 +148,9 @@ def _trace(
     except (Exception, SystemExit) as error:  # what the user's own forward raises, and more
         if again and _UNKNOWN_TYPE in str(error) and register_dataclasses(module, arguments):
             return _trace(module, arguments, dims, again=False)
+        if again and has_whole_numbers(module):
+            with as_constants(module):
+                return _trace(module, arguments, dims, again=False)
         hints = (hint for words, hint in _HINTS.items() if words in str(error))
         raise CompresscError(
             "CC202",
