@@ -19,6 +19,7 @@ import tempfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -76,18 +77,21 @@ def file_of(folder: Path, name: str, training: str, seed: int) -> Path:
     return place / f"{training}-{seed}.json"
 
 
-def train(name: str, folder: Path, seeds: int, only: Collection[str]) -> None:
-    """Every run that was asked for and is not there yet."""
+def train(name: str, folder: Path, seed: int, only: Collection[str]) -> None:
+    """Every run of a seed that was asked for and is not there yet."""
     cut = CUTS[name]
-    wanted = [one for one in trainings(cut) if not only or one[0] in only]
-    every = [(seed, *one) for seed in range(seeds) for one in wanted]
-    left = [one for one in every if not file_of(folder, name, one[1], one[0]).exists()]
+    files = {
+        options: file_of(folder, name, training, seed)
+        for training, options in trainings(cut)
+        if not only or training in only
+    }
+    left = {options: file for options, file in files.items() if not file.exists()}
     if not left:
         return
     with tempfile.TemporaryDirectory() as cache:
         bench = Bench(replace(cut.student, made_by=cut.made_by), Path(cache))
-        for seed, training, options in left:
-            kept(file_of(folder, name, training, seed), partial(bench.run, options, seed))
+        for options, file in left.items():
+            kept(file, partial(bench.run, options, seed))
 
 
 def table(folder: Path, seeds: int) -> str:
@@ -124,8 +128,8 @@ def main() -> None:
     parser.add_argument("--page", type=Path, help="write the table into this page")
     given = parser.parse_args()
     if not given.table:
-        for name in CUTS:
-            train(name, given.out, given.seeds, given.trainings)
+        for seed, name in product(range(given.seeds), CUTS):
+            train(name, given.out, seed, given.trainings)
     made = table(given.out, given.seeds)
     if given.page:
         put(given.page, MARK, made)
