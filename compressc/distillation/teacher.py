@@ -42,6 +42,7 @@ ASK = 128
 #: Samples that tell whether all are of one length.
 LOOKED_AT = 64
 _BESIDE = "the teacher runs beside: samples are of several lengths, and their answers are, too"
+_FOLDED = "the teacher runs beside: inner values have several rows for each sample"
 #: See `Keeping`.
 How = Literal["auto", "memory", "disk", "beside"]
 
@@ -311,6 +312,9 @@ class Teacher:
             return None
         if self.lengths_differ:
             keeping.say(_BESIDE)
+            return None
+        if any(x.shape[:1] != (1,) for x in self._probe.parts()):  # of one sample
+            keeping.say(_FOLDED)
             return None
         forms = tuple(
             Form(keeping.dtype if x.is_floating_point() else x.dtype, tuple(x.shape[1:]))

@@ -6,8 +6,11 @@ from compressc_distill.objectives.hint import Hint
 from distill_nets import KEPT, cut, mlp
 from torch import nn
 
+from compressc.data import Dataset, Split
 from compressc.distillation import Pair, Readings, Seen, choose_points, find_pairs
 from compressc.ir import lower, parse_graph
+from compressc.pipeline import Context, parse_pass
+from compressc.pipeline.store import Store
 from compressc.testing import export_graph
 from tests.passes.transformer_nets import transformer
 
@@ -194,3 +197,33 @@ def test_points_of_an_encoder_with_padding():
     points = choose_points(graph, graph.output_names[0], find_pairs(graph, graph), 99)
     # post-norm: what the next sublayer and the residual sum read is the norm
     assert {"stack.layers.0.norm1", "stack.layers.0.norm2", "stack.layers.1.norm1"} <= set(points)
+
+
+class Channels(nn.Module):
+    """Each channel goes through the same layers, as a row of its own. f32[b,2,6] -> f32[b,3]."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 16), nn.Linear(16, 8)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x):
+        rows = self.first(x.reshape(-1, 6)).relu()
+        return self.head(self.second(rows).relu().reshape(x.shape[0], 16))
+
+
+def test_inner_values_with_several_rows_for_each_sample_are_not_kept():
+    torch.manual_seed(0)
+    x = torch.randn(48, 2, 6)
+    teacher, part = export_graph(Channels(), x), Split((x,))
+    said = []
+    store = Store(None, say=said.append)
+    ctx = Context(teacher, Dataset("rows", part, part, part), store=store)
+    student = teacher.copy()
+    for tensor in student.tensors().values():
+        tensor.detach().mul_(0.7)
+    parse_pass("distill(epochs=4, loss='kd + hint')").run(student, ctx)
+    terms = [epoch["terms"]["hint"] for epoch in ctx.records["training"]["history"]]
+    assert said == ["the teacher runs beside: inner values have several rows for each sample"] * 2
+    assert len(terms) == 4
+    assert terms[-1] < 0.9 * terms[0]
