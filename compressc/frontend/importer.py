@@ -188,10 +188,10 @@ class _Importer:
         if isinstance(value, torch.SymBool | torch.SymFloat | bool):
             return  # feeds assertions; any other reader is refused when it asks for the value
         if isinstance(value, torch.SymInt | int):
-            self.values[node] = self.dimensions.size(value)
+            self.values[node] = self.dimensions.size(value, node.name)
             return
         kind = self._kind(node)
-        if kind in _DROPPED or self._copies_itself(kind, node) or self.held.absorb(node):
+        if kind in _DROPPED or self._copies_itself(kind, node) or self._is_held(kind, node):
             return
         if kind in _REGIONS:
             self.values[node] = self._inline(node, kind)
@@ -234,10 +234,26 @@ class _Importer:
             return None
         return self._operand(source)
 
+    def _is_held(self, kind: str, node: fx.Node) -> bool:
+        """A part of a held tensor; and `weight.float()` of a weight in float32 is the weight."""
+        if self.held.absorb(node):
+            return True
+        first = node.args[0] if node.args else None
+        if not isinstance(first, fx.Node) or first not in self.held or first in self.values:
+            return False
+        if not kind.startswith("aten.to.") or not _changes_nothing(kind, node):
+            return False
+        self.held.link(node, first)
+        self._alias(node, first)
+        return True
+
     def _copies_itself(self, kind: str, node: fx.Node) -> bool:
         if kind != "aten.copy_" or not isinstance(node.args[1], fx.Node):
             return False
-        return bool(self._operand(node.args[1]) == self._operand(node.args[0]))
+        target, source = node.args[0], node.args[1]
+        if target in self.held and source in self.held:
+            return self.held.tensor(source) is self.held.tensor(_first(node))
+        return bool(self._operand(source) == self._operand(target))
 
     def _kind(self, node: fx.Node) -> str:
         target = node.target
@@ -386,11 +402,12 @@ class _Importer:
     def _type(self, node: fx.Node) -> ValueType:
         value = node.meta["val"]
         if isinstance(value, tuple | list):
-            return TupleType(tuple(self._tensor_type(item) for item in value))
-        return self._tensor_type(value)
+            return TupleType(tuple(self._tensor_type(item, node.name) for item in value))
+        return self._tensor_type(value, node.name)
 
-    def _tensor_type(self, value: Any) -> TensorType:
-        return TensorType(value.dtype, tuple(self.dimensions.size(size) for size in value.shape))
+    def _tensor_type(self, value: Any, name: str) -> TensorType:
+        sizes = (self.dimensions.size(size, name) for size in value.shape)
+        return TensorType(value.dtype, tuple(sizes))
 
     def _output(self, node: fx.Node) -> None:
         flat = [self._operand(arg) for arg in _flat(node.args[0])]

@@ -61,8 +61,12 @@ class OpenDimensions:
         if (least, most) != (1, None):
             self._limits[name] = (least, most)
 
-    def size(self, size: Any) -> Size:
+    def size(self, size: Any, where: str = "") -> Size:
         """A size of the program as the IR writes it.
+
+        Args:
+            size: of a value.
+            where: the call that makes it, for the error.
 
         Raises:
             CompresscError: CC202 where it depends on the values of a tensor.
@@ -75,6 +79,8 @@ class OpenDimensions:
                 "CC202",
                 "sizes must follow from the inputs' sizes alone",
                 got=str(expr),
-                hint="nonzero, item and boolean masks make sizes depend on tensor values",
+                where=where,
+                hint="nonzero, item and boolean masks make sizes depend on tensor values; an "
+                "expert can compute all rows, weighted with 0 where it is not chosen",
             )
         return simplify_size(expr)

@@ -86,7 +86,7 @@ def test_experts_are_found():
     assert not refused
     assert [e.router for e in found] == ["layers.0.router", "layers.1.router"]
     first = found[0]
-    assert (first.count, first.picked) == (6, 2)
+    assert (first.count, first.picked, first.groups) == (6, 2, 1)
     assert set(first.weights) == {"layers.0.up", "layers.0.down"}
     assert [first.left(share) for share in (0.9, 0.5, 0.1)] == [5, 3, 2]
 
@@ -138,7 +138,8 @@ def test_coverage_is_true(options):
 
 
 @pytest.mark.parametrize(
-    ("fault", "text"), [("scores", "are read by others"), ("choice", "reads the choice")]
+    ("fault", "text"),
+    [("scores", "%layers.1.mean reads the scores"), ("choice", "reads the choice")],
 )
 def test_a_router_that_is_read_otherwise_keeps_its_experts(fault, text):
     made = export_graph(net(Experts(), Experts(fault=fault)), torch.randn(7, 5))
@@ -148,22 +149,15 @@ def test_a_router_that_is_read_otherwise_keeps_its_experts(fault, text):
     assert any("no experts are cut here" in t and text in t for _, t in context.notes)
 
 
-def test_experts_that_are_modules_are_refused_by_name():
-    from tests.zoo.written import MixtureOfExperts
-
-    torch.manual_seed(0)
-    made = export_graph(MixtureOfExperts().eval(), torch.randn(3, 5, 16))
-    before = graph_hash(made)
-    with pytest.raises(CompresscError) as caught:
-        pruned(made, experts=0.5)
-    assert caught.value.code == "CC105"
-    assert "reads the choice" in caught.value.got
-    assert graph_hash(made) == before
+def test_no_experts_is_an_error():
     plain = export_graph(
         nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2)), torch.ones(3, 5)
     )
-    with pytest.raises(CompresscError, match="no choice of the best of some scores"):
+    before = graph_hash(plain)
+    with pytest.raises(CompresscError, match="no choice of the best of some scores") as caught:
         pruned(plain, experts=0.5)
+    assert caught.value.code == "CC105"
+    assert graph_hash(plain) == before
 
 
 @pytest.mark.slow

@@ -453,6 +453,24 @@ def test_a_buffer_written_with_itself_is_not_changed() -> None:
     assert kinds(import_program(functional)) == ["constant", "aten.add.Tensor", "linear"]
 
 
+class CastWeight(nn.Module):
+    """A weight that is cast to its own dtype, as routers of transformers do it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x.float(), self.weight.float())
+
+
+def test_a_weight_cast_to_its_own_dtype_is_the_weight() -> None:
+    module = CastWeight()
+    assert [op.kind for op in raised(module, torch.randn(2, 3))] == ["input", "linear"]
+    other = raised(module.double(), torch.randn(2, 3))
+    assert "linear" not in [op.kind for op in other]  # rounded to float32 in each run
+
+
 def test_a_buffer_written_with_other_numbers_is_refused() -> None:
     with pytest.raises(CompresscError, match="must not change its own buffers"):
         import_program(export_module(MovesItsBuffer(0.5), (V,)))
