@@ -32,6 +32,8 @@ from compressc.training.stepping import LOSS, Stepper, placed, seed_step
 
 #: Setbacks in a row after which a run is given up.
 PATIENCE = 4
+#: Of what was there at the start, what an epoch may lose without being one.
+LITTLE = 0.1
 #: Steps that are tried to measure the pace.
 TRIALS = 8
 
@@ -50,8 +52,9 @@ def train(
     they were. Ctrl-C passes through: the module then holds the best state so far.
 
     An epoch with a loss or gradient that is not finite, or after which more than half of what was
-    gained since the start is lost, is a setback: the best state comes back, the learning rate is
-    halved, the optimizer forgets. After four in a row the run is given up.
+    gained since the start and a tenth of what there was is lost, is a setback: the best state comes
+    back, the learning rate is halved, the optimizer forgets. After four in a row the run is given
+    up.
 
     Args:
         module: what to train; dropout and batch norm are active in steps, not in validation.
@@ -254,12 +257,18 @@ class _Run(Generic[Batch]):
             best.offer(self.lesson.validate(self.module), best.epoch)
 
     def _is_setback(self) -> bool:
-        """Whether the score is not finite, or below the middle between start and best."""
+        """Whether the score is not finite, or far below the best.
+
+        Far is half of what was gained, and a tenth of what there was: a student with new weights
+        begins near the loss of a constant answer, and does a little worse before it does better.
+        """
         place, best = self.state.place, self.state.best.score
         if not all(map(math.isfinite, place.score)):
             return True
         first = place.start[0]
-        return best is not None and math.isfinite(first) and place.score[0] < (first + best[0]) / 2
+        if best is None or not math.isfinite(first):
+            return False
+        return place.score[0] < best[0] - max((best[0] - first) / 2, LITTLE * abs(first))
 
     def _moment(self) -> Moment:
         place = self.state.place

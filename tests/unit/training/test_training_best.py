@@ -209,6 +209,14 @@ def test_what_keeps_half_of_the_gain_is_no_setback():
     assert result.setbacks == (3,)
 
 
+def test_a_start_that_was_hardly_better_is_no_reason_to_go_back():
+    # a loss of 2.30 is that of a constant answer among ten, where new weights begin
+    model, lesson = linear_problem()
+    scores = iter([-2.30, -2.34, -2.52, -2.54, -1.0])
+    result = train(model, lesson_of(lesson.batches, error, lambda m: next(scores)), Recipe(4, 0.1))
+    assert (result.setbacks, result.best_epoch) == ((3,), 4)
+
+
 def test_the_start_is_scored_with_the_statistics_it_came_with():
     model = dropout_model()
     model[1].running_mean.fill_(7.0)
