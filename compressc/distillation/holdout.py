@@ -5,18 +5,22 @@ from __future__ import annotations
 from compressc.data.splitting import divide
 from compressc.pipeline import Samples, TransferSet
 
-#: Fewer samples than this say too little about an epoch.
+#: Fewer samples than this say little about an epoch,
 LEAST = 64
+#: but where all are few, they are worth more for learning: no more than this share is added.
+FEW = 1 / 8
 
 
 def hold_out(samples: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
     """Split into (to train on, to validate on), each class in proportion.
 
-    The part held out is `share` of the samples, 64 at least, but never more than half. Where there
-    is a single sample, both parts hold it.
+    The part held out is `share` of the samples, and 64 at least where these are no more than an
+    eighth; an eighth of fewer; never more than half. Where there is a single sample, both parts
+    hold it.
     """
     total = len(samples)
-    count = min(max(round(share * total), LEAST), total // 2)
+    least = max(1, min(LEAST, int(FEW * total)))
+    count = min(max(round(share * total), least), total // 2)
     held, kept = divide(samples.all_labels(), total, count, seed)
     return samples.subset(kept), samples.subset(held if count else kept)
 

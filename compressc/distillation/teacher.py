@@ -227,7 +227,8 @@ class Teacher:
         self.reader, self.pairs, self.samples, self.device = reader, pairs, samples, device
         self.keeping = keeping or Keeping()
         self._views = samples.has_views and not plain
-        self._probe = self.ask(samples.take(1).to(device).inputs)
+        first = samples.take(1).to(device).inputs
+        self._sizes, self._probe = _sizes(first), self.ask(first)
         self._locked: Locked | None = None
         self._filled: set[int] = set()
         self.kept = self._store()
@@ -246,6 +247,10 @@ class Teacher:
 
     def answers(self, batch: Drawn) -> Answers:
         """Answers to the samples of a batch."""
+        alike = self.samples.has_views or _sizes(batch.samples.inputs) == self._sizes
+        if self.kept is not None and not alike:  # shorter ones than were looked at
+            self.close()
+            self.keeping.say(_BESIDE)
         if self.kept is None:
             return self.ask(batch.samples.inputs)
         view = batch.view if self._views else None
@@ -329,11 +334,10 @@ class Teacher:
 
     @cached_property
     def lengths_differ(self) -> bool:
-        """Whether batches are padded to several lengths, as far as some samples tell."""
+        """Whether samples are of several lengths, as far as some of them tell."""
         total = len(self.samples)
         some = torch.arange(min(total, LOOKED_AT)) * total // min(total, LOOKED_AT)
-        sides = (self.samples.take(1).inputs, self.samples.select(some).inputs)
-        return any(one.shape[1:] != more.shape[1:] for one, more in zip(*sides, strict=True))
+        return any(_sizes(self.samples.select(one).inputs) != self._sizes for one in some[:, None])
 
     def _on_disk(self, layout: Layout, views: int) -> AnswerStore | None:
         """Answers in a folder; where that cannot be, none and a note: it costs time alone."""
@@ -397,6 +401,11 @@ class GivenAnswers:
     def close(self) -> None:
         """Let go of the files."""
         self.store.close()
+
+
+def _sizes(inputs: Sequence[Tensor]) -> list[torch.Size]:
+    """Of one sample."""
+    return [x.shape[1:] for x in inputs]
 
 
 def open_given(

@@ -12,7 +12,7 @@ from compressc.training.batches import (
 )
 from compressc.training.best import BestState, Score
 from compressc.training.checkpoint import Checkpoints
-from compressc.training.length import batch_size, parse_budget
+from compressc.training.length import batch_size, epochs_of, parse_budget
 from compressc.training.lesson import Lesson, Recipe
 from compressc.training.loop import train
 from compressc.training.machine import (
@@ -52,6 +52,7 @@ __all__ = [
     "channels_last_for",
     "cosine_with_warmup",
     "drawn",
+    "epochs_of",
     "fast_precision",
     "likes_channels_last",
     "parse_budget",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 #: A recovery takes hundreds of steps, however small the data are.
 STEPS = 400
+#: Samples in the smallest steps.
+SMALLEST = 16
+#: Epochs that give enough steps of data that are not small.
+EPOCHS = 20
 _UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(s|min|h)\s*")
 
@@ -38,4 +43,9 @@ def steps_within(budget: float, step: float, validation: float, per_epoch: int) 
 
 def batch_size(samples: int, epochs: int) -> int:
     """Samples in a step: a small data set gives more, smaller steps. A multiple of 8, 16 to 64."""
-    return min(64, max(16, samples * epochs // STEPS // 8 * 8))
+    return min(64, max(SMALLEST, samples * epochs // STEPS // 8 * 8))
+
+
+def epochs_of(samples: int) -> int:
+    """How often to go through data: 20 times, more where the smallest steps would be too few."""
+    return max(EPOCHS, math.ceil(STEPS * SMALLEST / samples))

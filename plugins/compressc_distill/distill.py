@@ -40,6 +40,7 @@ from compressc.training import (
     TrainingResult,
     batch_size,
     channels_last_for,
+    epochs_of,
     precision_for,
     train,
 )
@@ -168,19 +169,20 @@ class Distill(DistillOptions):
         self, teaching: Teaching, exam: Teaching, ctx: Context, seed: int, name: str
     ) -> TrainingResult:
         module, output = teaching.student.module, task_of(ctx).output
-        epochs = _MANY if self.steps or self.budget else self.epochs
-        size = batch_size(len(teaching.samples), epochs)
+        samples = len(teaching.samples)
+        epochs = epochs_of(samples) if self.epochs == "auto" else self.epochs
+        size = batch_size(samples, _MANY if self.steps or self.budget else epochs)
         size = size if self.batch_size == "auto" else self.batch_size
         batches = teaching.batches(size, self.views)
-        recipe = self._recipe(seed, ctx, module, teaching.probe())
+        recipe = self._recipe(epochs, seed, ctx, module, teaching.probe())
         recipe = replace(recipe, batch_statistics=self._samples_suit(teaching, exam, ctx))
         loss = weighed(teaching, batches, seed, self.weights == "auto", partial(ctx.note, output))
         teaching, exam = replace(teaching, loss=loss), replace(exam, loss=loss)
         lesson = teaching.lesson(batches, exam.examine)
         if self.dot and not lesson.by_labels:
             ctx.note(output, f"no labels: dot makes one momentum of {0.9 + self.dot:g}")
-        samples = batches.batch_size * self.accumulate
-        told = Told(ctx, exam.metric.title, samples)
+        together = batches.batch_size * self.accumulate
+        told = Told(ctx, exam.metric.title, together)
         kept = Checkpoints.of(ctx.store, name)
         try:
             result = train(module, lesson, recipe, hooks=[told], checkpoints=kept)
@@ -190,14 +192,14 @@ class Distill(DistillOptions):
         if self.steps or self.budget:
             length = f"{told.steps} steps, {length}"
         chosen = ", 0.01 of a typical weight" if self.lr == "auto" else ""
-        text = f"peak learning rate {result.rate:.2g}{chosen}; {length} with {samples} samples"
+        text = f"peak learning rate {result.rate:.2g}{chosen}; {length} with {together} samples"
         ctx.note(output, text)
         if self.budget:
             ctx.note(output, f"as many steps as fit into {self.budget}: not the same each time")
         return result
 
     def _recipe(
-        self, seed: int, ctx: Context, module: nn.Module, inputs: Sequence[Tensor]
+        self, epochs: int, seed: int, ctx: Context, module: nn.Module, inputs: Sequence[Tensor]
     ) -> Recipe:
         """How to train, as the options have it and the machine."""
         precision, why = self.precision, ""
@@ -217,7 +219,7 @@ class Distill(DistillOptions):
         if why:
             ctx.note(task_of(ctx).output, f"images lie plane by plane: {why}")
         return Recipe(
-            epochs=self.epochs,
+            epochs=epochs,
             learning_rate=None if self.lr == "auto" else self.lr,
             weight_decay=self.weight_decay,
             warmup=self.warmup,

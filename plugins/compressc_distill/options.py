@@ -23,8 +23,9 @@ from compressc_distill.families.teachers.trust import Trust
 class DistillOptions(Pass):
     """What a user says of a distillation; `Distill` does it."""
 
-    epochs: Annotated[int, Field(ge=1, le=100_000)] = 20
-    """How often to go through the training data."""
+    epochs: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = "auto"
+    """How often to go through the training data; `auto` is 20, and more where that would be fewer
+    than some 400 steps of 16 samples."""
     steps: Annotated[int, Field(ge=1)] | None = None
     """Steps of the optimizer, in place of whole epochs."""
     budget: str = ""

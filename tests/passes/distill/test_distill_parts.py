@@ -39,7 +39,8 @@ def test_the_held_out_part_is_apart_stratified_and_seeded():
 
 
 @pytest.mark.parametrize(
-    ("total", "share", "want"), [(1000, 0.2, 200), (300, 0.1, 64), (50, 0.1, 25), (2, 0.1, 1)]
+    ("total", "share", "want"),
+    [(1000, 0.2, 200), (600, 0.1, 64), (300, 0.1, 37), (300, 0.4, 120), (50, 0.1, 6), (2, 0.1, 1)],
 )
 def test_how_many_are_held_out(total, share, want):
     kept, held = hold_out(samples(total), share, seed=0)

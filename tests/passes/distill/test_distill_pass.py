@@ -403,12 +403,20 @@ def test_what_is_chosen_is_said(teacher, student, data):
     ctx = Context(teacher, data)
     Distill(epochs=2).run(student, ctx)
     (text,) = notes_of(ctx, "peak learning rate ")
-    assert text.endswith(
-        ", 0.01 of a typical weight; 2 epochs of 21 steps with 16 samples"
-    )  # 336 samples
+    # 350 samples of 400
+    assert text.endswith(", 0.01 of a typical weight; 2 epochs of 22 steps with 16 samples")
     given = Context(teacher, data)
     Distill(epochs=2, lr=0.01, batch_size=32).run(student, given)
-    assert notes_of(given, "peak learning rate 0.01; 2 epochs of 10 steps with 32 samples")
+    assert notes_of(given, "peak learning rate 0.01; 2 epochs of 11 steps with 32 samples")
+
+
+def test_few_samples_are_gone_through_more_often(teacher, student, data):
+    few = data.train.take(60)  # 7 are held out
+    ctx = Context(teacher, Dataset("few", few, few, few))
+    Distill().run(student, ctx)
+    (text,) = notes_of(ctx, "peak learning rate ")
+    # 400 times 16 samples are 120.8 times 53
+    assert text.endswith("; 121 epochs of 3 steps with 16 samples")
 
 
 def test_so_many_steps_of_so_many_batches(teacher, student, data):
