@@ -86,7 +86,7 @@ class LowRank(Pass):
 
     @freed_at_once()  # a decomposition takes many times its matrix
     def run(self, graph: Graph, ctx: Context) -> None:
-        """Factorize layer by layer; every layer with parameters left alone gets a note.
+        """Factorize layer by layer; every layer with a matrix left alone gets a note.
 
         Raises:
             CompresscError: CC102 where no ranks are as small as `params` or `macs` asks for.
@@ -130,7 +130,7 @@ class LowRank(Pass):
 
     def _verdict(self, plan: Plan | str | None) -> Verdict:
         if plan is None:
-            return Verdict.idle("no weights")
+            return Verdict.idle("no matrix of weights")
         if isinstance(plan, str):
             return Verdict.cannot(plan)
         if not plan.ranks:

@@ -8,8 +8,14 @@ from math import prod
 from typing import Any
 
 from compressc.analysis.coverage import is_recurrent_weight
-from compressc.ir import Graph, Op, TensorType, evaluate
+from compressc.ir import PRODUCTS, Graph, Op, TensorType, evaluate
+from compressc.ir.moves import MOVES
 from compressc_lowrank.schemes import SCHEMES, Cost, Ranks, Scheme
+
+#: Calls that multiply by a matrix.
+_MULTIPLIED = {
+    f"aten.{name}" for name in ("matmul", "mm", "bmm", "linear", "einsum", "addmm", "baddbmm")
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,26 @@ class Plan:
         return text if self.scheme.name in ("svd", "embedding") else f"{text} ({self.scheme.name})"
 
 
+def is_matrix(graph: Graph, op: Op) -> bool:
+    """Whether an op holds a matrix that something is multiplied with, or a table: what low rank is
+    about. Norms, biases and positions that are added are none of it."""
+    if op.role in PRODUCTS or op.role in ("embedding", "recurrent"):
+        return True
+    if is_recurrent_weight(graph, op):
+        return True
+    if op.kind != "parameter" or sum(size != 1 for size in graph.type_of(op.name).shape) < 2:
+        return False
+    waiting, seen = [op.name], {op.name}
+    while waiting:
+        for user in graph.users(waiting.pop()):
+            if user.packet in _MULTIPLIED:
+                return True
+            if (user.packet in MOVES or user.packet == "aten.index") and user.name not in seen:
+                seen.add(user.name)
+                waiting.append(user.name)
+    return False
+
+
 def candidates(graph: Graph, op: Op, names: Collection[str]) -> list[Scheme] | str:
     """The schemes of these names that can take a layer apart, or why none can."""
     layer: Any = op.layer
@@ -34,6 +60,8 @@ def candidates(graph: Graph, op: Op, names: Collection[str]) -> list[Scheme] | s
     if is_recurrent_weight(graph, op):
         return "a weight of a recurrent layer, which takes whole matrices alone"
     kinds = [scheme for scheme in SCHEMES if op.kind in scheme.kinds]
+    if op.kind == "parameter":
+        return "a matrix that is multiplied with by a call, no layer"
     if not kinds:
         return f"{op.kind} is no linear layer, convolution or table"
     fitting = [scheme for scheme in kinds if scheme.fits(layer)]

@@ -13,7 +13,7 @@ from compressc.ir import Graph, Op
 from compressc.pipeline import Choice, Context, choose
 from compressc_lowrank.collecting import Inputs
 from compressc_lowrank.factorizing import seen_by
-from compressc_lowrank.planning import Plan, candidates, places, too_wide
+from compressc_lowrank.planning import Plan, candidates, is_matrix, places, too_wide
 from compressc_lowrank.schemes import Cost, Ranks, Scheme
 from compressc_lowrank.sensitivity import Answers
 
@@ -99,10 +99,10 @@ class Menu:
 def legal_schemes(
     graph: Graph, rule: Rule, sizes: Mapping[str, int]
 ) -> dict[str, list[Priced] | str]:
-    """For each op with parameters the schemes that can take it apart, or why none can."""
+    """For each op that holds a matrix the schemes that can take it apart, or why none can."""
     found: dict[str, list[Priced] | str] = {}
     for op in graph:
-        if parameters_of(op):
+        if parameters_of(op) and is_matrix(graph, op):
             some = candidates(graph, op, rule.names)
             priced = some if isinstance(some, str) else [_priced(graph, op, s, sizes) for s in some]
             found[op.name] = priced
@@ -110,7 +110,7 @@ def legal_schemes(
 
 
 def plans(graph: Graph, rule: Rule, ctx: Context, *, bare: bool = False) -> dict[str, Plan | str]:
-    """For each op with parameters how it is taken apart, or why it is not.
+    """For each op that holds a matrix how it is taken apart, or why it is not.
 
     Args:
         graph: not changed.

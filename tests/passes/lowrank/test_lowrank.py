@@ -172,7 +172,31 @@ def test_weights_of_a_recurrent_layer_are_called_so():
     said = [text for name, (text,) in notes.items() if name.startswith("rnn.")]
     assert len(said) == 4
     assert all("a weight of a recurrent layer" in text for text in said)
-    assert notes["scale"] == ["skipped: parameter is no linear layer, convolution or table"]
+    assert "scale" not in notes  # nothing is multiplied with a matrix of it
+
+
+class Matrices(nn.Module):
+    """A norm and a position are none of low rank's business; matrices of calls are."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.position = nn.LayerNorm(8), nn.Parameter(torch.randn(5, 8))
+        self.single = nn.Parameter(torch.randn(8, 8))
+        self.experts = nn.Parameter(torch.randn(3, 8, 8))
+
+    def forward(self, x):
+        x = self.norm(x) + self.position
+        chosen = x.mean(-1).argmax(-1) % 3
+        return x @ (self.single * 2) + torch.bmm(x, self.experts[chosen]) + x @ self.experts[0]
+
+
+def test_only_what_holds_a_matrix_is_listed_as_left():
+    net, notes = Matrices(), factorized(Matrices(), 5, 8)[0].notes
+    said = {name: text for name, (text,) in notes.items()}
+    assert said == dict.fromkeys(
+        ["experts"], "skipped: a matrix that is multiplied with by a call, no layer"
+    )
+    assert isinstance(net.single, nn.Parameter)
 
 
 def test_a_norm_behind_the_factors_has_statistics_of_what_it_sees_now():
