@@ -34,6 +34,7 @@ class Residual(nn.Module):
         self.conv2, self.norm2 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.BatchNorm2d(WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
+        """f32[b,c,h,w] of the same shape."""
         return torch.relu(x + self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x))))))
 
 
@@ -48,6 +49,7 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
+        """f32[b,s,c] of the same shape."""
         y = self.norm1(x)
         q, k, v = (
             layer(y).unflatten(-1, (HEADS, -1)).transpose(1, 2)
@@ -68,6 +70,7 @@ class Vit(nn.Module):
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 10)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Images f32[b,3,16,16] to scores f32[b,10]."""
         y: Tensor = self.patches(x).flatten(2).transpose(1, 2)
         out: Tensor = self.head(self.norm(self.blocks(y)).mean(1))
         return out
@@ -126,11 +129,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="an eighth of the depth")
     share = 8 if parser.parse_args().quick else 1
     torch.set_num_threads(1)
-    for name, make, depths in (
+    for name, make, full in (
         ("ResNet, layers", resnet, [48, 100, 200]),
         ("ViT, blocks", Vit, [12, 24, 48]),
     ):
-        depths = [max(2, depth // share) for depth in depths]
+        depths = [max(2, depth // share) for depth in full]
         torch.manual_seed(0)
         found = [row(name, depth, make(depth)) for depth in depths]
         ours, theirs = (exponent(depths, list(times)) for times in zip(*found, strict=True))

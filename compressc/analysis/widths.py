@@ -62,7 +62,7 @@ class _SizeWriter:
 
     def _open_expression(self, written: sympy.Expr, axis: Axis) -> sympy.Expr:
         """`4*b` as `b*w0`: the factors that are widths are written as such."""
-        if {str(name) for name in written.free_symbols} & set(self.graph.widths):
+        if {str(name) for name in written.free_symbols} & self.graph.widths.keys():
             return written
         widths = [factor for factor in factors(axis) if not _is_fixed(factor)]
         rest = written / prod(factor.size for factor in widths)

@@ -159,10 +159,10 @@ class SymbolReader:
         """Is the size, as it is written, the size of the axis whatever its leaves are?"""
         if any(_may_be_cut(leaf) and leaf not in self.symbols for leaf in leaves(use.axis)):
             return False
-        numbers = {s: n for s, n in self.sizes.items() if str(s) not in self.leaf}
         written = use.written
         if isinstance(written, sympy.Expr):
-            written = written.xreplace(numbers)
+            known = [s for s in written.free_symbols if s in self.sizes and str(s) not in self.leaf]
+            written = written.xreplace({s: self.sizes[s] for s in known})
         return bool(sympy.expand(written - axis_size(use.axis, self.symbols)) == 0)
 
     def _mark(self, op: str, axes: Sequence[Axis]) -> None:
