@@ -42,8 +42,11 @@ def is_integer(graph: Graph, name: str) -> bool:
 
 
 def moves_integers(op: Op) -> bool:
-    """Whether an op hands on what it reads, so that int8 kernels run behind it, too."""
-    return op.move not in (None, "cast") or op.role == "max_pool"
+    """Whether an op hands on what it reads, so that int8 kernels run behind it, too.
+
+    Zeros beside it are integers, too: the range of a quantized value holds zero.
+    """
+    return op.picks or op.role == "max_pool"
 
 
 def full_range_layers(graph: Graph) -> list[str]:

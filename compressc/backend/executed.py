@@ -7,12 +7,19 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from compressc.analysis.integers import integer_layers, is_integer
+from compressc.analysis.integers import integer_layers, is_integer, moves_integers
 from compressc.backend.file_record import FloatLayer, Int8Layers
 from compressc.ir import PRODUCTS, Graph, lower
 from compressc.ir.lowering import module_names
 
 _PADS = ("aten.constant_pad_nd", "aten.pad")
+_PICKS = ("roll", "index", "index_select", "gather", "take", "take_along_dim")
+_UPSAMPLES = tuple(
+    f"{how}{n}d" for how in ("upsample_nearest", "_upsample_nearest_exact") for n in (1, 2, 3)
+)
+#: ONNX Runtime 1.32 was seen to compute in floats behind `roll` and `index_select`, though they
+#: hand integers on; the others end there as the same nodes, or were not looked at.
+_ENDING = frozenset(f"aten.{name}" for name in _PICKS + _UPSAMPLES)
 #: What computes a layer in an exported ONNX model.
 COMPUTING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -66,7 +73,11 @@ def weights_of_floats(graph: Graph) -> list[str]:
     floats there, ONNX Runtime 1.32 computes something else (EfficientNet-Lite0: half of its outputs
     wrong; without its optimizations they are right).
     """
-    able = {op.name for op in integer_layers(graph)}
+    able = {
+        op.name
+        for op in integer_layers(graph)
+        if not any(_is_behind(graph, given, _ENDING) for given in op.inputs)
+    }
     shared = {id(getattr(graph[name].layer, "weight", None)) for name in able}
     return [
         f"{target}.weight"
@@ -75,6 +86,16 @@ def weights_of_floats(graph: Graph) -> list[str]:
         if not any(_pads_integers(graph, given) for given in graph[name].inputs)
         if id(getattr(graph[name].layer, "weight", None)) not in shared
     ]
+
+
+def _is_behind(graph: Graph, name: str, packets: Collection[str]) -> bool:
+    """Whether integers went through one of these calls on their way to a value."""
+    op = graph[name]
+    while moves_integers(op):
+        if op.packet in packets:
+            return True
+        op = graph[op.inputs[0]]
+    return False
 
 
 def _pads_integers(graph: Graph, name: str) -> bool:

@@ -26,6 +26,23 @@ MOVES: dict[str, Move] = {
     "getitem": "part",
 }
 
+_PICKING = """
+    index_select gather take take_along_dim index flip fliplr flipud roll rot90 diagonal
+    repeat_interleave pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle
+    tril triu im2col unfold reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d
+    replication_pad2d replication_pad3d _pad_circular upsample_nearest1d upsample_nearest2d
+    upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d
+    _upsample_nearest_exact3d
+"""
+#: Packets of calls whose every result is one of the numbers that they are given first, or a zero:
+#: they pick or repeat by indices or by a rule, or pad.
+PICKS: frozenset[str] = frozenset(f"aten.{name}" for name in _PICKING.split())
+#: Calls that pad with what they are told -> what they are told behind the value.
+PADS: dict[str, tuple[str, ...]] = {
+    "aten.constant_pad_nd": ("pad", "value"),
+    "aten.pad": ("pad", "mode", "value"),
+}
+
 
 def names_of(*moves: Move) -> list[str]:
     """Names in the library of all calls that move in one of these ways."""

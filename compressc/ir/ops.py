@@ -17,7 +17,7 @@ from torch import nn
 from compressc.errors import CompresscError
 from compressc.ir.layer_building import squeeze
 from compressc.ir.layers import LAYERS, Role
-from compressc.ir.moves import MOVES, Move
+from compressc.ir.moves import MOVES, PADS, PICKS, Move
 from compressc.ir.number_forms import INT8_PER_CHANNEL, NumberForm
 from compressc.ir.types import ValueType
 
@@ -95,6 +95,14 @@ class Op:
     def move(self) -> Move | None:
         """How it hands on the numbers it is given; None where it computes others."""
         return "same" if self.role == "dropout" else MOVES.get(self.packet)
+
+    @property
+    def picks(self) -> bool:
+        """Whether every number it gives is one of those that it is given first, or a zero."""
+        if self.packet not in PADS:
+            return self.move not in (None, "cast") or self.packet in PICKS
+        told = dict(zip(PADS[self.packet], self.args[1:], strict=False)) | self.kwargs
+        return told.get("mode", "constant") != "constant" or told.get("value") in (None, 0)
 
 
 def refs_of(arg: Arg) -> Iterator[Ref]:

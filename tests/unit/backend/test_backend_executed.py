@@ -5,6 +5,7 @@ import torch
 from backend_graphs import float_graph, quantized_graph, samples
 from compressc_quant import Quant
 
+from compressc.analysis.integers import integer_layers
 from compressc.backend import load_backend
 from compressc.backend.executed import int8_layers, readers_of_weights, weights_of_floats
 from compressc.backend.file_record import FileRecord
@@ -110,16 +111,17 @@ def test_openvino_multiplies_stored_integers_as_floats_where_it_is_given_floats(
     assert counted("onnx", graph, tmp_path, samples(4)).ran == 1
 
 
-def padded(pad):
-    """A convolution on integers that were padded, or on floats."""
+def padded(call, floats=False):
+    """A convolution on what a call makes of integers, or of floats; 7 x 7 of 6 x 6 or as large."""
     form = "0.02, 128, 0, 255, dtype.u8"
     pair = "quantized_decomposed.{}quantize_per_tensor"
+    size = 7 if "pad" in call else 6
     graph = f"""
     graph net(%x: f32[b,2,6,6]) {{
       %x.q = {pair.format("")}(%x, {form}) : u8[b,2,6,6]
       %x.dq = {pair.format("de")}(%x.q, {form}) : f32[b,2,6,6]
-      %pad = aten.constant_pad_nd(%{"x.dq" if pad else "x"}, [0, 1, 0, 1], 0.0) : f32[b,2,7,7]
-      %conv = quantized_conv2d(%pad) {{in=2, out=4, kernel=3}} @conv.bias @conv.weight @conv.scale : f32[b,4,5,5]
+      %pad = {call.replace("x", "%x" if floats else "%x.dq", 1)} : f32[b,2,{size},{size}]
+      %conv = quantized_conv2d(%pad) {{in=2, out=4, kernel=3}} @conv.bias @conv.weight @conv.scale : f32[b,4,{size - 2},{size - 2}]
       return [%conv, %x.dq]
     }}"""  # noqa: E501
     weight = torch.randint(-64, 65, (4, 2, 3, 3)).to(torch.int8)
@@ -127,7 +129,32 @@ def padded(pad):
     return parse_graph(graph, tensors | {"conv.bias": torch.randn(4)})
 
 
+ZEROS = "aten.constant_pad_nd(x, [0, 1, 0, 1], 0.0)"
+HALVES = "aten.constant_pad_nd(x, [0, 1, 0, 1], 0.5)"
+
+
+@pytest.mark.parametrize(
+    ("call", "integers"),
+    [
+        (ZEROS, True),
+        (HALVES, False),
+        ('aten.pad(x, [0, 1, 0, 1], "constant")', True),
+        ('aten.pad(x, [0, 1, 0, 1], "constant", 0.5)', False),
+        ('aten.pad(x, [0, 1, 0, 1], "replicate")', True),
+        ("aten.flip(x, [2])", True),
+        ("aten.roll(x, [1], [2])", True),
+        ("aten.abs(x)", False),
+    ],
+)
+def test_layers_behind_calls_that_pick_or_pad_with_zeros_read_integers(call, integers):
+    assert [op.name for op in integer_layers(padded(call))] == ["conv"] * integers
+    assert list(integer_layers(padded(call, floats=True))) == []
+
+
 def test_weights_behind_padded_integers_stay_stored_for_onnx_runtime():
-    assert weights_of_floats(padded(True)) == []
-    assert weights_of_floats(padded(False)) == ["conv.weight"]
+    assert weights_of_floats(padded(ZEROS)) == []
+    assert weights_of_floats(padded(HALVES)) == []
+    assert weights_of_floats(padded(ZEROS, floats=True)) == ["conv.weight"]
+    assert weights_of_floats(padded("aten.roll(x, [1], [2])")) == ["conv.weight"]
+    assert weights_of_floats(padded("aten.flip(x, [2])")) == []
     assert weights_of_floats(quantized_graph()) == []
