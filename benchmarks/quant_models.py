@@ -52,7 +52,7 @@ def pip(cache: Path, *packages: str) -> None:
         str(site),
     ]
     if not all((site / name.partition("==")[0].replace("-", "_")).exists() for name in packages):
-        subprocess.run([*command, str(site), *packages], check=True)
+        subprocess.run([*command, *packages], check=True)
     sys.path.append(str(site))
 
 

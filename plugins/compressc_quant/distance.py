@@ -20,6 +20,12 @@ def outputs_of(graph: Graph, inputs: tuple[torch.Tensor, ...]) -> list[torch.Ten
         return [x for x in pytree.tree_leaves(lower(graph)(*inputs)) if x.dim() and x.numel()]
 
 
+def distance(got: Sequence[torch.Tensor], want: Sequence[torch.Tensor]) -> float:
+    """Of the worst output, the root of its mean square error, as a share of what it should be."""
+    pairs = zip(got, want, strict=True)
+    return max([0.0, *(fidelity(*pair).relative_rms_error for pair in pairs)])
+
+
 def distance_text(got: Sequence[torch.Tensor], want: Sequence[torch.Tensor]) -> str:
     """How far the worst output is from the float graph's: what is lost is said at once."""
     found = [fidelity(*pair) for pair in zip(got, want, strict=True)]

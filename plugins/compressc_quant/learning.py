@@ -14,7 +14,6 @@ from typing import Any
 
 from torch import fx, nn
 
-from compressc.analysis.integers import HALF_RANGE
 from compressc.distillation import (
     BY_OUTPUT,
     Objective,
@@ -23,7 +22,7 @@ from compressc.distillation import (
     parse_objective,
     teachings,
 )
-from compressc.ir import Graph, Op
+from compressc.ir import Graph
 from compressc.ir.layer_building import copy_layer
 from compressc.ir.quantized import DEQUANTIZE, QUANTIZE, QUANTIZED, quantized_kind
 from compressc.ir.trainable import TWIN, TrainableValue, TrainableWeight
@@ -32,6 +31,7 @@ from compressc.tasks import task_of
 from compressc.training import Checkpoints, Hooks, Moment, Recipe, TrainingResult, train
 from compressc.training.rate import relative_rate
 from compressc_quant.restoring import Held
+from compressc_quant.weights import most_used
 
 #: Samples in a step.
 BATCH = 32
@@ -146,17 +146,10 @@ def _with_twins(graph: Graph, before: Mapping[str, Held]) -> dict[str, Trainable
         twin = shared.get(id(layer.weight))
         if twin is None:
             weight: Any = before[op.name].layer.weight
-            twin = shared[id(layer.weight)] = TrainableWeight(layer, weight, _most(op))
+            twin = shared[id(layer.weight)] = TrainableWeight(layer, weight, most_used(op))
         layer.add_module(TWIN, twin)
         found[op.name] = twin
     return found
-
-
-def _most(op: Op) -> int | None:
-    """Half the range where the weights keep to it: the sums of some processors would overflow."""
-    layer: Any = op.layer
-    half = op.int8 and int(layer.weight.int().abs().max()) <= HALF_RANGE
-    return HALF_RANGE if half else None
 
 
 def _trainable_values(module: nn.Module) -> dict[str, TrainableValue]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from compressc.ir import Graph, Op, lower
 from compressc.pipeline import Context
 from compressc.training.layer_inputs import Look, look_at_inputs
 from compressc.training.layer_rows import input_rows
-from compressc.training.least_squares import NormalEquations
 
 #: Rows of a batch that count for a layer, at most.
 _ROWS = 2048
@@ -25,6 +27,8 @@ def moments(
     graph: Graph, ops: Sequence[Op], batches: Sequence[Inputs], ctx: Context
 ) -> Iterator[tuple[list[Op], Tensor]]:
     """Layers that are given the same rows, with the second moments of these: f64[count, count].
+
+    Of a convolution in groups f64[groups, count, count]: each is given channels of its own.
 
     In the order of the graph, some at a time: layers that have been rounded by then are run
     rounded, so that those behind them take their errors in.
@@ -52,27 +56,55 @@ def moments(
 def _collected(
     graph: Graph, ops: Sequence[Op], batches: Sequence[Inputs], ctx: Context
 ) -> list[Tensor]:
-    sums = [NormalEquations(_count(op), 0) for op in ops]
+    sums = [_Moments(_groups(op), inputs_of(op)) for op in ops]
     looks = {op.name: _adding(op, sum_) for op, sum_ in zip(ops, sums, strict=True)}
     look_at_inputs(lower(graph), looks, batches, len(batches), ctx)
-    return [sum_.xx / max(1, sum_.count) for sum_ in sums]
+    return [sum_.mean() for sum_ in sums]
 
 
-def _adding(op: Op, sum_: NormalEquations) -> Look:
+@dataclass
+class _Moments:
+    """Sums of products of the columns of rows `[n, groups * count]`, within each group."""
+
+    groups: int
+    count: int
+    rows: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.sum = torch.zeros(self.groups, self.count, self.count, dtype=torch.float64)
+
+    def add(self, rows: Tensor) -> None:
+        """Take in some rows."""
+        self.rows += len(rows)
+        wide = rows.double().reshape(len(rows), self.groups, self.count).transpose(0, 1)
+        self.sum.baddbmm_(wide.transpose(1, 2), wide)
+
+    def mean(self) -> Tensor:
+        """The moments; without groups f64[count, count]."""
+        found = self.sum / max(1, self.rows)
+        return found if self.groups > 1 else found[0]
+
+
+def _adding(op: Op, sum_: _Moments) -> Look:
     def add(x: Tensor, valid: Tensor | None) -> None:
-        rows = input_rows(op, x, valid, _ROWS)
-        sum_.add(rows, rows[:, :0])
+        sum_.add(input_rows(op, x, valid, _ROWS))
 
     return add
 
 
-def _count(op: Op) -> int:
+def inputs_of(op: Op) -> int:
+    """How many numbers each output of a layer is made of, in its group."""
     layer: Any = op.layer
-    return int(layer.weight[0].numel())
+    shape = layer.weight.shape if op.weight_form is None else layer.weight_shape()
+    return math.prod(shape[1:])
+
+
+def _groups(op: Op) -> int:
+    return int(getattr(op.layer, "groups", 1))
 
 
 def _bytes(group: Sequence[Op]) -> int:
-    return 8 * _count(group[0]) ** 2
+    return 8 * _groups(group[0]) * inputs_of(group[0]) ** 2
 
 
 def _rows_of(op: Op) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from compressc.ir import Graph, Op, random_inputs
 from compressc.pipeline import Context, Pass, Store
 from compressc_quant.calibrating import calibration, tell_ranges
 from compressc_quant.casting import TYPES, cast, cast_verdicts
-from compressc_quant.distance import distance_text, outputs_of
+from compressc_quant.distance import distance, distance_text, outputs_of
 from compressc_quant.dynamic import (
     dynamic_verdicts,
     quantize_dynamically,
@@ -30,13 +30,14 @@ from compressc_quant.losing import Losses, held_out
 from compressc_quant.mixed import Search, kept, tell, why
 from compressc_quant.observing import Settings
 from compressc_quant.restoring import Held, held_layers
-from compressc_quant.static import Finish, Static, nothing_to_finish
+from compressc_quant.static import Finish, Made, Static
 from compressc_quant.verdicts import ATTENTION, stated, verdicts, why_float
 from compressc_quant.weights import (
     Method,
     WeightOptions,
     quantize_weights,
     round_anew,
+    round_by_data,
     weight_verdicts,
     why_whole,
 )
@@ -45,6 +46,9 @@ from compressc_quant.weights import (
 _FEW = 4
 #: Samples that the quantized graph is compared with the float one on.
 _COMPARED = 8
+#: Outputs that are further off, as a share of them, are worth rounding weights by what layers are
+#: given: nearest leaves most models well within it.
+_FAR = 0.05
 #: Whether weights have half their range -> what the report says of it.
 _RANGES = {
     True: "weights within -64..64 (half range): int8 sums cannot overflow on any processor",
@@ -55,7 +59,7 @@ _BYTE = 8
 _MODES: dict[str, tuple[str, ...]] = {
     "bits": ("static", "weights", "dynamic"),
     "group": ("static", "weights"),
-    "method": ("weights",),
+    "method": ("static", "weights"),
     "to": ("cast",),
     "samples": ("static", "weights"),
     "batch": ("static", "weights"),
@@ -115,11 +119,12 @@ class Quant(Pass):
     given: 32 at 4 bits, and at 8 bits all of an output. It is halved where it does not divide an
     output's weights."""
 
-    method: Method = "rtn"
-    """How weights are rounded (`mode=weights`). `rtn`: each to nearest, in the range that loses
-    least. `gptq`: errors are taken out through weights that are not rounded yet (arXiv 2210.17323).
-    `awq`: columns that large activations meet are scaled up before (arXiv 2306.00978). The last two
-    look at calibration data."""
+    method: Method | Literal["auto"] = "auto"
+    """How weights are rounded. `rtn`: each to nearest, in the range that loses least. `gptq`:
+    errors are taken out through weights that are not rounded yet, so that what layers put out on
+    calibration data is kept (arXiv 2210.17323). `awq` (`mode=weights`): columns that large
+    activations meet are scaled up before (arXiv 2306.00978). `auto`: `rtn`; in `mode=static` then
+    `gptq` where outputs are off by more than 5 %, or more than `max_drop` is lost."""
 
     to: Literal["bf16", "f16"] = "bf16"
     """The type of `mode=cast`: `bf16` has the range of f32 and 8 bits of precision, `f16` 11 bits,
@@ -189,6 +194,10 @@ class Quant(Pass):
             raise ValueError("'group' is for bits=4 or mode=weights, and this is mode=static")
         if self.smooth and narrow:
             raise ValueError("'bits=4' rounds layers anew that 'smooth' has changed: give one")
+        if self.mode == "static" and self.method == "awq":
+            raise ValueError("'method=awq' is for mode=weights, and this is mode=static")
+        if self.smooth and self.method == "gptq":
+            raise ValueError("'method=gptq' rounds layers anew that 'smooth' has changed: give one")
         if self.smooth and self.max_drop is not None:
             raise ValueError(
                 "'max_drop' puts layers back, and 'smooth' has changed them: one of them"
@@ -209,7 +218,13 @@ class Quant(Pass):
     @property
     def _observes(self) -> bool:
         """Whether calibration data are looked at."""
-        return self.mode == "static" or (self.mode == "weights" and self.method != "rtn")
+        looks = self.method in ("gptq", "awq")
+        return self.mode == "static" or (self.mode == "weights" and looks)
+
+    @property
+    def _may_improve(self) -> bool:
+        """Whether weights are rounded by what layers are given where nearest loses too much."""
+        return self.mode == "static" and self.method == "auto" and not self.smooth
 
     @property
     def target_parts(self) -> frozenset[str]:
@@ -224,11 +239,15 @@ class Quant(Pass):
         """
         before, losses = held_layers(graph), self._losses(graph, ctx)
         work = self._static if self.mode == "static" else self._without_ranges
-        told, finish = work(graph, ctx)
-        if self.train is True or (losses is not None and self._misses(graph, losses)):
+        made = work(graph, ctx)
+        told, finish = dict(made.told), made.finish
+        if self._may_improve and (made.far or (losses is not None and self._misses(graph, losses))):
+            made.improve(graph)
+        begins = self.train == "auto" and losses is not None and self._misses(graph, losses)
+        if self.train is True or begins:
             length = Length(self.steps, None if self.lr == "auto" else self.lr)
             learn(graph, before, held_out(ctx, self.name, self.held_out), length, ctx)
-            finish = nothing_to_finish
+            finish = Made().finish
         if losses is not None:
             told |= self._keep_score(graph, before, losses, finish, ctx)
         for op in graph:
@@ -279,9 +298,9 @@ class Quant(Pass):
         return Losses(graph, ctx, held_out(ctx, self.name, self.held_out)[1])
 
     def _misses(self, graph: Graph, losses: Losses) -> bool:
-        """Whether so much is lost that training begins by itself."""
+        """Whether more is lost than may be."""
         assert self.max_drop is not None
-        return self.train == "auto" and losses.drop(graph) > self.max_drop
+        return losses.drop(graph) > self.max_drop
 
     def _keep_score(
         self,
@@ -314,8 +333,8 @@ class Quant(Pass):
         return ""
 
     @freed_at_once()  # nncf makes one copy after the other of each weight
-    def _static(self, graph: Graph, ctx: Context) -> tuple[dict[str, str], Finish]:
-        """Ranges are observed; op -> why it found no place."""
+    def _static(self, graph: Graph, ctx: Context) -> Made:
+        """Ranges are observed."""
         samples = ctx.require_data(self.name).calibration
         batches: Sequence[tuple[torch.Tensor, ...]]
         batches = found = calibration(samples, self.samples, self.batch)
@@ -326,13 +345,24 @@ class Quant(Pass):
         few = tuple(x[:_COMPARED] for x in batches[0])
         want = outputs_of(graph, few)
         work = self._plan(graph, bias_correction=self.bias_correction, half_range=half_range)
+        before = held_layers(graph)
         told, finish, ranges = work.apply(graph, batches, partial(ctx.progress, "calibrating"))
         ctx.progress("calibrating", len(batches), len(batches))
         tell_ranges(ranges, ctx)
-        ctx.note("", f"{_RANGES[half_range]}; {distance_text(outputs_of(graph, few), want)}")
-        return told, finish
 
-    def _without_ranges(self, graph: Graph, ctx: Context) -> tuple[dict[str, str], Finish]:
+        def improve(graph: Graph) -> None:
+            count = len(round_by_data(graph, before, batches, ctx))
+            finish(graph)
+            found = distance_text(outputs_of(graph, few), want)
+            ctx.note("", f"weights of {count} layers rounded by what they are given: {found}")
+
+        found = outputs_of(graph, few)
+        ctx.note("", f"{_RANGES[half_range]}; {distance_text(found, want)}")
+        if self.method == "gptq":
+            improve(graph)
+        return Made(told, finish, improve, far=distance(found, want) > _FAR)
+
+    def _without_ranges(self, graph: Graph, ctx: Context) -> Made:
         """The modes that observe no ranges."""
         data = ctx.data.calibration.take(_COMPARED).inputs if ctx.data is not None else ()
         few = data or random_inputs(graph, ctx.seed, _COMPARED)
@@ -353,10 +383,10 @@ class Quant(Pass):
             ctx.note(name, text)
         held = types_text(bytes_by_type(graph))
         ctx.note("", f"weights are {held}; {distance_text(outputs_of(graph, few), want)}")
-        return {}, nothing_to_finish
+        return Made()
 
     def _weights(self) -> WeightOptions:
-        return WeightOptions(self.bits, self.group, self.method)
+        return WeightOptions(self.bits, self.group, "rtn" if self.method == "auto" else self.method)
 
     def _half_range(self, ctx: Context) -> bool:
         return ctx.target.saturates_int8 if self.range == "auto" else self.range == "half"

@@ -64,11 +64,14 @@ def to_nearest(
         weight: [rows, count].
         form: what to round to.
         most: the largest integer to use, where it is less than the form's.
-        importance: what an error in each column counts for, [count]; all the same where not given.
+        importance: what an error in each column counts for, [count] or [rows, count]; all the same
+            where not given.
     """
     groups = 1 if form.group is None else weight.shape[1] // form.group
     grouped = weight.detach().reshape(len(weight), groups, -1)
-    counts = None if importance is None else importance.to(weight.dtype).reshape(1, groups, -1)
+    counts = None
+    if importance is not None:
+        counts = importance.to(weight.dtype).reshape(-1, *grouped.shape[1:])
     best: Rounded | None = None
     least = grouped.new_full(grouped.shape[:2], torch.inf)
     for share in _SHARES if form.bits <= _COARSE else _SHARES[:1]:
@@ -92,7 +95,9 @@ def to_nearest(
     return best
 
 
-def column_by_column(weight: Tensor, form: NumberForm, moment: Tensor) -> Rounded:
+def column_by_column(
+    weight: Tensor, form: NumberForm, moment: Tensor, most: int | None = None
+) -> Rounded:
     """Each column to nearest, the error that this makes taken out through the columns behind it.
 
     Frantar et al. 2022, "GPTQ" (arXiv 2210.17323), algorithm 1: what is kept is
@@ -101,11 +106,15 @@ def column_by_column(weight: Tensor, form: NumberForm, moment: Tensor) -> Rounde
     Args:
         weight: [rows, count].
         form: what to round to.
-        moment: f64[count, count], the second moments of the layer's inputs.
+        moment: f64[count, count], the second moments of the layer's inputs; f64[groups, count,
+            count] where each so many rows are given inputs of their own.
+        most: the largest integer to use, where it is less than the form's.
     """
     rest, count = weight.detach().double().clone(), weight.shape[1]
-    spread = _spread(moment)
-    size = form.group or count
+    spread = _spread(moment.reshape(-1, count, count))
+    given, size = len(spread), form.group or count
+    importance = moment.diagonal(dim1=-2, dim2=-1).reshape(given, count)
+    importance = importance.repeat_interleave(len(rest) // given, 0) if given > 1 else importance
     values = torch.empty_like(rest)
     scales, zeros = [], []
     for start in range(0, count, _COLUMNS):
@@ -114,18 +123,33 @@ def column_by_column(weight: Tensor, form: NumberForm, moment: Tensor) -> Rounde
         for column in range(start, stop):
             if column % size == 0:  # the range of a group is that of what its columns are by now
                 group = rest[:, column : column + size]
-                part = to_nearest(group, _whole(form), importance=moment.diagonal()[column:][:size])
+                counts = importance[:, column:][:, :size]
+                part = to_nearest(group, _whole(form), most, importance=counts)
                 scale, zero = part.scale, part.zero
                 scales.append(scale)
                 zeros.append(zero)
             own = rest[:, column : column + 1]
-            q = _integers(own.unsqueeze(1), scale, zero, form, None).squeeze(1)
-            error = (own - (q - zero) * scale) / spread[column, column]
+            q = _integers(own.unsqueeze(1), scale, zero, form, most).squeeze(1)
             values[:, column : column + 1] = q
-            errors[:, column - start : column - start + 1] = error
-            rest[:, column:stop] -= error * spread[column, column:stop]
-        rest[:, stop:] -= errors @ spread[start:stop, stop:]
+            error = ((own - (q - zero) * scale).reshape(given, -1)) / spread[
+                :, column, column, None
+            ]
+            errors[:, column - start] = error.flatten()
+            _pass_on(rest[:, column:stop], error.unsqueeze(2), spread[:, column, None, column:stop])
+        passed = errors.reshape(given, -1, stop - start)
+        _pass_on(rest[:, stop:], passed, spread[:, start:stop, stop:])
     return Rounded(form, values, torch.cat(scales, 1), torch.cat(zeros, 1))
+
+
+def _pass_on(rest: Tensor, errors: Tensor, spread: Tensor) -> None:
+    """Take errors out through columns that are not rounded yet.
+
+    Args:
+        rest: [rows, columns], edited in place.
+        errors: [groups, rows of each, n].
+        spread: [groups, n, columns].
+    """
+    rest -= (errors @ spread).flatten(0, 1)
 
 
 def _whole(form: NumberForm) -> NumberForm:
@@ -134,12 +158,13 @@ def _whole(form: NumberForm) -> NumberForm:
 
 
 def _spread(moment: Tensor) -> Tensor:
-    """The upper factor of the inverse of the damped moments: how errors are passed on."""
+    """The upper factor of the inverse of the damped moments [groups, n, n]: how errors go on."""
     damped = moment.clone()
-    mean = damped.diagonal().mean()
-    damped.diagonal().add_(torch.clamp(_DAMPING * mean, min=torch.finfo(damped.dtype).tiny))
-    unused = moment.diagonal() == 0
-    damped.diagonal()[unused] = mean if mean > 0 else 1.0
+    diagonal = damped.diagonal(dim1=1, dim2=2)
+    unused = diagonal == 0
+    mean = diagonal.mean(1, keepdim=True)
+    diagonal += torch.clamp(_DAMPING * mean, min=torch.finfo(damped.dtype).tiny)
+    diagonal.copy_(torch.where(unused, torch.where(mean > 0, mean, 1.0), diagonal))
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
     factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
     return factor

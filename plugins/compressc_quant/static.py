@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -32,6 +32,23 @@ Finish = Callable[[Graph], object]
 
 def nothing_to_finish(graph: Graph) -> None:
     """Of modes that correct nothing, and behind a training."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a mode has done, and what can be done yet.
+
+    Attributes:
+        told: op -> why a decision of nncf found no place.
+        finish: see `Finish`.
+        improve: rounds weights in a better way that takes longer.
+        far: whether outputs are so far off that it is worth it.
+    """
+
+    told: Mapping[str, str] = field(default_factory=dict)
+    finish: Finish = nothing_to_finish
+    improve: Finish = nothing_to_finish
+    far: bool = False
 
 
 @dataclass(frozen=True)

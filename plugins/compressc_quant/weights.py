@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from compressc.analysis.coverage import Verdict, parameters_of
+from compressc.analysis.integers import HALF_RANGE
 from compressc.ir import PRODUCTS, Graph, Op
 from compressc.ir.number_forms import INT8_PER_CHANNEL, UINT4, NumberForm
 from compressc.ir.quantized import QUANTIZED, quantized_kind
@@ -21,7 +22,7 @@ from compressc.ir.quantized_recurrent import (
 )
 from compressc.pipeline import Context
 from compressc_quant.activation_aware import scale_columns
-from compressc_quant.moments import Inputs, moments
+from compressc_quant.moments import Inputs, inputs_of, moments
 from compressc_quant.restoring import Held
 from compressc_quant.rounding import Rounded, column_by_column, to_nearest
 from compressc_quant.verdicts import why_float
@@ -73,7 +74,11 @@ def quantize_weights(
     forms = plan(graph, options)
     rounder = Rounder(graph, forms)
     if options.method != "rtn":
-        looked_at = [graph[name] for name in forms if _can_be_looked_at(graph, graph[name], ctx)]
+        looked_at = [
+            graph[name]
+            for name in forms
+            if _can_be_looked_at(graph, graph[name], options.method, ctx)
+        ]
         act = rounder.scale if options.method == "awq" else rounder.spread
         for ops, moment in moments(graph, looked_at, batches, ctx):
             act(ops, moment)
@@ -103,6 +108,48 @@ def round_anew(
         graph.set_layer(name, before[name].layer, before[name].kind)
     forms = plan(graph, options)
     Rounder(graph, {name: forms[name] for name in names}).nearest()
+
+
+def round_by_data(
+    graph: Graph, before: Mapping[str, Held], batches: Sequence[Inputs], ctx: Context
+) -> list[str]:
+    """Round rounded weights anew by GPTQ, from the floats that they were, in the same forms.
+
+    What a layer is given is what it is given in this graph: values that are rounded, by layers that
+    are.
+
+    Args:
+        graph: with rounded weights, edited in place.
+        before: its layers as they were.
+        batches: inputs.
+        ctx: of the pass.
+
+    Returns:
+        Names of the layers that have other integers now; what is tied or too wide keeps its own.
+    """
+    chosen = [
+        op
+        for op in graph
+        if op.weight_form is not None and op.name in before
+        if _can_be_looked_at(graph, op, "gptq", ctx)
+    ]
+    rounder = Rounder(graph, {op.name: op.weight_form for op in chosen if op.weight_form})
+    for ops, moment in moments(graph, chosen, batches, ctx):
+        for op in ops:
+            most = most_used(op)
+            graph.set_layer(op.name, before[op.name].layer, before[op.name].kind)
+            rounder.set(graph[op.name], partial(column_by_column, moment=moment, most=most))
+    return [op.name for op in chosen]
+
+
+def most_used(op: Op) -> int | None:
+    """The largest integer of a weight that keeps to half its range; None: all of its form's.
+
+    The sums of some processors would overflow with larger ones.
+    """
+    layer: Any = op.layer
+    half = op.int8 and int(layer.weight.int().abs().max()) <= HALF_RANGE
+    return HALF_RANGE if half else None
 
 
 class Rounder:
@@ -197,14 +244,14 @@ def _dividing(count: int, wanted: int) -> int | None:
     return size if size >= _LEAST_GROUP and count % size == 0 else None
 
 
-def _can_be_looked_at(graph: Graph, op: Op, ctx: Context) -> bool:
+def _can_be_looked_at(graph: Graph, op: Op, method: Method, ctx: Context) -> bool:
     layer: Any = op.layer
     if op.role not in _LOOKED_AT:
         return False
-    if layer.weight[0].numel() > _MOST_INPUTS:
+    if inputs_of(op) > _MOST_INPUTS:
         ctx.note(op.name, f"rounded to nearest: more than {_MOST_INPUTS} inputs")
         return False
-    if getattr(layer, "groups", 1) > 1:
+    if method == "awq" and getattr(layer, "groups", 1) > 1:
         ctx.note(op.name, "rounded to nearest: its groups are given other inputs each")
         return False
     if len(graph.holders(layer.weight)) > 1:

@@ -101,6 +101,22 @@ def test_gptq_keeps_the_products_and_nearest_keeps_the_weights():
     assert float(spread.values.max()) <= 15
 
 
+def test_gptq_of_rows_with_inputs_of_their_own_is_gptq_of_each():
+    draw = torch.Generator().manual_seed(4)
+    mixed = torch.randn(3, 9, 9, generator=draw)
+    x = torch.randn(3, 500, 9, generator=draw) @ mixed
+    weight = torch.randn(6, 9, generator=draw)
+    moments = (x.mT.double() @ x.double()) / 500
+    found = column_by_column(weight, I8, moments, 64)
+    alone = [column_by_column(weight[2 * g :][:2], I8, moments[g], 64) for g in range(3)]
+    assert torch.equal(found.values, torch.cat([part.values for part in alone]))
+    assert torch.equal(found.scale, torch.cat([part.scale for part in alone]))
+    assert int(found.values.abs().max()) == 64
+    lost = ((found.floats() - weight).reshape(3, 2, 9).double() @ x.mT.double()).norm()
+    nearest = to_nearest(weight, I8, 64).floats()
+    assert lost < ((nearest - weight).reshape(3, 2, 9).double() @ x.mT.double()).norm()
+
+
 def test_gptq_of_independent_inputs_is_rounding_to_nearest():
     weight = torch.randn(8, 32, generator=torch.Generator().manual_seed(1))
     found = column_by_column(weight, U4, torch.eye(32, dtype=torch.float64))
@@ -277,7 +293,9 @@ def test_a_mask_beyond_the_type_becomes_its_largest_number(run):
         ("quant(mode=dynamic,bits=4)", "'bits=4' is for mode=static or mode=weights"),
         ("quant(mode=cast,bits=8)", "'bits' is for mode=static or mode=weights or mode=dynamic"),
         ("quant(group=32)", "'group' is for bits=4 or mode=weights"),
-        ("quant(method=gptq)", "'method' is for mode=weights"),
+        ("quant(mode=dynamic,method=gptq)", "'method' is for mode=static or mode=weights"),
+        ("quant(method=awq)", "'method=awq' is for mode=weights"),
+        ("quant(method=gptq,smooth=true)", "'method=gptq' rounds layers anew"),
         ("quant(to=f16)", "'to' is for mode=cast"),
         ("quant(mode=weights,preset=performance)", "'preset' is for mode=static"),
         ("quant(mode=weights,range=half)", "'range' is for mode=static or mode=dynamic"),
