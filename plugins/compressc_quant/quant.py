@@ -119,7 +119,7 @@ class Quant(Pass):
     given: 32 at 4 bits, and at 8 bits all of an output. It is halved where it does not divide an
     output's weights."""
 
-    method: Method | Literal["auto"] = "auto"
+    method: Method | Literal["auto"] = "rtn"
     """How weights are rounded. `rtn`: each to nearest, in the range that loses least. `gptq`:
     errors are taken out through weights that are not rounded yet, so that what layers put out on
     calibration data is kept (arXiv 2210.17323). `awq` (`mode=weights`): columns that large
@@ -356,11 +356,11 @@ class Quant(Pass):
             found = distance_text(outputs_of(graph, few), want)
             ctx.note("", f"weights of {count} layers rounded by what they are given: {found}")
 
-        found = outputs_of(graph, few)
-        ctx.note("", f"{_RANGES[half_range]}; {distance_text(found, want)}")
+        got = outputs_of(graph, few)
+        ctx.note("", f"{_RANGES[half_range]}; {distance_text(got, want)}")
         if self.method == "gptq":
             improve(graph)
-        return Made(told, finish, improve, far=distance(found, want) > _FAR)
+        return Made(told, finish, improve, far=distance(got, want) > _FAR)
 
     def _without_ranges(self, graph: Graph, ctx: Context) -> Made:
         """The modes that observe no ranges."""

@@ -55,7 +55,9 @@ def told(notes):
 def test_less_is_lost_and_weights_keep_to_their_range():
     _, nearest, lost, notes = quantized(60.0, method="rtn")
     assert not told(notes)
-    graph, found, kept, notes = quantized(60.0)  # nearest is off by more than 5 %: it is looked at
+    graph, found, kept, notes = quantized(
+        60.0, method="auto"
+    )  # nearest is off by more than 5 %: it is looked at
     assert kept < 0.8 * lost
     assert told(notes)[0].startswith("weights of 8 layers")
     assert [op.kind for op in found] == [op.kind for op in nearest]
@@ -71,6 +73,6 @@ def test_less_is_lost_and_weights_keep_to_their_range():
 
 
 def test_where_nearest_is_near_data_are_looked_at_if_that_loses_too_much_or_if_told():
-    assert not told(quantized(1.0)[3])
-    assert told(quantized(1.0, max_drop=0.0, train=False)[3])
+    assert not told(quantized(1.0, method="auto")[3])
+    assert told(quantized(1.0, method="auto", max_drop=0.0, train=False)[3])
     assert told(quantized(1.0, method="gptq")[3])
