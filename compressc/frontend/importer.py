@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from compressc.frontend.held import HeldTensors
 from compressc.frontend.inputs.dimensions import OpenDimensions
 from compressc.frontend.naming import call_stem, layer_stem
 from compressc.frontend.raising import attention_scale, raise_call
+from compressc.frontend.views import changes_nothing, first_operand, is_read_later, texts_of_sizes
 from compressc.ir import Graph, Op, Ref, Tensor, TensorType, TupleType
 from compressc.ir.ops import NAMESPACES, kind_of, map_arg, overload
 from compressc.ir.types import Size, ValueType
@@ -137,7 +138,7 @@ class _Importer:
         node: Any = nodes.get(output)
         while isinstance(node, fx.Node) and node.op == "call_function":
             kind = self._kind(node)
-            if kind not in _ALIASES | _COPIES or not _changes_nothing(kind, node):
+            if kind not in _ALIASES | _COPIES or not changes_nothing(kind, node):
                 return False
             node = node.args[0]
         sources = self.program.graph_signature.inputs_to_buffers
@@ -197,9 +198,9 @@ class _Importer:
             self.values[node] = self._inline(node, kind)
         elif (result := self._rewritten(kind, node)) is not None:
             self.values[node] = result
-        elif kind == "getitem" and isinstance(whole := self.values.get(_first(node)), tuple):
+        elif kind == "getitem" and isinstance(whole := self.values.get(first_operand(node)), tuple):
             self.values[node] = whole[operator.index(node.args[1])]  # type: ignore[arg-type]
-        elif kind in _ALIASES | _COPIES and _changes_nothing(kind, node):
+        elif kind in _ALIASES | _COPIES and changes_nothing(kind, node):
             self.values[node] = self._operand(node.args[0])
             if kind in _ALIASES:
                 self._alias(node, node.args[0])
@@ -230,7 +231,7 @@ class _Importer:
         source, whole = node.args[1], node.meta["val"]
         if not isinstance(source, fx.Node) or source.meta["val"].dtype != whole.dtype:
             return None
-        if _texts(source.meta["val"].shape) != _texts(whole.shape):
+        if texts_of_sizes(source.meta["val"].shape) != texts_of_sizes(whole.shape):
             return None
         return self._operand(source)
 
@@ -241,7 +242,7 @@ class _Importer:
         first = node.args[0] if node.args else None
         if not isinstance(first, fx.Node) or first not in self.held or first in self.values:
             return False
-        if not kind.startswith("aten.to.") or not _changes_nothing(kind, node):
+        if not kind.startswith("aten.to.") or not changes_nothing(kind, node):
             return False
         self.held.link(node, first)
         self._alias(node, first)
@@ -252,7 +253,7 @@ class _Importer:
             return False
         target, source = node.args[0], node.args[1]
         if target in self.held and source in self.held:
-            return self.held.tensor(source) is self.held.tensor(_first(node))
+            return self.held.tensor(source) is self.held.tensor(first_operand(node))
         return bool(self._operand(source) == self._operand(target))
 
     def _kind(self, node: fx.Node) -> str:
@@ -302,11 +303,11 @@ class _Importer:
         packet, dot, rest = kind.removeprefix("aten.").partition(".")
         if not packet.endswith("_") or packet.endswith("__"):
             return kind, None
-        written = _first(node)
+        written = first_operand(node)
         group = self.aliases.get(written, [written])
         if any(member in self.held for member in group):
             raise _own_state(self.held.name(written))
-        if _is_read_later(node, group):
+        if is_read_later(node, group):
             raise _ViewWrite(f"{kind}, {node.name}")
         return f"aten.{packet[:-1]}{dot}{rest}", written
 
@@ -328,7 +329,7 @@ class _Importer:
             return self.graph.append(op)
         args, kwargs = map_arg(node.args, self._operand), map_arg(node.kwargs, self._operand)
         if "scale" in bound:
-            attention_scale(kind, kwargs, _first(node).meta["val"].shape[-1])
+            attention_scale(kind, kwargs, first_operand(node).meta["val"].shape[-1])
         name = self.graph.fresh_name(call_stem(node, self._kind(node)))
         op = Op(name, kind, args, kwargs, type=self._type(node), lineage=(name,))
         return self.graph.append(op)
@@ -433,56 +434,6 @@ def _own_state(name: str) -> CompresscError:
         got=f"a write into {name}",
         hint="export it in eval mode; caches and counters cannot be compressed",
     )
-
-
-def _changes_nothing(kind: str, node: fx.Node) -> bool:
-    """Same dtype, shape and strides; a copy to another layout is kept, for layout decides bits."""
-    first = node.args[0]
-    if not isinstance(first, fx.Node):
-        return False
-    before, after = first.meta["val"], node.meta["val"]
-    if kind == "aten.slice.Tensor":
-        start, step = [*node.args, None, None, None][2], [*node.args, 1, 1, 1, 1][4]
-        if start not in (None, 0) or step != 1:
-            return False
-    same = _texts(before.shape) == _texts(after.shape)
-    return bool(
-        before.dtype == after.dtype and same and _texts(before.stride()) == _texts(after.stride())
-    )
-
-
-def _first(node: fx.Node) -> fx.Node:
-    first = node.args[0]
-    assert isinstance(first, fx.Node)
-    return first
-
-
-def _texts(sizes: Iterable[Any]) -> list[str]:
-    return [str(s.node.expr) if isinstance(s, torch.SymInt) else str(s) for s in sizes]
-
-
-def _is_read_later(write: fx.Node, group: list[fx.Node]) -> bool:
-    """Does anything but the written value itself show the write: what it is a view of, a view of
-    it that was made before, and is read again after?"""
-    family, pending = set(group), list(group)
-    while pending:
-        node = pending.pop()
-        kin = [user for user in node.users if _is_view(user) and user.args[0] is node]
-        if _is_view(node):
-            kin += [_first(node)]
-        pending += [relative for relative in kin if relative not in family]
-        family.update(kin)
-    others = [n for n in family if n not in group and (n.graph is not write.graph or n < write)]
-    users = [user for node in others for user in node.users if user.graph is write.graph]
-    return any(user > write for user in users)
-
-
-def _is_view(node: fx.Node) -> bool:
-    target = node.target
-    if not isinstance(target, torch._ops.OpOverload):
-        return False
-    returns = target._schema.returns
-    return any(r.alias_info is not None and not r.alias_info.is_write for r in returns)
 
 
 def _flat(arg: Any) -> tuple[Any, ...]:
