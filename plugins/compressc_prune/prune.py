@@ -15,7 +15,7 @@ from compressc.errors import CompresscError
 from compressc.ir import Graph
 from compressc.pipeline import Context, Offer
 from compressc_prune.cutting import Chosen
-from compressc_prune.experts import cut_experts, with_fewer
+from compressc_prune.experts.cutting import cut_experts, with_fewer
 from compressc_prune.factors import INSTEAD, cofactors, doubled
 from compressc_prune.offering import offers, sizes_picked
 from compressc_prune.options import PruneOptions

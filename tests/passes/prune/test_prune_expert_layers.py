@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from compressc_prune import Prune
-from compressc_prune.experts import find_experts
+from compressc_prune.experts.cutting import find_experts
 from torch import nn
 
 from compressc.data import Dataset, Split

@@ -7,7 +7,7 @@ from functools import lru_cache
 import pytest
 import torch
 from compressc_prune import Prune
-from compressc_prune.experts import find_experts
+from compressc_prune.experts.cutting import find_experts
 from torch import nn
 
 from compressc.data import Dataset, Split

@@ -19,12 +19,12 @@ from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.errors import CompresscError
 from compressc.ir import Graph, Op, largest_error, run_graph
 from compressc.pipeline import Context
-from compressc_prune.expert_slicing import slice_experts
-from compressc_prune.expert_worth import is_share, worth_of
+from compressc_prune.experts.routing import Experts, NoExperts, Trace
+from compressc_prune.experts.rules import made_of
+from compressc_prune.experts.slicing import slice_experts
+from compressc_prune.experts.unrouted import own_ops
+from compressc_prune.experts.worth import is_share, worth_of
 from compressc_prune.proof import TOLERANCE, real_inputs
-from compressc_prune.routing import Experts, NoExperts, Trace
-from compressc_prune.routing_rules import made_of
-from compressc_prune.unrouted import own_ops
 
 
 def find_experts(graph: Graph) -> tuple[list[Experts], dict[str, str]]:

@@ -1,6 +1,6 @@
 """Where the experts of a router are: all that has a number, a weight or a layer for each of them.
 
-From the scores of a linear layer on, each op is asked what it makes of them (`routing_rules`), up
+From the scores of a linear layer on, each op is asked what it makes of them (`rules`), up
 to where nothing has one index per expert any more. What is met on the way belongs to the experts:
 parameters stacked or added, lists of what each expert computed, sizes that are written down.
 """

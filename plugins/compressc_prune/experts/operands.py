@@ -5,7 +5,7 @@ from __future__ import annotations
 from compressc.analysis.arguments import argument
 from compressc.ir import Op
 from compressc.ir.moves import MOVES
-from compressc_prune.routing import Along, NoExperts, Trace, Written
+from compressc_prune.experts.routing import Along, NoExperts, Trace, Written
 
 #: Call -> the argument that lists the sizes of its result.
 SIZES = {"aten.reshape": "shape", "aten.view": "size", "aten._unsafe_view": "size"} | {

@@ -11,8 +11,8 @@ from compressc.analysis.equations import labels_of
 from compressc.ir import Op, TupleType
 from compressc.ir.moves import MOVES
 from compressc.ir.ops import overload
-from compressc_prune.routing import Along, Chosen, NoExperts, Results, State, Trace, Written
-from compressc_prune.routing_operands import adopt, dimension, meet, write
+from compressc_prune.experts.operands import adopt, dimension, meet, write
+from compressc_prune.experts.routing import Along, Chosen, NoExperts, Results, State, Trace, Written
 
 _LIKE = ("zeros_like", "ones_like", "full_like")
 

@@ -11,9 +11,9 @@ from torch import Tensor
 from compressc.analysis.coverage import parameters_of
 from compressc.ir import Graph, Op, lower
 from compressc.pipeline import Context
+from compressc_prune.experts.routing import Experts
+from compressc_prune.experts.unrouted import own_ops
 from compressc_prune.measured import first_batches
-from compressc_prune.routing import Experts
-from compressc_prune.unrouted import own_ops
 
 #: Scores that are shares already, as they are chosen.
 _SHARES = ("softmax", "sigmoid", "aten.softmax", "aten._softmax", "aten.sigmoid")

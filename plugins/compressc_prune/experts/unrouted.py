@@ -9,7 +9,7 @@ from compressc.analysis.arguments import argument
 from compressc.editing.drop_blocks import erase_unread
 from compressc.ir import Graph, Op, Ref
 from compressc.ir.moves import MOVES
-from compressc_prune.routing import Experts, NoExperts
+from compressc_prune.experts.routing import Experts, NoExperts
 
 #: Of no other result than 0 where one operand is.
 _BY_ANY = ("aten.mul", "aten.bitwise_and", "aten.logical_and")

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from compressc.analysis.arguments import argument, set_argument
 from compressc.ir import Graph, Op, fit_attributes, retype
-from compressc_prune.routing import Experts, Written
-from compressc_prune.unrouted import drop
+from compressc_prune.experts.routing import Experts, Written
+from compressc_prune.experts.unrouted import drop
 
 
 def slice_experts(graph: Graph, experts: Experts, kept: Tensor) -> None:

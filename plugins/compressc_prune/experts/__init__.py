@@ -1,0 +1,1 @@
+"""Mixtures of experts: where they are, what they are worth, and which go."""
