@@ -105,7 +105,8 @@ def table(folder: Path, seeds: int) -> str:
             files = [file_of(folder, name, training, seed) for seed in range(seeds)]
             runs = [json.loads(f.read_text(encoding="utf-8")) for f in files if f.exists()]
             if runs:
-                lines.append(f"| {name} | {training} | {' | '.join(cells(runs))} |")
+                few = "" if len(runs) == seeds else f" ({len(runs)} of {seeds} seeds)"
+                lines.append(f"| {name} | {training}{few} | {' | '.join(cells(runs))} |")
     return "\n".join(lines)
 
 

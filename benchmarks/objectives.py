@@ -11,7 +11,8 @@ Runs are kept in `--out`, a file each: the same command goes on where it was, an
 side by side (`--share 0/4`, ...). The students of digits need no network, but `model.pt` and
 `vit.pt` of examples/teachers; `fashion` needs examples/teachers/fashion.py to have been run,
 `minilm` fetches what benchmarks/recovery.py does. `--table` prints what is there,
-`--page docs/objectives.md` puts it between the student's marks of that page.
+`--page docs/objectives.md` puts it between the student's marks of that page, where rows that were
+not run stay as they are.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from statistics import mean
 from typing import Any
 
 import torch
-from page import put
+from page import between, put
 from recovery import classifier, fetch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -204,11 +205,21 @@ def least(runs: list[dict[str, Any]]) -> float | None:
     return min((one["seconds"] for one in runs if "seconds" in one), default=None)
 
 
-def table(name: str, folder: Path, seeds: int) -> str:
-    """Rows from the nearest to the teacher on."""
+def older_rows(text: str) -> dict[str, tuple[float, str]]:
+    """Mean KL and row of each objective in an older table."""
+    found = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 4 and "±" in cells[2]:
+            found[re.sub(r" \(.*\)$", "", cells[0])] = float(cells[2].split()[0]), line
+    return found
+
+
+def table(name: str, folder: Path, seeds: int, older: str = "") -> str:
+    """Rows from the nearest to the teacher on; those that were not run are of an older table."""
     files = {file.stem: file for file in folder.glob("*.json")}
     found = {stem: json.loads(file.read_text(encoding="utf-8")) for stem, file in files.items()}
-    rows = []
+    rows, known = [], older_rows(older)
 
     def of(objective: str) -> list[dict[str, Any]]:
         return [found[f"{objective}-{s}"] for s in range(seeds) if f"{objective}-{s}" in found]
@@ -216,6 +227,9 @@ def table(name: str, folder: Path, seeds: int) -> str:
     for objective, _ in losses():
         label = objective if objective in (DEFAULT, LABELS) else f"`{objective}`"
         runs = of(objective)
+        if not runs and label in known:
+            rows.append(known[label])
+            continue
         mine, plain = least(runs), least(of(KD))
         good = sum("error" not in one for one in runs)
         few = f" ({good} of {seeds} seeds)" if 0 < good < seeds else ""
@@ -276,7 +290,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not given.table:
             train(name, folder, given)
-        made = table(name, folder, given.seeds)
+        older = between(given.page, name) if given.page else ""
+        made = table(name, folder, given.seeds, older)
         if given.page:
             put(given.page, name, made)
         print(made, end="\n\n")
