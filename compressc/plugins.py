@@ -32,6 +32,9 @@ class Group:
     unknown: str = "CC107"
 
 
+#: Names that a hint lists.
+_LISTED = 12
+
 PASSES = Group("compressc.passes", "pass", "passes", "a subclass of compressc.Pass", "CC101")
 OBJECTIVES = Group(
     "compressc.objectives",
@@ -126,10 +129,12 @@ def origin(group: Group, name: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'prune'?`, or the list of what there is."""
+    """`did you mean 'prune'?`, or what there is, as far as a line holds it."""
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"installed: {', '.join(names) or 'none'}"
+    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.5):
+        return f"did you mean '{close[0]}'?"
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"there are: {', '.join(names[:_LISTED]) or 'none'}{more}"
 
 
 def _claims(entry_group: str) -> dict[str, list[EntryPoint]]:

@@ -81,8 +81,12 @@ def read_table(path: str | Path) -> LatencyTable:
         if Path(path).stat().st_size > _MOST_BYTES:
             raise _unreadable(path, "a file of more than 100 MB")
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path, str(error)) from error
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, "a file that is no text") from error
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, f"no JSON: {error}") from error
     version = content.get("schema_version") if isinstance(content, dict) else None
     if isinstance(version, int) and version != SCHEMA:  # before its fields read as damage
         raise CompresscError(

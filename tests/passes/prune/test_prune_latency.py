@@ -202,6 +202,25 @@ def test_a_foreign_table(tmp_path, changed, match):
     refused(graph, match, table=str(table(graph, tmp_path, **changed)))
 
 
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        (None, "No such file or directory"),
+        (b"\xff\xfe\x00", "a file that is no text"),
+        (b"{", "no JSON: Expecting property name"),
+    ],
+)
+def test_what_is_no_table_is_said_in_words(tmp_path, content, got):
+    path = tmp_path / "table.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CompresscError) as error:
+        read_table(path)
+    assert error.value.code == "CC304"
+    assert error.value.got.startswith(got)
+    assert error.value.where == str(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2]", b'{"rows": NaN}'])
 def test_a_damaged_table_is_refused_before_any_work(tmp_path, content):
     path = tmp_path / "table.json"

@@ -61,7 +61,7 @@ def test_an_unknown_pass_suggests_the_nearest():
     error = error_of("scal")
     assert error.code == "CC101"
     assert error.hint == "did you mean 'scale'?"
-    assert "installed: " in error_of("zzzzzz").hint
+    assert error_of("zzzzzz").hint.startswith("there are: ")
 
 
 def test_an_unknown_option_suggests_the_nearest():
