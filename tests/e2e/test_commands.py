@@ -75,7 +75,8 @@ def test_coverage_lists_every_op_with_weights(
     assert re.search(r"\+ head +linear +1,130 +follows the cut of", prune)
     assert re.search(r"\+ conv1 +conv2d +28,224 +factorizes to rank 2 of 56 \(channel\)", lowrank)
     assert re.search(r"- depthwise +conv2d +1,008 +a convolution of 112 groups", lowrank)
-    assert re.search(r"\. \d+ ops +no weights", lowrank)
+    assert re.search(r"\. bn +batch_norm2d +112 +no matrix of weights", lowrank)
+    assert re.search(r"\. \d+ ops +no matrix of weights", lowrank)
     assert "graph model" not in out
     assert re.search(r"prune\(ratio=0.3\) +474,936 of 474,946 +100.0%", out)
 

@@ -33,7 +33,7 @@ def error(graph, teacher, split):
 @pytest.mark.parametrize("options", [FOUR, {"bits": 4}], ids=["weights", "static"])
 def test_what_rounding_lost_is_learned_again(teacher, digits, run, options, tmp_path):
     plain, _ = run(teacher, **options)
-    graph, context = run(teacher, **options, train=True, steps=60)
+    graph, context = run(teacher, **options, train=True, steps=90)
     verify(graph, like=teacher)
     assert masked(graph) == masked(plain)
     assert graph.tensors().keys() == plain.tensors().keys()
