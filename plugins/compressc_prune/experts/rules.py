@@ -59,6 +59,14 @@ def _along(t: Trace, op: Op, *, grouped: bool = False) -> Along:
     return state
 
 
+def _hold(t: Trace, op: Op, name: str, dim: int) -> None:
+    """An operand has something for each expert along a dimension."""
+    if t.states.get(name) is None:
+        adopt(t, name, dim)
+    if t.states.get(name) not in (Along(dim), None):
+        raise _beyond(t, op)
+
+
 # ---- element by element --------------------------------------------------------------------------
 
 
@@ -148,11 +156,7 @@ def _gather(t: Trace, op: Op) -> State:
     held, chosen = op.inputs
     if not isinstance(t.states.get(chosen), Chosen):
         raise _beyond(t, op)
-    dim = dimension(t, op)
-    if t.states.get(held) is None:
-        adopt(t, held, dim)
-    if t.states.get(held) not in (Along(dim), None):
-        raise _beyond(t, op)
+    _hold(t, op, held, dimension(t, op))
     return None
 
 
@@ -182,10 +186,7 @@ def _index(t: Trace, op: Op) -> State:
     dims = [i for i, place in enumerate(places) if place is not None]
     if len(dims) != 1 or not isinstance(t.states.get(places[dims[0]].name), Chosen):
         raise _beyond(t, op)
-    if t.states.get(held.name) is None:
-        adopt(t, held.name, dims[0])
-    if t.states.get(held.name) not in (Along(dims[0]), None):
-        raise _beyond(t, op)
+    _hold(t, op, held.name, dims[0])
     return None
 
 
@@ -327,10 +328,7 @@ def _product(t: Trace, op: Op) -> State:
     left, right = op.inputs
     inner = {left: len(t.shape(left)) - 1, right: max(0, len(t.shape(right)) - 2)}
     for name, dim in inner.items():
-        if t.states.get(name) is None:
-            adopt(t, name, dim)
-        if t.states.get(name) not in (Along(dim), None):
-            raise _beyond(t, op)
+        _hold(t, op, name, dim)
     return None
 
 
