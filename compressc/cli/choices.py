@@ -9,15 +9,11 @@ import typer
 
 from compressc.cli.model_options import (
     DataOption,
-    DtypeOption,
-    FactoryOption,
-    IgnoreExtraOption,
-    InputsOption,
     ModelArgument,
-    StateKeyOption,
-    TrustPickleOption,
+    ModelOptions,
 )
 from compressc.cli.progress import progress_bar
+from compressc.cli.spreading import spread
 from compressc.errors import CompresscError
 from compressc.offering import Cost
 
@@ -29,16 +25,13 @@ if TYPE_CHECKING:
 _COSTS: tuple[Cost, ...] = ("parameters", "macs", "bytes")
 
 
+@spread
 def choices(  # noqa: PLR0913  (each is an option of the command line)
     model: ModelArgument,
+    *,
     passes: Annotated[str, typer.Option("--passes", "-p", help="Passes to ask: prune,lowrank.")],
     data: DataOption = None,
-    inputs: InputsOption = None,
-    trust_pickle: TrustPickleOption = False,
-    factory: FactoryOption = None,
-    state_key: StateKeyOption = None,
-    ignore_extra: IgnoreExtraOption = False,
-    dtype: DtypeOption = "float32",
+    given: ModelOptions,
     leave: Annotated[
         str,
         typer.Option(help="Pick what leaves this share at the least loss, and try: macs=0.6."),
@@ -62,12 +55,7 @@ def choices(  # noqa: PLR0913  (each is an option of the command line)
     session = open_session(
         model,
         data=data,
-        inputs=inputs or (),
-        trust_pickle=trust_pickle,
-        factory=factory,
-        state_key=state_key,
-        ignore_extra=ignore_extra,
-        dtype=dtype,
+        **given.keywords(),
     )
     with progress_bar() as tell:
         offering = Offering(session, asked, seed, tell)

@@ -9,20 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from compressc.cli.model_options import (
-    AugmentOption,
-    DataOption,
-    DtypeOption,
-    FactoryOption,
-    IgnoreExtraOption,
-    InputsOption,
-    ModelArgument,
-    StateKeyOption,
-    TrustPickleOption,
-    WorkersOption,
-)
+from compressc.cli.model_options import DataOption, ModelArgument, SessionOptions
 from compressc.cli.progress import progress_bar
 from compressc.cli.sizes import batch_sizes
+from compressc.cli.spreading import spread
 from compressc.errors import CompresscError
 from compressc.spec import split_top_level
 
@@ -42,8 +32,10 @@ def _folder(text: str) -> Path:
     return Path(text)
 
 
+@spread
 def compile_command(  # noqa: PLR0913  (each is an option of the command line)
     model: ModelArgument,
+    *,
     passes: Annotated[
         str, typer.Option("--passes", "-p", help="prune(ratio=0.5),distill,quant")
     ] = "",
@@ -51,9 +43,7 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
         Path, typer.Option("--output", "-o", parser=_folder, help="Folder to write.")
     ] = Path("out"),
     data: DataOption = None,
-    workers: WorkersOption = 0,
-    augment: AugmentOption = "",
-    inputs: InputsOption = None,
+    given: SessionOptions,
     emit: Annotated[str, typer.Option(help="Formats to write.")] = "pt2,onnx,openvino",
     batches: Annotated[
         str, typer.Option(help="Batch sizes to measure latency at; '' for no measurement.")
@@ -86,21 +76,9 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
         float | None,
         typer.Option(help="How much of the main score, 0 to 1, no file may lose; 0.01: one point."),
     ] = None,
-    task: Annotated[
-        str | None,
-        typer.Option(help="What the model is for: a task's name or file.py:Class; else inferred."),
-    ] = None,
-    judged: Annotated[
-        str | None, typer.Option(help="Output to learn and judge, of several: its key or name.")
-    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail where a pass changed nothing.")
     ] = False,
-    trust_pickle: TrustPickleOption = False,
-    factory: FactoryOption = None,
-    state_key: StateKeyOption = None,
-    ignore_extra: IgnoreExtraOption = False,
-    dtype: DtypeOption = "float32",
     cache: Annotated[
         Path | None, typer.Option(parser=_folder, help="Folder for results of passes.")
     ] = None,
@@ -144,19 +122,10 @@ def compile_command(  # noqa: PLR0913  (each is an option of the command line)
                 model,
                 passes,
                 data=data,
-                workers=workers,
-                augment=augment,
-                inputs=inputs or (),
+                **given.keywords(),
                 effort=effort,
                 compare_scratch=compare_scratch,
                 seed=seed,
-                trust_pickle=trust_pickle,
-                factory=factory,
-                state_key=state_key,
-                ignore_extra=ignore_extra,
-                dtype=dtype,
-                task=task,
-                judged=judged,
                 target=target,
                 gate=gate,
                 cache=None if no_cache else cache or "default",

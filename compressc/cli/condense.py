@@ -9,9 +9,13 @@ import typer
 
 from compressc.cli.model_options import WorkersOption
 from compressc.cli.progress import progress_bar
+from compressc.cli.spreading import spread
+from compressc.cli.training_options import TrainingOptions
 
 
+@spread
 def condense(  # noqa: PLR0913  (each is an option of the command line)
+    *,
     data: Annotated[
         str,
         typer.Option(
@@ -25,11 +29,7 @@ def condense(  # noqa: PLR0913  (each is an option of the command line)
     ] = "matching",
     workers: WorkersOption = 0,
     seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
-    device: Annotated[str, typer.Option(help="Where it works: cpu, cuda.")] = "cpu",
-    no_cache: Annotated[bool, typer.Option("--no-cache", help="Keep no checkpoints.")] = False,
-    checkpoint_every: Annotated[
-        float, typer.Option(min=0.0, help="Seconds of work that a crash may cost.")
-    ] = 60.0,
+    training: TrainingOptions,
 ) -> None:
     """Condense the training part of data to a few samples of each class, for --data.
 
@@ -51,11 +51,9 @@ def condense(  # noqa: PLR0913  (each is an option of the command line)
             per_class,
             method,
             seed=seed,
-            device=device,
-            cache=None if no_cache else "default",
-            checkpoint_every=checkpoint_every,
             tell=tell,
             say=said.append,
+            **training.keywords(),
         )
     test = dataset.test.take(len(dataset.test))
     write({"x_train": x, "y_train": y, "x_test": test.inputs[0], "y_test": test.labels}, output)

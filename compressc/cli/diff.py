@@ -11,36 +11,30 @@ import typer
 
 from compressc.cli.model_options import (
     DataOption,
-    DtypeOption,
-    FactoryOption,
-    IgnoreExtraOption,
-    InputsOption,
-    StateKeyOption,
-    TrustPickleOption,
+    ModelOptions,
     load_from_options,
     open_optional,
 )
 from compressc.cli.sizes import BatchOption, SizeOption, open_sizes_of, sizes_text
+from compressc.cli.spreading import spread
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from compressc.analysis import Difference, Row
+    from compressc.data import Dataset
     from compressc.ir import Graph
 
 _FORMS = "a model file or folder, an output folder, or graph text (out/passes/01-prune.txt)"
 
 
+@spread
 def diff(  # noqa: PLR0913  (each is an option of the command line)
     before: Annotated[str, typer.Argument(help=f"The first: {_FORMS}.")],
     after: Annotated[str, typer.Argument(help="The second, in any of these forms.")],
+    *,
     data: DataOption = None,
-    inputs: InputsOption = None,
-    trust_pickle: TrustPickleOption = False,
-    factory: FactoryOption = None,
-    state_key: StateKeyOption = None,
-    ignore_extra: IgnoreExtraOption = False,
-    dtype: DtypeOption = "float32",
+    given: ModelOptions,
     batch: BatchOption = 1,
     size: SizeOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -54,16 +48,8 @@ def diff(  # noqa: PLR0913  (each is an option of the command line)
     """
     from compressc.analysis import difference
 
-    options: dict[str, Any] = {
-        "dataset": open_optional(data),
-        "inputs": inputs,
-        "trust_pickle": trust_pickle,
-        "factory": factory,
-        "state_key": state_key,
-        "ignore_extra": ignore_extra,
-        "dtype": dtype,
-    }
-    graphs = [_read(path, options) for path in (before, after)]
+    dataset = open_optional(data)
+    graphs = [_read(path, given, dataset) for path in (before, after)]
     sizes = open_sizes_of(graphs, batch, size)
     found = difference(graphs[0], graphs[1], **sizes)
     if as_json:
@@ -73,7 +59,7 @@ def diff(  # noqa: PLR0913  (each is an option of the command line)
     return 0 if found.equal else 1
 
 
-def _read(path: str, options: dict[str, Any]) -> Graph:
+def _read(path: str, given: ModelOptions, dataset: Dataset | None) -> Graph:
     """A graph from a model in any form, or from graph text, which has no weights."""
     place = Path(path)
     if (place / "graph" / "graph.txt").is_file():
@@ -82,7 +68,7 @@ def _read(path: str, options: dict[str, Any]) -> Graph:
         with place.open("rb") as file:
             if file.read(6) == b"graph ":
                 return _read_text(place)
-    return load_from_options(str(place), **options).graph
+    return load_from_options(str(place), given, dataset).graph
 
 
 def _read_text(path: Path) -> Graph:

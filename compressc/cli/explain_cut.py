@@ -11,16 +11,12 @@ import typer
 
 from compressc.cli.model_options import (
     DataOption,
-    DtypeOption,
-    FactoryOption,
-    IgnoreExtraOption,
-    InputsOption,
     ModelArgument,
-    StateKeyOption,
-    TrustPickleOption,
+    ModelOptions,
     load_from_options,
     open_optional,
 )
+from compressc.cli.spreading import spread
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,16 +31,13 @@ ChannelOption = Annotated[
 _LISTED = 8
 
 
-def explain_cut(  # noqa: PLR0913  (each is an option of the command line)
+@spread
+def explain_cut(
     model: ModelArgument,
+    *,
     channel: ChannelOption,
     data: DataOption = None,
-    inputs: InputsOption = None,
-    trust_pickle: TrustPickleOption = False,
-    factory: FactoryOption = None,
-    state_key: StateKeyOption = None,
-    ignore_extra: IgnoreExtraOption = False,
-    dtype: DtypeOption = "float32",
+    given: ModelOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print what must be cut together with one channel: ops, tensors, dimensions and indices."""
@@ -53,16 +46,7 @@ def explain_cut(  # noqa: PLR0913  (each is an option of the command line)
     from compressc.analysis import cut_together, symbolize_widths
 
     name, index = _channel(channel)
-    loaded = load_from_options(
-        model,
-        dataset=open_optional(data),
-        inputs=inputs,
-        trust_pickle=trust_pickle,
-        factory=factory,
-        state_key=state_key,
-        ignore_extra=ignore_extra,
-        dtype=dtype,
-    )
+    loaded = load_from_options(model, given, open_optional(data))
     symbolize_widths(loaded.graph)
     found = cut_together(loaded.graph, name, index)
     if as_json:

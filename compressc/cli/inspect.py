@@ -9,29 +9,22 @@ import typer
 from compressc.cli.coverage import CoverageRequest, parse_request, show_coverage
 from compressc.cli.model_options import (
     DataOption,
-    DtypeOption,
-    FactoryOption,
-    IgnoreExtraOption,
-    InputsOption,
     ModelArgument,
-    StateKeyOption,
-    TrustPickleOption,
+    ModelOptions,
     load_from_options,
     open_optional,
 )
 from compressc.cli.overview import show_overview
 from compressc.cli.sizes import BatchOption, SizeOption, open_sizes_of
+from compressc.cli.spreading import spread
 
 
+@spread
 def inspect(  # noqa: PLR0913  (each is an option of the command line)
     model: ModelArgument,
+    *,
     data: DataOption = None,
-    inputs: InputsOption = None,
-    trust_pickle: TrustPickleOption = False,
-    factory: FactoryOption = None,
-    state_key: StateKeyOption = None,
-    ignore_extra: IgnoreExtraOption = False,
-    dtype: DtypeOption = "float32",
+    given: ModelOptions,
     batch: BatchOption = 1,
     size: SizeOption = None,
     text: Annotated[
@@ -62,16 +55,7 @@ def inspect(  # noqa: PLR0913  (each is an option of the command line)
     request = CoverageRequest(passes, strict, as_json, everything)
     asked = parse_request(coverage, request)  # before the model is read, which may take long
     dataset = open_optional(data)
-    loaded = load_from_options(
-        model,
-        dataset=dataset,
-        inputs=inputs,
-        trust_pickle=trust_pickle,
-        factory=factory,
-        state_key=state_key,
-        ignore_extra=ignore_extra,
-        dtype=dtype,
-    )
+    loaded = load_from_options(model, given, dataset)
     if asked is not None:
         from compressc.frontend import fit_data
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,54 +26,74 @@ WorkersOption = Annotated[
         "--workers", min=0, max=256, help="Processes that make samples ahead, for data from code."
     ),
 ]
-AugmentOption = Annotated[
-    str,
-    typer.Option(
-        "--augment",
-        help="Done to training samples: flip,shift(pixels=2), file.py:function.",
-    ),
-]
-InputsOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--input", help='Example input: "x: f32[b,3,32,32]", "batch.ids: i64[b,s]", "flag: True".'
-    ),
-]
-TrustPickleOption = Annotated[
-    bool,
-    typer.Option(
-        "--trust-pickle", help="Load a pickled module or TorchScript, which runs its code."
-    ),
-]
-FactoryOption = Annotated[
-    str | None,
-    typer.Option("--factory", help="pkg.mod:function that builds the module of a state dict."),
-]
-
-StateKeyOption = Annotated[
-    str | None,
-    typer.Option("--state-key", help="Where in a checkpoint the weights are: ema, model.student."),
-]
-IgnoreExtraOption = Annotated[
-    bool,
-    typer.Option("--ignore-extra", help="Leave out tensors that the factory's module has not."),
-]
-DtypeOption = Annotated[
-    str, typer.Option("--dtype", help="float32 converts other floats; keep leaves them.")
-]
 
 
-def load_from_options(  # noqa: PLR0913  (each is an option of the command line)
-    model: str,
-    *,
-    dataset: Dataset | None = None,
-    inputs: Sequence[str] | None = None,
-    trust_pickle: bool = False,
-    factory: str | None = None,
-    state_key: str | None = None,
-    ignore_extra: bool = False,
-    dtype: str = "float32",
-) -> Loaded:
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """How a model is read: options of each command that reads one (see `cli.spreading`)."""
+
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            help='Example input: "x: f32[b,3,32,32]", "batch.ids: i64[b,s]", "flag: True".',
+        ),
+    ] = None
+    trust_pickle: Annotated[
+        bool,
+        typer.Option(
+            "--trust-pickle", help="Load a pickled module or TorchScript, which runs its code."
+        ),
+    ] = False
+    factory: Annotated[
+        str | None,
+        typer.Option("--factory", help="pkg.mod:function that builds the module of a state dict."),
+    ] = None
+    state_key: Annotated[
+        str | None,
+        typer.Option(
+            "--state-key", help="Where in a checkpoint the weights are: ema, model.student."
+        ),
+    ] = None
+    ignore_extra: Annotated[
+        bool,
+        typer.Option("--ignore-extra", help="Leave out tensors that the factory's module has not."),
+    ] = False
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="float32 converts other floats; keep leaves them.")
+    ] = "float32"
+
+    def keywords(self) -> dict[str, Any]:
+        """As arguments of `compressc.session.read_model` and `open_session`."""
+        return {**vars(self), "inputs": self.inputs or ()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionOptions(ModelOptions):
+    """How a model and what it learns from are read, where it is trained or judged."""
+
+    workers: WorkersOption = 0
+    augment: Annotated[
+        str,
+        typer.Option(
+            "--augment",
+            help="Done to training samples: flip,shift(pixels=2), file.py:function.",
+        ),
+    ] = ""
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task",
+            help="What the model is for: a task's name or file.py:Class; else inferred.",
+        ),
+    ] = None
+    judged: Annotated[
+        str | None,
+        typer.Option("--judged", help="Output to learn and judge, of several: its key or name."),
+    ] = None
+
+
+def load_from_options(model: str, options: ModelOptions, dataset: Dataset | None = None) -> Loaded:
     """Load a model as the command line describes it, its sizes written over width symbols.
 
     Raises:
@@ -82,16 +102,7 @@ def load_from_options(  # noqa: PLR0913  (each is an option of the command line)
     from compressc.analysis import symbolize_widths
     from compressc.session import read_model
 
-    loaded = read_model(
-        model,
-        dataset,
-        inputs,
-        trust_pickle=trust_pickle,
-        factory=factory,
-        state_key=state_key,
-        ignore_extra=ignore_extra,
-        dtype=dtype,
-    )
+    loaded = read_model(model, dataset, **options.keywords())
     for note in loaded.notes:
         typer.echo(f"note: {note}", err=True)
     symbolize_widths(loaded.graph)

@@ -9,27 +9,20 @@ import typer
 
 from compressc.cli.model_options import (
     DataOption,
-    DtypeOption,
-    FactoryOption,
-    IgnoreExtraOption,
-    InputsOption,
     ModelArgument,
-    StateKeyOption,
-    TrustPickleOption,
+    ModelOptions,
 )
 from compressc.cli.sizes import SizeOption, batch_sizes, open_sizes_of
+from compressc.cli.spreading import spread
 
 
+@spread
 def probe(  # noqa: PLR0913  (each is an option of the command line)
     model: ModelArgument,
+    *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the probe.")],
     data: DataOption = None,
-    inputs: InputsOption = None,
-    trust_pickle: TrustPickleOption = False,
-    factory: FactoryOption = None,
-    state_key: StateKeyOption = None,
-    ignore_extra: IgnoreExtraOption = False,
-    dtype: DtypeOption = "float32",
+    given: ModelOptions,
     batches: Annotated[str, typer.Option(help="Batch sizes at which time counts.")] = "1",
     size: SizeOption = None,
     threads: Annotated[int, typer.Option(min=1, max=1024, help="Of the runtime there.")] = 1,
@@ -52,12 +45,7 @@ def probe(  # noqa: PLR0913  (each is an option of the command line)
     session = open_session(
         model,
         data=data,
-        inputs=inputs or (),
-        trust_pickle=trust_pickle,
-        factory=factory,
-        state_key=state_key,
-        ignore_extra=ignore_extra,
-        dtype=dtype,
+        **given.keywords(),
     )
     graph, dataset = session.loaded.graph, session.data
     if dataset is None:

@@ -8,34 +8,21 @@ from typing import Annotated, Literal
 import typer
 
 from compressc.cli.model_options import (
-    AugmentOption,
     DataOption,
-    DtypeOption,
-    FactoryOption,
-    IgnoreExtraOption,
-    InputsOption,
     ModelArgument,
-    StateKeyOption,
-    TrustPickleOption,
-    WorkersOption,
+    SessionOptions,
 )
 from compressc.cli.progress import progress_bar
+from compressc.cli.spreading import spread
 
 
+@spread
 def teacher(  # noqa: PLR0913  (each is an option of the command line)
     model: ModelArgument,
+    *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the answers.")],
     data: DataOption = None,
-    workers: WorkersOption = 0,
-    augment: AugmentOption = "",
-    inputs: InputsOption = None,
-    trust_pickle: TrustPickleOption = False,
-    factory: FactoryOption = None,
-    state_key: StateKeyOption = None,
-    ignore_extra: IgnoreExtraOption = False,
-    dtype: DtypeOption = "float32",
-    task: Annotated[str | None, typer.Option(help="What the model is for.")] = None,
-    judged: Annotated[str | None, typer.Option(help="Output that is judged, of several.")] = None,
+    given: SessionOptions,
     answers_dtype: Annotated[
         Literal["float32", "float16", "bfloat16"], typer.Option(help="Of the answers.")
     ] = "float32",
@@ -66,16 +53,7 @@ def teacher(  # noqa: PLR0913  (each is an option of the command line)
     session = open_session(
         model,
         data=data,
-        workers=workers,
-        augment=augment,
-        inputs=inputs or (),
-        trust_pickle=trust_pickle,
-        factory=factory,
-        state_key=state_key,
-        ignore_extra=ignore_extra,
-        dtype=dtype,
-        task=task,
-        judged=judged,
+        **given.keywords(),
     )
     with progress_bar() as tell:
         asked = ask_teacher(
