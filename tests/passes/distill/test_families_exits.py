@@ -119,17 +119,23 @@ def test_the_curve_by_plain_numbers(ctx, threshold):
 
 
 def test_the_least_threshold_that_loses_no_more_is_taken(ctx):
-    """Of four samples, the exit is right where it is sure by 0.9 and 0.7, wrong at 0.8."""
+    """Of four samples, the exit is right where it is sure by 0.9 and 0.7, wrong at 0.8 and 0.6.
+
+    None, one or two lost of four foretell 1/5, 2/5 and 3/5.
+    """
     sure = torch.tensor([0.9, 0.8, 0.7, 0.6])
     early = torch.stack([sure, (1 - sure) / 2, (1 - sure) / 2], 1).log()
     late, labels = torch.eye(3)[[0, 1, 0, 1]] * 9, torch.tensor([0, 1, 0, 1])
     curve = Curve.of(held_of(ctx, [early, late], labels), ([1, 10], 9), None)
     assert [round(p.score, 2) for p in curve.points] == [0.5, 0.75, 0.75, 1.0, 1.0]
-    assert curve.choose(0.0).threshold == pytest.approx(0.85, abs=1e-4)
-    assert curve.choose(0.25).threshold == pytest.approx(0.65, abs=1e-4)
-    assert curve.choose(0.5).shares == [1.0, 0.0]
+    assert curve.told_apart == pytest.approx(0.2)
+    assert curve.choose(0.19) is None
+    assert curve.choose(0.2).threshold == pytest.approx(0.85, abs=1e-4)
+    assert curve.choose(0.39).threshold == pytest.approx(0.85, abs=1e-4)
+    assert curve.choose(0.4).threshold == pytest.approx(0.65, abs=1e-4)
+    assert curve.choose(0.6).shares == [1.0, 0.0]
     wrong = Curve.of(held_of(ctx, [early.flip(1), late], labels), ([1, 10], 9), None)
-    assert wrong.choose(0.0) is None
+    assert wrong.choose(0.39) is None
 
 
 def accuracy(graph, data):
@@ -190,10 +196,22 @@ def test_without_labels_the_output_is_what_counts(net, own):
 def test_where_every_threshold_loses_there_are_no_exits(net, ctx, monkeypatch):
     monkeypatch.setattr(Curve, "choose", lambda curve, max_drop: None)
     graph = net.copy()
-    exits().run(graph, ctx)
+    exits(max_drop=0.5).run(graph, ctx)
     assert str(graph) == str(net)
     assert ctx.records["exits"]["chosen"] is None
     assert any(text.startswith("no exits: at any threshold") for _, text in ctx.notes)
+
+
+def test_a_loss_that_so_few_samples_cannot_tell_is_not_promised(net, ctx):
+    graph = net.copy()
+    exits(max_drop=0.001).run(graph, ctx)
+    assert str(graph) == str(net)
+    held = ctx.records["exits"]["samples"]
+    told = [text for _, text in ctx.notes if text.startswith("no exits: ")]
+    assert told == [
+        f"no exits: {held} held-out samples vouch for no loss below {1 / (held + 1):.3f}: "
+        "max_drop=0.001 wants more of them (holdout=), or a threshold= of yours"
+    ]
 
 
 def with_exits(net, threshold=0.6):

@@ -161,11 +161,28 @@ class Curve:
         ms = None if self.times is None else _mean(shares, self.times.up_to)
         return Point(threshold, score, lost, shares, _mean(shares, self.macs[0]), ms)
 
+    @property
+    def told_apart(self) -> float:
+        """The least loss on other samples that these can vouch for, where none of them is lost."""
+        return self._foretold(0.0)
+
+    def _foretold(self, lost: float) -> float:
+        """What other samples lose on average at most: one more was lost, beside the held-out ones.
+
+        Conformal risk control, Angelopoulos et al. 2022, arXiv 2208.02814, where a sample loses 1
+        at most; on average over what might have been held out.
+        """
+        count = self.held.samples
+        return (count * lost + 1) / (count + 1)
+
     def choose(self, max_drop: float) -> Point | None:
-        """The least threshold that loses no more, as all above it; None where nobody leaves."""
+        """The least threshold that is foretold to lose no more on other samples, as all above it.
+
+        None where nobody leaves.
+        """
         chosen = None
         for point in reversed(self.points):
-            if point.lost > max_drop + 1e-9:
+            if self._foretold(point.lost) > max_drop + 1e-9:
                 break
             chosen = point
         return chosen if chosen is not None and chosen.shares[-1] < 1 else None

@@ -38,8 +38,8 @@ class Exits(Pass):
     output of the whole model, which no gradient reaches; the mean over the heads. With `body=true`
     the whole model is trained along, its output by the labels. Without labels the heads learn from
     the output alone. A sample leaves at the first head whose best class has `threshold` or more;
-    the least threshold is taken that loses no more than `max_drop` on the held-out samples, with
-    any higher one. Files for ONNX compute what follows in a branch, others compute it always.
+    the least threshold is taken that loses no more than `max_drop` on other samples, as the
+    held-out ones foretell it, and with any higher one. Files for ONNX compute what follows in a branch, others compute it always.
     Source: Zhang et al. 2019 (Be your own teacher), arXiv 1905.08094, equations 1 to 3, with heads
     of two linear layers and without its term of hidden values.
     """
@@ -64,7 +64,8 @@ class Exits(Pass):
     """Where: shares of the model's multiply-accumulates between 0 and 1, or names of ops, in
     quotes: `at='0.33,0.67'`. The end of a block nearest to a share is taken."""
     max_drop: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    """What the score may lose on the held-out samples, in points where 1 is perfect."""
+    """What the score may lose on average, in points where 1 is perfect: of n held-out samples one
+    more than were lost is counted, of n + 1."""
     threshold: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
     """Least share of the best class that a sample leaves at; `auto` goes by `max_drop`."""
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
@@ -179,7 +180,7 @@ class Exits(Pass):
         if result.best_epoch == 0:
             ctx.note(output, f"no epoch of {self.epochs} was better than the heads' start")
         if point is None:
-            ctx.note(output, f"no exits: at any threshold the score loses over {self.max_drop:g}")
+            ctx.note(output, f"no exits: {self._no_threshold(curve)}")
             erase_unread(graph)
             return
         for name in reversed(names):
@@ -187,6 +188,15 @@ class Exits(Pass):
         retype(graph)
         for text in curve.told(point):
             ctx.note(output, text)
+
+    def _no_threshold(self, curve: Curve) -> str:
+        """Why none was found, in words."""
+        if curve.told_apart <= self.max_drop:
+            return f"at any threshold the score loses over {self.max_drop:g}"
+        return (
+            f"{curve.held.samples} held-out samples vouch for no loss below {curve.told_apart:.3f}: "
+            f"max_drop={self.max_drop:g} wants more of them (holdout=), or a threshold= of yours"
+        )
 
     def _classes(self, graph: Graph, task: SettledTask) -> int:
         """How many classes a head chooses from."""
