@@ -24,7 +24,8 @@ from compressc.training import (
     precision_for,
     train,
 )
-from compressc_distill.families.exits.curve import Curve, costs_of, milliseconds
+from compressc_distill.families.exits.costs import costs_of, milliseconds
+from compressc_distill.families.exits.curve import Curve
 from compressc_distill.families.exits.heads import Head, Place, choose_places
 from compressc_distill.families.exits.lesson import Heads
 from compressc_distill.parts import split
@@ -39,9 +40,10 @@ class Exits(Pass):
     the whole model is trained along, its output by the labels. Without labels the heads learn from
     the output alone. A sample leaves at the first head whose best class has `threshold` or more;
     the least threshold is taken that loses no more than `max_drop` on other samples, as the
-    held-out ones foretell it, and with any higher one. Files for ONNX compute what follows in a branch, others compute it always.
-    Source: Zhang et al. 2019 (Be your own teacher), arXiv 1905.08094, equations 1 to 3, with heads
-    of two linear layers and without its term of hidden values.
+    held-out ones foretell it, and with any higher one. Files for ONNX compute what follows in a
+    branch, others compute it always. Source: Zhang et al. 2019 (Be your own teacher), arXiv
+    1905.08094, equations 1 to 3, with heads of two linear layers and without its term of hidden
+    values.
     """
 
     name: ClassVar[str] = "exits"
@@ -193,10 +195,9 @@ class Exits(Pass):
         """Why none was found, in words."""
         if curve.told_apart <= self.max_drop:
             return f"at any threshold the score loses over {self.max_drop:g}"
-        return (
-            f"{curve.held.samples} held-out samples vouch for no loss below {curve.told_apart:.3f}: "
-            f"max_drop={self.max_drop:g} wants more of them (holdout=), or a threshold= of yours"
-        )
+        vouch = f"{curve.held.samples} held-out samples vouch for no loss below"
+        hint = f"max_drop={self.max_drop:g} wants more of them (holdout=), or a threshold= of yours"
+        return f"{vouch} {curve.told_apart:.3f}: {hint}"
 
     def _classes(self, graph: Graph, task: SettledTask) -> int:
         """How many classes a head chooses from."""
