@@ -50,8 +50,8 @@ class Target:
         device: where passes train: `cpu`, `cuda`, `cuda:1`.
         instruction_set: of the processor that the files will run on, one of `INSTRUCTION_SETS`.
         int8: which layers a file computes in integers: `all` that passes rounded; `gains`: where
-            its runtime is measurably faster with them, at the first of the batch sizes. The second
-            is a matter of the machine: another run may decide otherwise.
+            its runtime is measurably faster with them, over all batch sizes, each counting alike.
+            The second is a matter of the machine: another run may decide otherwise.
     """
 
     backends: tuple[str, ...] = ("pt2", "onnx", "openvino")

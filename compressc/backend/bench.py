@@ -202,9 +202,10 @@ def _measure(  # noqa: PLR0913  (one format, and where its failures go)
 
 
 def _gaining(backend: Backend, target: Target, samples: Samples) -> Gaining:
-    """At the first batch size that counts."""
-    batch = target.batches[0]
-    inputs = tuple(repeated(x, batch) for x in samples.take(batch).inputs)
+    """At the batch sizes that count."""
+    inputs = tuple(
+        tuple(repeated(x, batch) for x in samples.take(batch).inputs) for batch in target.batches
+    )
     return Gaining(backend, samples.take(_EXAMPLE).inputs, inputs, target.threads)
 
 

@@ -101,10 +101,13 @@ class Region(Frozen):
     #: Layers that could run in integers.
     layers: list[str]
     #: Time of the file with this region in floats / with all in integers, as `LatencyRecord` has
-    #: it: above 1 integers are faster. None where such a file could not be written or run.
+    #: it: above 1 integers are faster; of several batch sizes the geometric mean. None where such a
+    #: file could not be written or run.
     speedup: float | None = None
     speedup_low: float | None = None
     speedup_high: float | None = None
+    #: At each batch size.
+    speedups: list[float] = Field(default_factory=list)
     verdict: Verdict = "busy"
     #: Whether the file computes it in floats.
     floats: bool = False
@@ -115,7 +118,8 @@ class Region(Frozen):
 class Gains(Frozen):
     """Where a runtime is faster with integers, by regions; see `compressc.backend.gaining`."""
 
-    batch: int
+    #: Sizes that it was measured at, each counting alike.
+    batches: list[int]
     regions: list[Region]
     #: What the file is made of, in words.
     outcome: str

@@ -2,7 +2,14 @@
 
 from compressc.measure.fidelity import Fidelity, fidelity
 from compressc.measure.judging import Judge
-from compressc.measure.latency import Speedup, Spread, Verdict, measure_latency, speedup
+from compressc.measure.latency import (
+    Speedup,
+    Spread,
+    Verdict,
+    measure_latency,
+    speedup,
+    speedup_over,
+)
 from compressc.measure.memory import peak_bytes, require_memory
 from compressc.measure.size import bytes_on_disk
 
@@ -18,4 +25,5 @@ __all__ = [
     "peak_bytes",
     "require_memory",
     "speedup",
+    "speedup_over",
 ]

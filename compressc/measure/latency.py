@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import random
 from collections.abc import Callable, Mapping, Sequence
+from statistics import geometric_mean
 from typing import Literal
 
 import numpy as np
@@ -137,17 +138,34 @@ def speedup(a: Spread, b: Spread) -> Speedup:
         a: latency of the slower one (the teacher).
         b: latency of the other, of the same rounds.
     """
-    if len(a.samples) != len(b.samples):
-        raise ValueError(
-            f"pairs need as many samples on both sides, not {len(a.samples)} and {len(b.samples)}"
-        )
-    low, ratio, high = _percentiles(_block_ratios(a.samples, b.samples))
-    verdict = verdict_of(low, high, max(a.disturbed, b.disturbed))
-    return Speedup(ratio=ratio, low=low, high=high, verdict=verdict)
+    return _speedup(_block_ratios(a.samples, b.samples), max(a.disturbed, b.disturbed))
+
+
+def speedup_over(pairs: Sequence[tuple[Spread, Spread]]) -> Speedup:
+    """How many times faster the second of each pair is, where every pair counts alike.
+
+    The geometric mean over the pairs, block by block: twice as fast at one batch size and half as
+    fast at another is no gain. Pairs that are not measurable are left out, unless all are.
+
+    Args:
+        pairs: latencies of two callables, as `speedup` takes them, each pair at another size of the
+            work; at least one.
+    """
+    calm = [pair for pair in pairs if speedup(*pair).verdict != "busy"] or pairs
+    blocks = [_block_ratios(a.samples, b.samples) for a, b in calm]
+    means = [geometric_mean(ratios) for ratios in zip(*blocks, strict=False)]
+    return _speedup(means, max(max(a.disturbed, b.disturbed) for a, b in calm))
+
+
+def _speedup(ratios: Sequence[float], disturbed: int) -> Speedup:
+    low, ratio, high = _percentiles(ratios)
+    return Speedup(ratio=ratio, low=low, high=high, verdict=verdict_of(low, high, disturbed))
 
 
 def _block_ratios(a: Sequence[float], b: Sequence[float]) -> list[float]:
     """Ratios of the fastest samples of each block of rounds; few rounds are blocks of one."""
+    if len(a) != len(b):
+        raise ValueError(f"pairs need as many samples on both sides, not {len(a)} and {len(b)}")
     count = min(len(a), max(LEAST_ROUNDS, len(a) // BLOCK))
     blocks = np.array_split(np.arange(len(a)), count)
     return [min(a[i] for i in block) / min(b[i] for i in block) for block in blocks]

@@ -8,9 +8,8 @@ and untrained networks two to four times larger.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import torch
@@ -18,66 +17,82 @@ from torch import Tensor, nn
 
 from compressc.ir import PRODUCTS, Graph, Op, lower
 from compressc.ir.lowering import module_names
-from compressc_quant.calibrating import Calibration
 
-#: Samples that means are taken over, all at once: each layer sees what those before it hand on,
-#: which are corrected by then.
+#: Samples that means are taken over.
 SAMPLES = 128
 
 Inputs = tuple[Tensor, ...]
 
 
-def some(batches: Sequence[Inputs]) -> Inputs:
-    """The first samples of all batches together, at most `SAMPLES`."""
-    if isinstance(batches, Calibration):
-        return batches.first(SAMPLES)
-    first = list(islice(batches, -(-SAMPLES // len(batches[0][0]))))
-    return tuple(torch.cat(column)[:SAMPLES] for column in zip(*first, strict=True))
+def some(batches: Sequence[Inputs]) -> Sequence[Inputs]:
+    """The first batches: about `SAMPLES`."""
+    return batches[: -(-SAMPLES // len(batches[0][0]))]
 
 
 @torch.no_grad()
-def channel_means(graph: Graph, inputs: Inputs) -> dict[str, Tensor]:
-    """Mean result of each layer that has a bias, for each output channel: name -> f32[out]."""
-    means: dict[str, Tensor] = {}
+def channel_means(graph: Graph, batches: Sequence[Inputs]) -> list[dict[str, Tensor]]:
+    """Mean result of each layer that has a bias, for each output channel.
+
+    Returns:
+        Of each batch, name -> f32[out].
+    """
+    found: list[dict[str, Tensor]] = []
 
     def take(op: Op, output: Tensor) -> None:
-        means[op.name] = _mean(op, output)
+        found[-1][op.name] = _mean(op, output)
 
     with _watched(graph, [op for op in graph if _has_bias(op)], take) as module:
-        module(*inputs)
-    return means
+        for batch in batches:
+            found.append({})
+            module(*batch)
+    return found
 
 
 @torch.no_grad()
-def correct_biases(graph: Graph, means: dict[str, Tensor], inputs: Inputs) -> list[str]:
+def correct_biases(
+    graph: Graph, means: Sequence[Mapping[str, Tensor]], batches: Sequence[Inputs]
+) -> list[str]:
     """Give the rounded layers the mean results that they had as floats.
+
+    In each batch a layer sees what those before it hand on without the errors that they have in
+    this batch; taken out in the end is the mean of its errors over the batches.
 
     Args:
         graph: quantized; edited in place.
         means: of the float graph, by `channel_means`.
-        inputs: the same.
+        batches: the same; one is in memory at a time.
 
     Returns:
         Names of the layers whose bias is another one now.
     """
-    corrected: list[str] = []
+    known: Mapping[str, Tensor] = means[0] if means else {}
+    layers = [op for op in graph if op.weight_form is not None and op.name in known]
+    alone = [op for op in layers if len(graph.holders(op.layer.bias)) == 1]  # type: ignore[union-attr,arg-type]
+    errors: dict[str, list[Tensor]] = {op.name: [] for op in alone}
+    want = dict(known)
 
-    def correct(op: Op, output: Tensor) -> Tensor:
-        error = _mean(op, output) - means[op.name]
+    def take(op: Op, output: Tensor) -> Tensor:
+        error = _mean(op, output) - want[op.name]
+        errors[op.name].append(error)
         if not bool(torch.isfinite(error).all()):
             return output
-        layer: Any = op.layer
-        layer.bias = nn.Parameter(layer.bias.detach() - error, layer.bias.requires_grad)
-        corrected.append(op.name)
-        return output - error.reshape(-1, *[1] * (output.dim() - 1 - _channel(op) % output.dim()))
+        behind = output.dim() - 1 - _channel(op) % output.dim()
+        # in place: it is the layer's own result, and may be the largest value of the model
+        return output.sub_(error.reshape(-1, *[1] * behind))
 
-    if not means:
-        return corrected
-    rounded = [op for op in graph if op.weight_form is not None and _has_bias(op)]
-    layers = [op for op in rounded if op.name in means]
-    alone = [op for op in layers if len(graph.holders(op.layer.bias)) == 1]  # type: ignore[union-attr,arg-type]
-    with _watched(graph, alone, correct) as module:
-        module(*inputs)
+    if not alone:
+        return []
+    with _watched(graph, alone, take) as module:
+        for found, batch in zip(means, batches, strict=True):
+            want.update(found)
+            module(*batch)
+    corrected = []
+    for op in alone:
+        error = torch.stack(errors[op.name]).mean(0)
+        if bool(torch.isfinite(error).all()):
+            layer: Any = op.layer
+            layer.bias = nn.Parameter(layer.bias.detach() - error, layer.bias.requires_grad)
+            corrected.append(op.name)
     return corrected
 
 
@@ -115,4 +130,5 @@ def _channel(op: Op) -> int:
 
 def _mean(op: Op, output: Tensor) -> Tensor:
     """Over all but the output channels."""
-    return output.float().movedim(_channel(op), -1).flatten(0, -2).mean(0)
+    channel = _channel(op) % output.dim()
+    return output.float().mean([dim for dim in range(output.dim()) if dim != channel])

@@ -18,6 +18,7 @@ from torch import fx
 from compressc.ir import Graph, Role
 from compressc.ir.types import DTYPE_NAMES
 from compressc_quant.tracing import Traced
+from compressc_quant.verdicts import RECURRENT
 
 
 def unobservable(graph: Graph, traced: Traced) -> dict[str, str]:
@@ -41,7 +42,7 @@ def unobservable(graph: Graph, traced: Traced) -> dict[str, str]:
             continue
         name = traced.origin.get(node.name)
         role = graph[name].role if name is not None else None
-        reason = _reason(node, traced.module, role)
+        reason = RECURRENT if role == "recurrent" else _reason(node, traced.module, role)
         if role == "batch_norm":
             found[node.name] = ""  # see below
         elif reason:

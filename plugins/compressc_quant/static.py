@@ -76,8 +76,8 @@ class Static:
         Raises:
             CompresscError: CC601 where nncf fails, CC301 for samples that are all the same.
         """
-        settings, inputs = self.settings, some(batches)
-        means = channel_means(graph, inputs) if self.bias_correction else {}
+        settings, first = self.settings, some(batches)
+        means = channel_means(graph, first) if self.bias_correction else []
         traced = trace(graph, batches[0])
         module = traced.module
         quantized, hidden = quantize_what_can(
@@ -103,7 +103,7 @@ class Static:
         set_ranges(graph, ranges)
         round_results(graph, batches, settings.symmetric)
         round_joins(graph)
-        finish = partial(correct_biases, means=means, inputs=inputs)
+        finish = partial(correct_biases, means=means, batches=first)
         finish(graph)
         retype(graph)
         return told, finish, ranges

@@ -14,6 +14,7 @@ ATTENTION = ("aten.scaled_dot_product_attention", "aten.softmax.int", "aten._sof
 
 _BATCH_NORM = "it is not folded into the layer before it (simplify says why)"
 _NO_KERNEL = "it has no int8 kernel in ONNX Runtime or OpenVINO"
+RECURRENT = "no fixed range holds its states; mode=dynamic and mode=weights have an int8 form of it"
 _ATTENTION = "softmax and the product with the values stay in float"
 
 
@@ -55,7 +56,7 @@ def why_float(op: Op, transformer: bool, graph: Graph | None = None) -> str:
     if op.kind in QUANTIZED:
         return f"nncf's rules for {rules} leave it in float"
     if op.role == "recurrent":
-        return "recurrent layers have an int8 form in dynamic quantization alone"
+        return RECURRENT
     if op.kind == "parameter":
         if graph is not None and is_recurrent_weight(graph, op):
             return "weights of a recurrent layer have an int8 form in dynamic quantization alone"

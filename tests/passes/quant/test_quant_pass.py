@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from compressc_quant import Quant
+from compressc_quant.bias import channel_means, correct_biases
 from compressc_quant.carry import carry_over
 from compressc_quant.distance import distance_text
 from compressc_quant.observing import Settings, observe
@@ -204,6 +205,23 @@ def test_bias_correction_takes_the_mean_error_out(teacher, quantized, run, digit
         want, *got = (lower(graph)(*inputs) for graph in (teacher, quantized, plain))
     corrected, uncorrected = ((values - want).mean(0).abs().mean() for values in got)
     assert corrected < 0.3 * uncorrected
+
+
+def test_biases_are_corrected_one_batch_after_the_other(run):
+    """Where nothing bends, the mean of each batch's errors is the error of all."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 4)).eval()
+    batches = [(torch.randn(32, 8) + shift,) for shift in (0.0, 2.0, 5.0)]
+    graph = imported(net, batches[0])
+    rounded, _ = run(graph, random_data(batches[0][0]), mode="weights", bits=4)
+    graphs = {"want": graph, "before": rounded.copy()}
+    assert correct_biases(rounded, channel_means(graph, batches), batches) == ["0", "1"]
+    every = torch.cat([x for (x,) in batches])
+    with torch.no_grad():
+        means = {name: lower(g)(every).mean(0) for name, g in graphs.items()}
+        found = lower(rounded)(every).mean(0)
+    assert not torch.allclose(means["before"], means["want"], atol=1e-2)
+    assert torch.allclose(found, means["want"], atol=1e-5)
 
 
 def test_smoothing_saves_what_outlier_channels_cost(run):

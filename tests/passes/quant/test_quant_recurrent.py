@@ -119,6 +119,33 @@ def test_weights_keep_to_half_their_range_where_sums_overflow():
     assert largest == {"avx2": 64, "avx512_vnni": 127}
 
 
+class Spotter(nn.Module):
+    """Sound [n, 1, 64] -> scores [n, 3]: convolutions, then a recurrent layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv1d(1, 16, 5, padding=2), nn.Conv1d(16, 16, 3, stride=2)
+        self.rnn, self.out = nn.LSTM(16, 24, batch_first=True), nn.Linear(24, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.second(torch.relu(self.first(x))))
+        return self.out(self.rnn(x.transpose(1, 2))[0][:, -1])
+
+
+@pytest.mark.parametrize("options", [{}, {"train": True, "steps": 2}])
+def test_observed_ranges_are_for_what_is_not_recurrent_and_the_mode_that_is_is_named(options, run):
+    torch.manual_seed(0)
+    sound = torch.randn(64, 1, 64)
+    part = Split((sound,))
+    graph = load_model(Spotter().eval(), example=(sound[:4],)).graph
+    found, context = run(graph, Dataset("sounds", part, part, part), **options)
+    assert [op.name for op in found if op.int8] == ["first", "second", "out"]
+    assert found["rnn"].kind == "lstm"
+    (text,) = [text for name, text in context.notes if name == "rnn"]
+    assert text.startswith("skipped: ")
+    assert "mode=dynamic" in text
+
+
 def test_four_bits_and_observed_ranges_leave_them_with_a_reason(run):
     graph, data = case("gru")
     for options in ({"mode": "weights", "bits": 4}, {}):

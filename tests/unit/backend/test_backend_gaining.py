@@ -42,6 +42,8 @@ class Table(Backend):
     graphs: ClassVar[list[Graph]] = []
     #: Layer -> milliseconds in integers, in floats.
     times: ClassVar[dict[str, tuple[float, float]]] = {}
+    #: The same at batch sizes where it is another.
+    at: ClassVar[dict[int, dict[str, tuple[float, float]]]] = {}
     #: Milliseconds of a file that has both.
     both: ClassVar[float] = 0.0
 
@@ -52,10 +54,11 @@ class Table(Backend):
     def load(self, path: Path, threads: int = 1) -> Runner:
         graph = self.graphs[int(path.name)]
         able = {op.name for op in integer_layers(graph)}
-        took = sum(pair[name not in able] for name, pair in self.times.items())
-        took += self.both if 0 < len(able) < len(self.times) else 0
 
         def run(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            times = self.times | self.at.get(len(inputs[0]), {})
+            took = sum(pair[name not in able] for name, pair in times.items())
+            took += self.both if 0 < len(able) < len(times) else 0
             self.clock.now += round(took * 1e6)
             return inputs
 
@@ -85,13 +88,15 @@ def chain() -> Graph:
 def timed(monkeypatch):
     """The measured choice, by a table of times."""
 
-    def run(both: float = 0.0, **times: tuple[float, float]):
+    def run(both: float = 0.0, at=None, batches=(1,), **times: tuple[float, float]):
         monkeypatch.setattr(Table, "times", times)
+        monkeypatch.setattr(Table, "at", at or {})
         monkeypatch.setattr(Table, "both", both)
         measured = partial(measure_latency, clock=Table.clock)
         monkeypatch.setattr(gaining, "measure_latency", measured)
         x = torch.randn(2, 8)
-        return Gaining(Table(), (x,), (x[:1],), 1).of(chain())
+        inputs = tuple((x[:1].expand(size, -1),) for size in batches)
+        return Gaining(Table(), (x,), inputs, 1).of(chain())
 
     return run
 
@@ -145,6 +150,28 @@ def test_a_mixture_that_is_slower_than_floats_is_none(timed):
     graph, found = timed(both=2.0, a=(1, 2), b=(9, 1), c=(9, 1), d=(9, 1))
     assert computed(graph) == []
     assert "slower as a whole" in found.outcome
+
+
+def test_every_batch_size_counts_alike(timed):
+    """b gains at 1 and loses at 4, c gains less and loses more, d gains at 4 alone."""
+    at_four = {"a": (1, 1), "b": (2, 1), "c": (2.2, 1), "d": (1, 2)}
+    one = {"a": (1, 1), "b": (1, 2), "c": (1, 1.1), "d": (1, 1)}
+    graph, found = timed(batches=(1, 4), at={4: at_four}, **one)
+    b, c, d = found.regions[1:]
+    assert b.speedups == pytest.approx([5 / 4, 5.2 / 6.2], rel=1e-3)
+    assert b.speedup == pytest.approx((5 / 4 * 5.2 / 6.2) ** 0.5, rel=1e-3)
+    assert c.speedups == pytest.approx([4.1 / 4, 5 / 6.2], rel=1e-3)
+    assert d.speedup == pytest.approx((1 * 7.2 / 6.2) ** 0.5, rel=1e-3)
+    assert [r.verdict for r in found.regions] == ["same", "same", "slower", "faster"]
+    assert computed(graph) == ["d"]
+    assert found.batches == [1, 4]
+    assert "(batch 1, 4)" in found.outcome
+    assert "; at batch 1: 1.25x, 4: 0.84x" in b.reason
+
+
+def test_the_first_batch_size_alone_decided_otherwise(timed):
+    graph, _ = timed(a=(1, 1), b=(1, 2), c=(1, 1.1), d=(1, 1))
+    assert computed(graph) == ["b"]
 
 
 def test_what_cannot_run_in_floats_stays(timed, monkeypatch):

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from compressc.measure import Spread, measure_latency, speedup
+from compressc.measure import Spread, measure_latency, speedup, speedup_over
 
 
 class Clock:
@@ -138,6 +138,25 @@ def test_the_fastest_samples_of_each_block_are_compared():
 def test_a_ratio_of_disturbed_samples_claims_nothing():
     assert speedup(Spread.of([3.0] * 7), Spread.of([1.0] * 7)).verdict == "faster"
     assert speedup(Spread.of([3.0] * 7), Spread.of([1.0] * 7, disturbed=1)).verdict == "busy"
+
+
+def test_over_several_sizes_each_counts_alike():
+    """4 times faster at one size and half as fast at another is sqrt(2) times."""
+    large = Spread.of([4.0] * 9), Spread.of([1.0] * 9)
+    small = Spread.of([0.001] * 7), Spread.of([0.002] * 7)
+    found = speedup_over([large, small])
+    assert found.ratio == pytest.approx(2**0.5)
+    assert (found.low, found.verdict) == (pytest.approx(found.ratio), "faster")
+    assert speedup_over([large]) == speedup(*large)
+    even = Spread.of([1.0] * 7), Spread.of([4.0] * 7)
+    assert speedup_over([large, even]).verdict == "same"
+
+
+def test_over_several_sizes_what_is_not_measurable_is_left_out():
+    calm = Spread.of([1.0] * 7), Spread.of([2.0] * 7)
+    disturbed = Spread.of([9.0] * 7), Spread.of([1.0] * 7, disturbed=1)
+    assert speedup_over([calm, disturbed]) == speedup(*calm)
+    assert speedup_over([disturbed]).verdict == "busy"
 
 
 def preempted(clock, milliseconds, waits):
