@@ -94,6 +94,10 @@ class CompresscError(Exception):
         """The same error with another hint, from somebody who knows more."""
         return CompresscError(self.code, self.wanted, got=self.got, where=self.where, hint=hint)
 
+    def at(self, where: str) -> CompresscError:
+        """The same error with its place, from somebody who knows it."""
+        return CompresscError(self.code, self.wanted, got=self.got, where=where, hint=self.hint)
+
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (self.code, self.wanted, self.got, self.where, self.hint))
 

@@ -112,15 +112,20 @@ def read_model(  # noqa: PLR0913  (each option is one the user may give)
     from compressc.collecting import give_back
     from compressc.frontend import example_of, load_model, specs_of
 
-    loaded = load_model(
-        model,
-        example=None if data is None else example_of(data),
-        input_spec=inputs or (() if data is None else specs_of(data)),
-        trust_pickle=trust_pickle,
-        factory=factory,
-        state_key=state_key,
-        ignore_extra=ignore_extra,
-        dtype=dtype,
-    )
+    try:
+        loaded = load_model(
+            model,
+            example=None if data is None else example_of(data),
+            input_spec=inputs or (() if data is None else specs_of(data)),
+            trust_pickle=trust_pickle,
+            factory=factory,
+            state_key=state_key,
+            ignore_extra=ignore_extra,
+            dtype=dtype,
+        )
+    except CompresscError as error:
+        if error.code != "CC204" or error.where or data is None:
+            raise
+        raise error.at(data.name) from error
     give_back()  # what was read and traced lies in cycles that hold a second copy of the weights
     return loaded

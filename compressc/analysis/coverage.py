@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -125,16 +124,6 @@ def summarize(graph: Graph, pass_text: str, verdicts: Mapping[str, Verdict]) -> 
     total = sum(sizes.values())
     covered = total - sum(item.parameters for item in left)
     return Coverage(pass_text, complete, total, covered, tuple(left))
-
-
-#: ATen's recurrent layers, `aten.lstm.input` and the like.
-_RECURRENT = re.compile(r"aten\.(quantized_)?(lstm|gru|rnn_tanh|rnn_relu)(_cell)?\b")
-
-
-def is_recurrent_weight(graph: Graph, op: Op) -> bool:
-    """Whether a held tensor is a weight or bias of an LSTM, GRU or plain recurrent layer."""
-    readers = graph.users(op.name) if op.kind == "parameter" else []
-    return any(_RECURRENT.match(reader.kind) for reader in readers)
 
 
 def parameters_of(op: Op) -> list[tuple[str, torch.Tensor]]:

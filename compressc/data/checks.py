@@ -29,7 +29,7 @@ def check_samples(inputs: object, where: str) -> None:
             raise bad("the inputs of a split are tensors", got, where, "use torch.as_tensor")
     lengths = [int(x.shape[0]) if x.ndim else 0 for x in inputs]
     if min(lengths) < 1:
-        raise bad("a split holds at least one sample", shapes(inputs), where, "")
+        raise bad("a split holds at least one sample", shapes(inputs), where, "give samples")
     if len(set(lengths)) > 1:
         raise _unequal(f"inputs of {' and '.join(map(str, lengths))} samples", where)
 

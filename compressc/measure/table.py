@@ -80,14 +80,17 @@ def read_table(path: str | Path) -> LatencyTable:
     try:
         if Path(path).stat().st_size > _MOST_BYTES:
             raise _unreadable(path, "a file of more than 100 MB")
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        content = json.loads(text)
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
         raise _unreadable(path, "a file that is no text") from error
     except (ValueError, RecursionError) as error:
         raise _unreadable(path, f"no JSON: {error}") from error
-    version = content.get("schema_version") if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        raise _unreadable(path, f"JSON of a {type(content).__name__}")
+    version = content.get("schema_version")
     if isinstance(version, int) and version != SCHEMA:  # before its fields read as damage
         raise CompresscError(
             "CC304",
@@ -96,8 +99,8 @@ def read_table(path: str | Path) -> LatencyTable:
             where=str(path),
             hint="run compressc probe again, and its measure.py on the device",
         )
-    try:
-        return LatencyTable.model_validate(content)
+    try:  # strictly: a number as a text is damage
+        return LatencyTable.model_validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the file"

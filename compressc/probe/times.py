@@ -52,7 +52,9 @@ class Times:
         every = [(self.layers_at(left), part) for part, left in plan.parts.items()]
         sums = {total: self._ms(plan.whole, (part,)) for total, part in reversed(every)}
         self.points = sorted(sums.items())
-        self.whole = self.points[-1][1]
+        layers_ms, self.whole = self.points[-1]
+        if self.whole <= 0 or (self.layers and layers_ms <= 0):
+            raise self._misfit("0 ms for the whole model or all of its layers")
 
     def of(self, layer: Layer, key: str, sizes: Sizes) -> float:
         """Milliseconds of one layer at sizes of its variables."""
@@ -95,13 +97,16 @@ class Times:
     def _ms(self, signature: str, sizes: Sizes) -> float:
         row = self.table.row(signature, sizes)
         if row is None:
-            raise CompresscError(
-                "CC304",
-                f"the table has the layers of this model at batch {self.plan.batch}",
-                got=f"no time of {signature} at {list(sizes)}",
-                hint="run compressc probe on this very model, and its measure.py on the device",
-            )
+            raise self._misfit(f"no time of {signature} at {list(sizes)}")
         return row.ms
+
+    def _misfit(self, got: str) -> CompresscError:
+        return CompresscError(
+            "CC304",
+            f"the table has the layers of this model at batch {self.plan.batch}",
+            got=got,
+            hint="run compressc probe on this very model, and its measure.py on the device",
+        )
 
 
 class Part:

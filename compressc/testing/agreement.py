@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from compressc.analysis.cost import open_sizes
 from compressc.analysis.coverage import Coverage, Verdict, parameters_of
+from compressc.analysis.matrices import holds_matrix
 from compressc.ir import Graph, Op, TensorType, TupleType, layer_tensors
 from compressc.pipeline import Pass, Pipeline, TransferSet, cover
 
@@ -18,7 +19,8 @@ def check_coverage(pass_: Pass, graph: Graph, data: TransferSet | None = None) -
     An op that the pass is said to change must have changed: its kind, operands, readers, type or a
     parameter. One that it is said to leave keeps kind, type and parameters. Every parameter that a
     verdict names is another afterwards; every other one keeps shape and dtype. And nothing is
-    skipped in silence: an op with parameters that the pass cannot change has a note in the run.
+    skipped in silence: an op with parameters that the pass cannot change has a note in the run. For
+    one that holds no matrix, a norm say, it is enough that a note on another op has its reason.
 
     Args:
         pass_: the pass with its options.
@@ -40,16 +42,29 @@ def check_coverage(pass_: Pass, graph: Graph, data: TransferSet | None = None) -
         for op in graph
         for fault in _faults(coverage.verdicts[op.name], op, graph, after)
     ]
-    noted = {name for result in results for names, _ in result.notes for name in names.split(", ")}
+    silent = silently_left(graph, coverage, [note for result in results for note in result.notes])
     wrong += [
-        f"%{op.name}: left alone without a note, but coverage says '{verdict.text}'"
-        for op in graph
-        if parameters_of(op)
-        and op.name not in noted
-        and (verdict := coverage.verdicts[op.name]).outcome == "cannot"
+        f"%{op}: left alone without a note, but coverage says '{text}'"
+        for op, text in silent.items()
     ]
     assert not wrong, "\n".join(wrong)
     return coverage
+
+
+def silently_left(
+    graph: Graph, coverage: Coverage, notes: Sequence[tuple[str, str]]
+) -> dict[str, str]:
+    """Ops with parameters that a pass cannot change and says nothing of -> why it cannot."""
+    noted = {name for names, _ in notes for name in names.split(", ")}
+    told = "\n".join(text for _, text in notes)
+    left = {op: coverage.verdicts[op.name] for op in graph if parameters_of(op)}
+    return {
+        op.name: verdict.text
+        for op, verdict in left.items()
+        if verdict.outcome == "cannot"
+        and op.name not in noted
+        and (holds_matrix(graph, op) or any(r not in told for r in verdict.text.split("; ")))
+    }
 
 
 def _faults(verdict: Verdict, op: Op, graph: Graph, after: Graph) -> Iterator[str]:

@@ -7,15 +7,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from compressc.analysis.coverage import is_recurrent_weight
-from compressc.ir import PRODUCTS, Graph, Op, TensorType, evaluate
-from compressc.ir.moves import MOVES
+from compressc.analysis.matrices import is_recurrent_weight
+from compressc.ir import Graph, Op, TensorType, evaluate
 from compressc_lowrank.schemes import SCHEMES, Cost, Ranks, Scheme
-
-#: Calls that multiply by a matrix.
-_MULTIPLIED = {
-    f"aten.{name}" for name in ("matmul", "mm", "bmm", "linear", "einsum", "addmm", "baddbmm")
-}
 
 
 @dataclass(frozen=True)
@@ -30,26 +24,6 @@ class Plan:
         pairs = zip(self.ranks, self.full, strict=True)
         text = " and ".join(f"{rank} of {most}" for rank, most in pairs)
         return text if self.scheme.name in ("svd", "embedding") else f"{text} ({self.scheme.name})"
-
-
-def is_matrix(graph: Graph, op: Op) -> bool:
-    """Whether an op holds a matrix that something is multiplied with, or a table: what low rank is
-    about. Norms, biases and positions that are added are none of it."""
-    if op.role in PRODUCTS or op.role in ("embedding", "recurrent"):
-        return True
-    if is_recurrent_weight(graph, op):
-        return True
-    if op.kind != "parameter" or sum(size != 1 for size in graph.type_of(op.name).shape) < 2:
-        return False
-    waiting, seen = [op.name], {op.name}
-    while waiting:
-        for user in graph.users(waiting.pop()):
-            if user.packet in _MULTIPLIED:
-                return True
-            if (user.packet in MOVES or user.packet == "aten.index") and user.name not in seen:
-                seen.add(user.name)
-                waiting.append(user.name)
-    return False
 
 
 def candidates(graph: Graph, op: Op, names: Collection[str]) -> list[Scheme] | str:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from compressc.analysis import sizes_of, total_cost
-from compressc.analysis.coverage import parameters_of
+from compressc.analysis.matrices import holds_matrix
 from compressc.errors import CompresscError
 from compressc.ir import Graph, Op
 from compressc.pipeline import Choice, Context, choose
 from compressc_lowrank.collecting import Inputs
 from compressc_lowrank.factorizing import seen_by
-from compressc_lowrank.planning import Plan, candidates, is_matrix, places, too_wide
+from compressc_lowrank.planning import Plan, candidates, places, too_wide
 from compressc_lowrank.schemes import Cost, Ranks, Scheme
 from compressc_lowrank.sensitivity import Answers
 
@@ -102,7 +102,7 @@ def legal_schemes(
     """For each op that holds a matrix the schemes that can take it apart, or why none can."""
     found: dict[str, list[Priced] | str] = {}
     for op in graph:
-        if parameters_of(op) and is_matrix(graph, op):
+        if holds_matrix(graph, op):
             some = candidates(graph, op, rule.names)
             priced = some if isinstance(some, str) else [_priced(graph, op, s, sizes) for s in some]
             found[op.name] = priced

@@ -72,7 +72,10 @@ class Latency:
         if not self.plan.layers.timed:
             raise _nothing_timed("none that can be timed by itself")
         self.table, self.measured_rows = self._table(table)
-        self.times = Times(self.plan, self.movable, self.table)
+        try:
+            self.times = Times(self.plan, self.movable, self.table)
+        except CompresscError as error:
+            raise error.at(table or error.where) from error
         if not self.times.layers:
             raise _nothing_timed(next(iter(self.times.refused.values())))
         self.known: dict[tuple[tuple[int, int], ...], float] = {}
@@ -156,7 +159,8 @@ class Latency:
         }
         for got in (text for text, is_so in wrong.items() if is_so):
             wanted = f"a table of {RUNTIME} at the target's threads"
-            raise CompresscError("CC304", wanted, got=got, where=path)
+            hint = f"compressc probe --threads {threads}, and its measure.py on the device"
+            raise CompresscError("CC304", wanted, got=got, where=path, hint=hint)
         return table, 0
 
 

@@ -13,7 +13,16 @@ from compressc.ir import Graph
 from compressc.pipeline import Context
 from compressc.probe import RUNTIME
 from compressc_prune.alike import Alike, by_block, each_alone
-from compressc_prune.allocation import Allocation, Global, Rounding, Scores, Sizes, Uniform, chosen
+from compressc_prune.allocation import (
+    LEAST,
+    Allocation,
+    Global,
+    Rounding,
+    Scores,
+    Sizes,
+    Uniform,
+    chosen,
+)
 from compressc_prune.latency import Latency
 from compressc_prune.meeting import Met, knapsack_of, meet_latency, path_of
 from compressc_prune.origin import Origin
@@ -158,13 +167,16 @@ class Plan:
         return prove(self.graph, self.found, chosen(sizes, self.scores), refused, self.ctx)
 
     def tell(self, left: Mapping[str, float]) -> None:
-        """A note where a target was missed.
+        """A note where a target was missed, or a ratio that no width can lose.
 
         Args:
             left: shares of `parameters`, `macs` and `bytes`.
         """
         target = self.wish.target
         if target is None:
+            if self.wish.ratio > 1 - 1 / LEAST:
+                text = f"ratio={self.wish.ratio:g} would empty widths: a tenth of each stays"
+                self.ctx.note(self.graph.name, text)
             return
         if self.latency is not None:
             assert self.met is not None

@@ -9,7 +9,8 @@ from typing import ClassVar, Literal
 import torch
 
 from compressc.analysis import Axis, Coupling, Width, beside, couple
-from compressc.analysis.coverage import Verdict, parameters_of
+from compressc.analysis.coverage import Verdict
+from compressc.analysis.matrices import holds_matrix
 from compressc.depth import Depth, dropped, merged
 from compressc.errors import CompresscError
 from compressc.ir import Graph
@@ -244,7 +245,7 @@ class Prune(PruneOptions):
         spared: Mapping[Axis, str],
         ctx: Context,
     ) -> None:
-        """A note for each width, and one for each op with parameters that no width spoke for."""
+        """A note for each width, and one for each matrix that no width spoke for."""
         told: set[str] = set()
         pairs = cofactors(found)
         cut = {width.axis for width in kept}
@@ -260,7 +261,7 @@ class Prune(PruneOptions):
                 ctx.note(", ".join(width.producers), text)
                 told.update(width.producers)
         for name, verdict in verdicts(graph, found, kept, spared).items():
-            if name not in told and parameters_of(graph[name]) and not verdict.tensors:
+            if name not in told and holds_matrix(graph, graph[name]) and not verdict.tensors:
                 acts = verdict.outcome == "does"
                 ctx.note(name, verdict.text if acts else f"skipped: {verdict.text}")
 

@@ -97,8 +97,8 @@ def unreachable(target: Target, least: float) -> CompresscError:
         f"option '{target.option}' of pass 'prune': no cut leaves {target.share:.1%} of the "
         f"{target.name}",
         got=f"{least:.1%} at least",
-        hint="normalized=True, attention=both and round_to=1 let more be cut; so do "
-        "student(depth=...) and lowrank",
+        hint="normalized=True, attention=both, round_to=1 and a shorter keep let more be cut; so "
+        "do student(depth=...) and lowrank",
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from compressc.analysis.coverage import Verdict, is_recurrent_weight, parameters_of
+from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.analysis.integers import is_integer
+from compressc.analysis.matrices import is_recurrent_weight
 from compressc.ir import NORMS, Graph, Op
 from compressc.ir.quantized import DEQUANTIZE, QUANTIZE, QUANTIZED
 

@@ -129,6 +129,7 @@ def test_data_of_the_wrong_shape(program: Path, tmp_path: Path, capsys: object) 
     error = check(arguments, "CC204", 3, tmp_path / "o", capsys)
     assert "f32[b,4]" in error
     assert "5]" in error
+    assert "at wide.npz; hint: check the data set" in error
 
 
 def test_output_folder_cannot_be_written(program: Path, tmp_path: Path, capsys: object) -> None:

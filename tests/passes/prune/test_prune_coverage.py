@@ -9,6 +9,7 @@ from torch import nn
 
 from compressc.pipeline import Context, cover
 from compressc.testing import check_coverage, export_graph
+from compressc.testing.agreement import silently_left
 from tests.passes.transformer_nets import FEW, MODELS, example_data, random_data, transformer
 from tests.unit.analysis.analysis_nets import NETS, symbolized
 
@@ -123,14 +124,19 @@ def test_a_ratio_that_removes_nothing():
 
 @pytest.mark.parametrize("name", ["vit", "plain_matrices", "padded", "mqa"])
 def test_no_layer_is_left_alone_without_a_note(name):
-    """Each op with parameters that keeps them all has a note of its own, or its width has one."""
+    """Each op with parameters that keeps them all has a note of its own, or its width has one;
+    norms, biases and positions follow a width and have none of their own."""
     graph = symbolized(name)
     context = Context(graph)
     Prune().run(graph.copy(), context)
-    noted = {op for ops, _ in context.notes for op in ops.split(", ")}
+    noted = {op for ops, _ in context.notes for op in ops.split(", ")} - {graph.name}
     (coverage,) = cover([Prune()], graph)
     left = {item.tensor.rpartition(".")[0] for item in coverage.uncovered}
-    assert {op for op in left if not coverage.verdicts[op].tensors} <= noted
+    left = {op for op in left if not coverage.verdicts[op].tensors}
+    assert {op for op in left if graph[op].role in ("linear", "convolution")} <= noted
+    assert not silently_left(graph, coverage, context.notes)
+    norms = {op.name for op in graph if (op.role or "").endswith("norm")}
+    assert not norms & noted
 
 
 @pytest.mark.slow

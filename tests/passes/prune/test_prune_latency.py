@@ -175,7 +175,27 @@ def test_a_time_that_no_cut_leaves(tmp_path):
 
 def test_a_table_of_another_model(tmp_path):
     path = table(net(64, 64), tmp_path)
-    refused(net(64, 96), r"CC304.*the table has the layers of this model", table=str(path))
+    match = r"CC304.*the table has the layers of this model.*at .*table\.json; hint: run compressc"
+    refused(net(64, 96), match, table=str(path))
+
+
+def test_a_table_in_which_nothing_takes_time(tmp_path):
+    graph = net(64, 64)
+    path = table(graph, tmp_path)
+    content = json.loads(path.read_text())
+    content["rows"] = [row | {"ms": 0.0} for row in content["rows"]]
+    path.write_text(json.dumps(content))
+    refused(graph, r"CC304.*got 0 ms for the whole model.*at .*table\.json", table=str(path))
+
+
+def test_a_number_as_a_text_is_damage(tmp_path):
+    path = table(net(64, 64), tmp_path)
+    read_table(path)
+    content = json.loads(path.read_text())
+    content["rows"][1]["ms"] = str(content["rows"][1]["ms"])
+    path.write_text(json.dumps(content))
+    with pytest.raises(CompresscError, match=r"CC304.*rows\.1\.ms.*valid number"):
+        read_table(path)
 
 
 def test_a_table_of_another_batch(tmp_path):
@@ -208,6 +228,8 @@ def test_a_foreign_table(tmp_path, changed, match):
         (None, "No such file or directory"),
         (b"\xff\xfe\x00", "a file that is no text"),
         (b"{", "no JSON: Expecting property name"),
+        (b"", "no JSON: Expecting value"),
+        (b"[1, 2]", "JSON of a list"),
     ],
 )
 def test_what_is_no_table_is_said_in_words(tmp_path, content, got):

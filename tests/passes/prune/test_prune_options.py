@@ -123,6 +123,15 @@ def test_bad_options(options):
         make(Prune, options)
 
 
+@pytest.mark.parametrize(("ratio", "left"), [(0.9, 4), (0.95, 3)])
+def test_a_ratio_that_would_empty_a_width_is_said(ratio, left):
+    """A tenth of each stays, whatever is asked for; 10 % of 32 are four, a tenth three."""
+    graph = symbolized("digits_cnn")
+    after, context = pruned(graph, ratio=ratio)
+    assert widths(after, "pointwise") == [left]
+    assert ("a tenth of each stays" in notes(context, graph.name)) == (ratio > 0.9)
+
+
 def test_where_nothing_may_be_cut_the_graph_stays():
     graph = symbolized("padded")
     after, context = pruned(graph, ratio=0.5)
