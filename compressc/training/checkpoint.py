@@ -167,7 +167,7 @@ class Checkpoints:
         write_aligned(state.best.tensors(), folder / _BEST, {})
         content = {"format": FORMAT, "about": about, "numbers": state.numbers()}
         digests = {name: _digest(folder / name) for name in (_STATE, _BEST)}
-        text = json.dumps({**content, "digests": digests}, sort_keys=True)
+        text = json.dumps({**content, "digests": digests})
         sealed = {"sha256": hashlib.sha256(text.encode()).hexdigest(), "content": text}
         (folder / _NUMBERS).write_text(json.dumps(sealed), encoding="utf-8")
 

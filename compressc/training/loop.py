@@ -299,6 +299,8 @@ class _Run(Generic[Batch]):
             rate=place.rate,
             setbacks=tuple(place.setbacks),
             diverged=place.diverged,
+            steps=place.steps,
+            epochs=self.epochs,
         )
 
 

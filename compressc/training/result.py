@@ -70,6 +70,7 @@ class TrainingResult:
         rate: peak learning rate that the run began with.
         setbacks: epochs after which it went back to the best state and halved the rate.
         diverged: the epoch in which it was given up, after setbacks in a row; or None.
+        steps, epochs: of the whole run as it was planned.
     """
 
     start: tuple[float, ...]
@@ -79,3 +80,5 @@ class TrainingResult:
     rate: float = math.nan
     setbacks: tuple[int, ...] = ()
     diverged: int | None = None
+    steps: int = 0
+    epochs: int = 0

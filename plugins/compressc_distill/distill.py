@@ -188,9 +188,9 @@ class Distill(DistillOptions):
             result = train(module, lesson, recipe, hooks=[told], checkpoints=kept)
         finally:
             module.to("cpu")
-        length = f"{told.epochs} epochs of {math.ceil(len(batches) / self.accumulate)} steps"
+        length = f"{result.epochs} epochs of {math.ceil(len(batches) / self.accumulate)} steps"
         if self.steps or self.budget:
-            length = f"{told.steps} steps, {length}"
+            length = f"{result.steps} steps, {length}"
         chosen = ", 0.01 of a typical weight" if self.lr == "auto" else ""
         text = f"peak learning rate {result.rate:.2g}{chosen}; {length} with {together} samples"
         ctx.note(output, text)

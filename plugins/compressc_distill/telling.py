@@ -35,12 +35,10 @@ class Told(Hooks):
     ) -> None:
         self.ctx, self.score, self.samples, self.clock = ctx, score, samples, clock
         self.name = name
-        self.epochs = self.steps = 0
         self._began: tuple[float, int] | None = None
 
     def stepped(self, moment: Moment) -> None:
         """Progress: where it is, the loss and its terms, and the last score."""
-        self.epochs, self.steps = moment.epochs, moment.steps
         what = f"{self.name} epoch {moment.epoch}/{moment.epochs}"
         facts = self._figures(moment) | self._pace(moment)
         self.ctx.progress(what, moment.step, moment.steps, **facts)

@@ -1,9 +1,12 @@
 """A small teacher, and a student cut from it by hand."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
 from compressc.ir import Graph, parse_graph, retype
+from compressc.pipeline import Pass
 
 #: The hidden units of the teacher that the student keeps.
 KEPT = (1, 4, 6, 9)
@@ -48,3 +51,16 @@ def cut(teacher: Graph, kept=KEPT) -> Graph:
     retype(graph)
     graph.edits.clear()
     return graph
+
+
+class Start(Pass):
+    """Forget a layer."""
+
+    name: ClassVar[str] = "start"
+
+    layer: str = "fc2"
+    """The one that all learn anew."""
+
+    def run(self, graph, ctx):
+        torch.nn.init.zeros_(graph[self.layer].layer.weight)
+        graph.set_layer(self.layer, graph[self.layer].layer)

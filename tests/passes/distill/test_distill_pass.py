@@ -1,19 +1,20 @@
 """The pass as the pipeline runs it."""
 
 from contextlib import ExitStack
-from typing import ClassVar
 
 import pytest
 import torch
 from compressc_distill import Distill
+from distill_nets import Start
 
 from compressc.data import Dataset, Split
 from compressc.distillation import Loss, hold_out
 from compressc.errors import CompresscError
 from compressc.events import KINDS
 from compressc.ir import graph_hash, lower, parse_graph, print_graph, verify
-from compressc.pipeline import Context, Pass, PassCache, Pipeline, parse_pass
+from compressc.pipeline import Context, parse_pass
 from compressc.tasks import settle
+from compressc.testing import check_resumes
 from compressc.training import Drawn
 
 
@@ -220,20 +221,6 @@ def test_the_history_is_on_record(teacher, student, data):
     )
 
 
-class Killed(BaseException):
-    """In place of kill -9: nothing of ours catches it."""
-
-
-class Start(Pass):
-    """Forget the last layer."""
-
-    name: ClassVar[str] = "start"
-
-    def run(self, graph, ctx):
-        torch.nn.init.zeros_(graph["fc2"].layer.weight)
-        graph.set_layer("fc2", graph["fc2"].layer)
-
-
 #: What these learn or remember themselves is part of the state.
 OWN = "kd + queue(size=100) + vkd"
 
@@ -242,27 +229,8 @@ OWN = "kd + queue(size=100) + vkd"
     ("step", "loss"), [(1, "auto"), (7, "auto"), (10, "auto"), (15, "auto"), (8, OWN)]
 )
 def test_killed_and_begun_again_it_is_the_same_run(teacher, data, tmp_path, step, loss):
-    def run(folder, dies_at=0):
-        def tell(event):
-            if event.kind == "progress" and event.facts["done"] == dies_at > 0:
-                raise Killed
-
-        pass_ = Distill(epochs=3, batch_size=64, dropout=True, loss=loss)
-        pipeline = Pipeline([Start(), pass_], data, 0, PassCache(folder), tell, 0.0)
-        return pipeline.run(teacher)[-1]
-
-    want = run(None)
-    with pytest.raises(Killed):
-        run(tmp_path, dies_at=step)
-    got = run(tmp_path)
-    assert not got.cached
-    assert graph_hash(got.graph) == graph_hash(want.graph)
-    assert got.notes[: len(want.notes)] == want.notes
-    assert got.records == want.records
-    (said,) = got.notes[len(want.notes) :]
-    assert said[1].startswith("went on behind batch ")
-    assert run(tmp_path).notes == want.notes  # of the cache: nothing about that run
-    assert not list(tmp_path.glob("*.unfinished"))
+    pass_ = Distill(epochs=3, batch_size=64, dropout=True, loss=loss)
+    check_resumes([Start(), pass_], teacher, data, tmp_path, dies_at=step)
 
 
 def test_no_data_is_an_error(teacher, student):

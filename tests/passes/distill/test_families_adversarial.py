@@ -6,12 +6,12 @@ import pytest
 import torch
 from compressc_distill import Distill
 from compressc_distill.families.adversarial import Adversarial, AdversarialVectors
+from distill_nets import Start
 
 from compressc.distillation import Readings, Seen
 from compressc.errors import CompresscError
-from compressc.ir import graph_hash
-from compressc.pipeline import Context, PassCache, Pipeline, parse_passes
-from compressc.testing import check_objective
+from compressc.pipeline import Context, parse_passes
+from compressc.testing import check_objective, check_resumes
 
 
 def rows(seed, width=3, count=4):
@@ -150,29 +150,9 @@ def test_a_student_learns_and_the_report_has_the_accuracy(teacher, student, data
     assert ctx.records["training"]["best"][1] > 0.8
 
 
-class Killed(BaseException):
-    """In place of kill -9: nothing of ours catches it."""
-
-
 def test_killed_and_begun_again_it_is_the_same_run(teacher, data, tmp_path):
-    from test_distill_pass import Start
-
-    def run(folder, dies_at=0):
-        def tell(event):
-            if event.kind == "progress" and event.facts["done"] == dies_at > 0:
-                raise Killed
-
-        (distill,) = parse_passes(f"distill({LOSS},epochs=3,batch_size=64)")
-        pipeline = Pipeline([Start(), distill], data, 0, PassCache(folder), tell, 0.0)
-        return pipeline.run(teacher)[-1]
-
-    want = run(None)
-    with pytest.raises(Killed):
-        run(tmp_path, dies_at=9)
-    got = run(tmp_path)
-    assert not got.cached
-    assert graph_hash(got.graph) == graph_hash(want.graph)
-    assert got.records == want.records
+    passes = [Start(), *parse_passes(f"distill({LOSS},epochs=3,batch_size=64)")]
+    check_resumes(passes, teacher, data, tmp_path, dies_at=9)
 
 
 def test_what_cannot_be_told_apart_is_refused():

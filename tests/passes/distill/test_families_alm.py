@@ -9,15 +9,16 @@ from compressc_distill import Distill
 from compressc_distill.families.language.aligning import spans
 from compressc_distill.families.language.alphabets import Alphabet, cuts
 from compressc_distill.objectives.alm import Alm
+from distill_nets import Start
 from language_nets import LENGTH, WORDS, Bigrams, dataset, graph_of, texts
 from rows_of import softmax
-from test_families_on_policy import Killed, Start
 
 from compressc.distillation import Loss, Readings, Seen, Spans, parse_loss
 from compressc.errors import CompresscError
-from compressc.ir import graph_hash, lower, save_bundle
-from compressc.pipeline import Context, PassCache, Pipeline, parse_passes
+from compressc.ir import lower, save_bundle
+from compressc.pipeline import Context, parse_passes
 from compressc.tasks import load_task, settle
+from compressc.testing import check_resumes
 
 tokenizers = pytest.importorskip("tokenizers")
 SIGNS = "abcdefghijklmnopq"
@@ -162,23 +163,8 @@ def test_a_student_of_signs_learns_from_a_teacher_of_pieces(files):
 def test_killed_and_begun_again_it_is_the_same_run(files, tmp_path, dies_at):
     data, start = dataset(64), graph_of(Bigrams(seed=4))
     task = settle(start, data, task=load_task("language_model"))
-
-    def run(folder, dies_at=0):
-        def tell(event):
-            if event.kind == "progress" and event.facts["done"] == dies_at > 0:
-                raise Killed
-
-        pass_ = Distill(**options(files, loss="0.5*ce + 0.5*alm", epochs=4, batch_size=16))
-        steps = [Start(), pass_]
-        return Pipeline(steps, data, 0, PassCache(folder), tell, 0.0, task).run(start)[-1]
-
-    want = run(None)
-    with pytest.raises(Killed):
-        run(tmp_path, dies_at=dies_at)
-    got = run(tmp_path)
-    assert not got.cached
-    assert graph_hash(got.graph) == graph_hash(want.graph)
-    assert got.notes[-1][1].startswith("went on behind batch ")
+    pass_ = Distill(**options(files, loss="0.5*ce + 0.5*alm", epochs=4, batch_size=16))
+    check_resumes([Start(layer="scores"), pass_], start, data, tmp_path, dies_at=dies_at, task=task)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from compressc.condensing import condense
 from compressc.data import Dataset, Split, open_dataset
 from compressc.distillation import drawn_of_each
 from compressc.errors import CompresscError
+from compressc.testing import Killed, kill_at
 
 
 def blobs(per_class=30, labelled=True, shape=(6,)):
@@ -130,19 +131,11 @@ def test_what_is_chosen_is_real(method):
         assert whole.labels[place] == label
 
 
-class Killed(BaseException):
-    """As if the process were gone."""
-
-
 @pytest.mark.parametrize("method", ["matching(steps=30,width=8)", "kernel(steps=30)"])
 def test_killed_and_begun_again_it_is_the_same(tmp_path, method):
-    def dies(event):
-        if event.facts.get("done") == 17:
-            raise Killed
-
     want, _ = condense(blobs(), 2, method, cache=None)
     with pytest.raises(Killed):
-        condense(blobs(), 2, method, cache=tmp_path, checkpoint_every=0.0, tell=dies)
+        condense(blobs(), 2, method, cache=tmp_path, checkpoint_every=0.0, tell=kill_at(17))
     seen = []
     got, _ = condense(
         blobs(), 2, method, cache=tmp_path, tell=lambda event: seen.append(event.facts["done"])

@@ -7,11 +7,12 @@ import torch
 from compressc_distill import Distill
 from compressc_distill.families.contrastive.crd import Crd, Memory
 from compressc_distill.families.contrastive.infonce import InfoNce
+from distill_nets import Start
 
 from compressc.distillation import Readings, Seen
 from compressc.errors import CompresscError
-from compressc.ir import graph_hash
-from compressc.pipeline import Context, PassCache, Pipeline, parse_passes
+from compressc.pipeline import Context, parse_passes
+from compressc.testing import check_resumes
 
 
 def vectors(seed, rows=4, width=3):
@@ -148,30 +149,10 @@ def test_a_student_learns_by_it(teacher, student, data, loss):
     assert ctx.records["training"]["best"][1] > 0.8
 
 
-class Killed(BaseException):
-    """In place of kill -9: nothing of ours catches it."""
-
-
 @pytest.mark.parametrize("loss", ["ce + 0.02*crd(negatives=50,size=8)", "ce + 0.1*infonce"])
 def test_killed_and_begun_again_it_is_the_same_run(teacher, data, tmp_path, loss):
-    from test_distill_pass import Start
-
-    def run(folder, dies_at=0):
-        def tell(event):
-            if event.kind == "progress" and event.facts["done"] == dies_at > 0:
-                raise Killed
-
-        pass_ = Distill(epochs=3, batch_size=64, loss=loss)
-        pipeline = Pipeline([Start(), pass_], data, 0, PassCache(folder), tell, 0.0)
-        return pipeline.run(teacher)[-1]
-
-    want = run(None)
-    with pytest.raises(Killed):
-        run(tmp_path, dies_at=8)
-    got = run(tmp_path)
-    assert graph_hash(got.graph) == graph_hash(want.graph)
-    assert got.records == want.records
-    assert got.notes[-1][1].startswith("went on behind batch ")
+    pass_ = Distill(epochs=3, batch_size=64, loss=loss)
+    check_resumes([Start(), pass_], teacher, data, tmp_path, dies_at=8)
 
 
 @pytest.mark.parametrize("text", ["crd(negatives=0)", "crd(size=1)", "infonce(T=0)"])

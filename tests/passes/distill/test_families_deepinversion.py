@@ -15,7 +15,7 @@ from compressc.data import open_dataset
 from compressc.errors import CompresscError
 from compressc.ir import lower, save_bundle
 from compressc.synthesizing import synthesize
-from compressc.testing import export_graph
+from compressc.testing import Killed, export_graph
 from compressc.training import reestimate
 
 
@@ -88,10 +88,6 @@ def test_the_same_seed_makes_the_same_samples_and_another_one_others(teacher):
 
     assert torch.equal(make(0), make(0))
     assert not torch.equal(make(0), make(1))
-
-
-class Killed(BaseException):
-    """In place of kill -9: nothing of ours catches it."""
 
 
 @pytest.mark.parametrize("dies_at", [1, 5, 12, 17])

@@ -20,11 +20,11 @@ from compressc.data import Dataset, Split
 from compressc.distillation import Answers, parse_objective, reader_of
 from compressc.editing import choose_early
 from compressc.errors import CompresscError
-from compressc.ir import Ref, graph_hash, lower, retype, verify
-from compressc.pipeline import Context, PassCache, Pipeline, parse_passes
+from compressc.ir import Ref, lower, retype, verify
+from compressc.pipeline import Context, Pipeline, parse_passes
 from compressc.target import Target
 from compressc.tasks import task_of
-from compressc.testing import export_graph
+from compressc.testing import check_resumes, export_graph
 
 CPU = torch.device("cpu")
 UNTIMED = Target(batches=())
@@ -276,29 +276,10 @@ def test_an_exit_is_known_by_what_it_computes(net):
     assert graph["exit1.choice"].lineage == net[net.output_names[0]].lineage
 
 
-class Killed(BaseException):
-    """In place of kill -9: nothing of ours catches it."""
-
-
 @pytest.mark.parametrize("dies_at", [2, 9])
 def test_killed_and_begun_again_it_is_the_same_run(net, own, tmp_path, dies_at):
-    def run(folder, dies_at=0):
-        def tell(event):
-            if event.kind == "progress" and event.facts["done"] == dies_at > 0:
-                raise Killed
-
-        pass_ = exits(epochs=3, batch_size=64, body=True)
-        cache = PassCache(folder)
-        return Pipeline([pass_], own, 0, cache, tell, 0.0, target=UNTIMED).run(net)[-1]
-
-    want = run(None)
-    with pytest.raises(Killed):
-        run(tmp_path, dies_at=dies_at)
-    got = run(tmp_path)
-    assert not got.cached
-    assert graph_hash(got.graph) == graph_hash(want.graph)
-    assert got.records == want.records
-    assert got.notes[-1][1].startswith("went on behind batch ")
+    pass_ = exits(epochs=3, batch_size=64, body=True)
+    check_resumes([pass_], net, own, tmp_path, dies_at=dies_at, target=UNTIMED)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from compressc.errors import CompresscError
 from compressc.ir import save_bundle
 from compressc.synthesizing import synthesize
 from compressc.tasks import load_task
-from compressc.testing import export_graph
+from compressc.testing import Killed, export_graph
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +67,6 @@ def test_drawn_texts_have_the_words_that_the_teacher_expects(net, teacher, promp
     entropy = -(logs.exp() * logs).sum(-1).mean()
     assert surprise.item() == pytest.approx(entropy.item(), abs=0.05)
     assert torch.equal(made[:40, :3], texts(40, 5)[:, :3])
-
-
-class Killed(BaseException):
-    """In place of kill -9: nothing of ours catches it."""
 
 
 @pytest.mark.parametrize("dies_at", [1, 2])

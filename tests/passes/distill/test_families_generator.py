@@ -20,7 +20,7 @@ from compressc.distillation import Making
 from compressc.errors import CompresscError
 from compressc.ir import lower
 from compressc.synthesizing import synthesize
-from compressc.testing import export_graph
+from compressc.testing import Killed, export_graph, kill_at
 
 METHOD = "generator(steps=40,batch=32,width=8)"
 
@@ -99,18 +99,10 @@ def test_the_weighted_sum_is_what_the_score_says():
     assert float(said[0].split("loss ")[1].split(" -> ")[0]) == pytest.approx(want, abs=2e-4)
 
 
-class Killed(BaseException):
-    """As if the process were gone."""
-
-
 def test_killed_and_begun_again_it_is_the_same(tmp_path):
-    def dies(event):
-        if event.facts.get("done") == 23:
-            raise Killed
-
     want = synthesize(graph(), METHOD, 40, cache=None)[0]
     with pytest.raises(Killed):
-        synthesize(graph(), METHOD, 40, cache=tmp_path, checkpoint_every=0.0, tell=dies)
+        synthesize(graph(), METHOD, 40, cache=tmp_path, checkpoint_every=0.0, tell=kill_at(23))
     seen = []
     got = synthesize(
         graph(), METHOD, 40, cache=tmp_path, tell=lambda event: seen.append(event.facts["done"])

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from compressc_distill.families.graph import NeighbourGraph, Nodes
+from distill_nets import Start
 
 from compressc.distillation import Readings, Seen
 from compressc.errors import CompresscError
-from compressc.ir import graph_hash
-from compressc.pipeline import PassCache, Pipeline, parse_passes
-from compressc.testing import check_objective
+from compressc.pipeline import parse_passes
+from compressc.testing import check_objective, check_resumes
 
 
 def vectors(seed, count=6, width=3):
@@ -119,10 +119,6 @@ def test_one_sample_has_no_neighbours():
     assert float(NeighbourGraph().mean(seen(vectors(0, 1), vectors(1, 1)))) == 0.0
 
 
-class Killed(BaseException):
-    """In place of kill -9: nothing of ours catches it."""
-
-
 def test_neighbours_become_the_teachers():
     teacher, student = vectors(0, 12), torch.nn.Parameter(vectors(1, 12))
     optimizer, found = torch.optim.Adam([student], 0.05), []
@@ -136,24 +132,8 @@ def test_neighbours_become_the_teachers():
 
 
 def test_a_killed_run_is_the_same(teacher, data, tmp_path):
-    from test_distill_pass import Start
-
-    def run(folder, dies_at=0):
-        def tell(event):
-            if event.kind == "progress" and event.facts["done"] == dies_at > 0:
-                raise Killed
-
-        text = "distill(loss='ce + graph(k=4,memory=100)',epochs=3,batch_size=64,lr=0.03)"
-        passes = [Start(), *parse_passes(text)]
-        return Pipeline(passes, data, 0, PassCache(folder), tell, 0.0).run(teacher)[-1]
-
-    want = run(None)
-    with pytest.raises(Killed):
-        run(tmp_path, dies_at=9)
-    got = run(tmp_path)
-    assert not got.cached
-    assert graph_hash(got.graph) == graph_hash(want.graph)
-    assert got.records == want.records
+    text = "distill(loss='ce + graph(k=4,memory=100)',epochs=3,batch_size=64,lr=0.03)"
+    check_resumes([Start(), *parse_passes(text)], teacher, data, tmp_path, dies_at=9)
 
 
 def test_what_is_no_graph_is_refused():

@@ -8,7 +8,7 @@ import torch
 from compressc_distill.families.mutual.mutual import Mutual
 from compressc_distill.families.mutual.peers import Group, Peers
 from compressc_distill.renewing import move
-from distill_nets import cut, mlp
+from distill_nets import Start, cut, mlp
 from rows_of import softmax
 
 from compressc.data import Split
@@ -21,10 +21,10 @@ from compressc.distillation import (
     reader_of,
 )
 from compressc.errors import CompresscError
-from compressc.ir import graph_hash, lower
-from compressc.pipeline import Context, PassCache, Pipeline, parse_passes
+from compressc.ir import lower
+from compressc.pipeline import Context, Pipeline, parse_passes
 from compressc.tasks import task_of
-from compressc.testing import export_graph
+from compressc.testing import check_resumes, export_graph
 from compressc.training import Drawn
 
 CPU = torch.device("cpu")
@@ -115,31 +115,10 @@ def test_a_peer_that_is_kept_keeps_its_batch_norms(data):
     assert held == pytest.approx(best, abs=0.08)
 
 
-class Killed(BaseException):
-    """In place of kill -9: nothing of ours catches it."""
-
-
 @pytest.mark.parametrize("dies_at", [2, 13])
 def test_killed_and_begun_again_it_is_the_same_run(teacher, data, tmp_path, dies_at):
-    from test_distill_pass import Start
-
-    def run(folder, dies_at=0):
-        def tell(event):
-            if event.kind == "progress" and event.facts["done"] == dies_at > 0:
-                raise Killed
-
-        pass_ = Mutual(peers=2, epochs=3, batch_size=64)
-        pipeline = Pipeline([Start(), pass_], data, 0, PassCache(folder), tell, 0.0)
-        return pipeline.run(teacher)[-1]
-
-    want = run(None)
-    with pytest.raises(Killed):
-        run(tmp_path, dies_at=dies_at)
-    got = run(tmp_path)
-    assert not got.cached
-    assert graph_hash(got.graph) == graph_hash(want.graph)
-    assert got.records == want.records
-    assert got.notes[-1][1].startswith("went on behind batch ")
+    pass_ = Mutual(peers=2, epochs=3, batch_size=64)
+    check_resumes([Start(), pass_], teacher, data, tmp_path, dies_at=dies_at)
 
 
 @pytest.mark.parametrize(

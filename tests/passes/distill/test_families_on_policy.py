@@ -1,7 +1,6 @@
 """A student that is taught on its own words: by plain numbers, and end to end."""
 
 import math
-from typing import ClassVar
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from compressc_distill.families.language.continuing import (
     write,
 )
 from compressc_distill.families.language.on_policy import on_own_words
+from distill_nets import Start
 from language_nets import LENGTH, WORDS, Bigrams, dataset, graph_of, texts, trained
 from rows_of import softmax
 from torch import nn
@@ -21,10 +21,10 @@ from torch import nn
 from compressc.data import Dataset, Split
 from compressc.distillation import Loss, Teacher, Teaching, parse_loss, reader_of
 from compressc.errors import CompresscError
-from compressc.ir import graph_hash, lower, save_bundle
-from compressc.pipeline import Context, Pass, PassCache, Pipeline, parse_passes
+from compressc.ir import lower, save_bundle
+from compressc.pipeline import Context, parse_passes
 from compressc.tasks import load_task, settle, task_of
-from compressc.testing import export_graph
+from compressc.testing import check_resumes, export_graph
 from compressc.training import Drawn
 
 CPU = torch.device("cpu")
@@ -150,41 +150,14 @@ def test_a_student_learns_what_its_teacher_makes_of_its_own_words(net, teacher):
     assert said in [text for _, text in ctx.notes]
 
 
-class Killed(BaseException):
-    """In place of kill -9: nothing of ours catches it."""
-
-
-class Start(Pass):
-    """Forget the last layer."""
-
-    name: ClassVar[str] = "start"
-
-    def run(self, graph, ctx):
-        torch.nn.init.zeros_(graph["scores"].layer.weight)
-        graph.set_layer("scores", graph["scores"].layer)
-
-
 @pytest.mark.parametrize("dies_at", [3, 7])
 def test_killed_and_begun_again_it_is_the_same_run(teacher, tmp_path, dies_at):
     data = dataset(64)
+    pass_ = Distill(loss="jsd", on_policy=0.5, epochs=4, batch_size=16)
     task = task_of(context(teacher, data))
-
-    def run(folder, dies_at=0):
-        def tell(event):
-            if event.kind == "progress" and event.facts["done"] == dies_at > 0:
-                raise Killed
-
-        pass_ = Distill(loss="jsd", on_policy=0.5, epochs=4, batch_size=16)
-        steps = [Start(), pass_]
-        return Pipeline(steps, data, 0, PassCache(folder), tell, 0.0, task).run(teacher)[-1]
-
-    want = run(None)
-    with pytest.raises(Killed):
-        run(tmp_path, dies_at=dies_at)
-    got = run(tmp_path)
-    assert not got.cached
-    assert graph_hash(got.graph) == graph_hash(want.graph)
-    assert got.notes[-1][1].startswith("went on behind batch ")
+    check_resumes(
+        [Start(layer="scores"), pass_], teacher, data, tmp_path, dies_at=dies_at, task=task
+    )
 
 
 @pytest.mark.parametrize(

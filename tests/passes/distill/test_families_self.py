@@ -7,16 +7,16 @@ import torch
 from compressc_distill import Distill
 from compressc_distill.families.self_taught.last_epoch import LastEpoch, Remembered
 from compressc_distill.renewing import renew
-from distill_nets import cut, mlp
+from distill_nets import Start, cut, mlp
 from rows_of import softmax
 from torch.nn import functional as F
 
 from compressc.distillation import ByLabels, Readings, Seen
 from compressc.errors import CompresscError
 from compressc.ir import graph_hash, lower
-from compressc.pipeline import Context, PassCache, Pipeline, parse_passes
+from compressc.pipeline import Context, parse_passes
 from compressc.tasks import NO_LABEL
-from compressc.testing import export_graph
+from compressc.testing import check_resumes, export_graph
 
 LABELS = torch.tensor([0, 2, NO_LABEL, 1])
 
@@ -147,44 +147,18 @@ def test_fresh_generations_learn(teacher, data):
     assert right(graph, data) > 0.9
 
 
-class Killed(BaseException):
-    """In place of kill -9: nothing of ours catches it."""
-
-
 @pytest.mark.parametrize(
-    ("options", "dies_at"),
+    ("options", "dies_at", "turn"),
     [
-        ({"generations": 2, "fresh": True}, 7),
-        ({"generations": 3}, 27),
-        ({"loss": "last_epoch"}, 11),
+        ({"generations": 2, "fresh": True}, 7, 1),
+        ({"generations": 3}, 9, 2),
+        ({"loss": "last_epoch"}, 11, 1),
     ],
 )
-def test_killed_and_begun_again_it_is_the_same_run(teacher, data, tmp_path, options, dies_at):
-    from test_distill_pass import Start
-
-    def run(folder, dies_at=0):
-        steps = []
-
-        def tell(event):
-            if event.kind == "progress" and str(event.facts["what"]).startswith("distill epoch"):
-                steps.append(event)
-                if len(steps) == dies_at:
-                    raise Killed
-
-        pass_ = Distill(epochs=3, batch_size=64, **options)
-        pipeline = Pipeline([Start(), pass_], data, 0, PassCache(folder), tell, 0.0)
-        return pipeline.run(teacher)[-1]
-
-    want = run(None)
-    with pytest.raises(Killed):
-        run(tmp_path, dies_at=dies_at)
-    got = run(tmp_path)
-    assert not got.cached
-    assert graph_hash(got.graph) == graph_hash(want.graph)
-    assert got.records == want.records
-    assert any(text.startswith("went on behind batch ") for _, text in got.notes)
-    assert run(tmp_path).cached
-    assert not list(tmp_path.glob("*.unfinished"))
+def test_killed_and_begun_again_it_is_the_same_run(teacher, data, tmp_path, options, dies_at, turn):
+    pass_ = Distill(epochs=3, batch_size=64, **options)
+    where = {"dies_at": dies_at, "what": "distill epoch", "turn": turn}
+    check_resumes([Start(), pass_], teacher, data, tmp_path, **where)
 
 
 @pytest.mark.parametrize(

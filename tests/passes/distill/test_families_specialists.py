@@ -6,14 +6,14 @@ import pytest
 import torch
 from compressc_distill import Distill
 from compressc_distill.families.teachers.specialists import Specialist, lifted, split
-from distill_nets import MLP
+from distill_nets import MLP, Start
 from rows_of import response, softmax
-from test_families_teachers import Killed
 
 from compressc.distillation import Answers
 from compressc.errors import CompresscError
-from compressc.ir import graph_hash, lower, parse_graph, save_bundle
-from compressc.pipeline import Context, PassCache, Pipeline, parse_passes
+from compressc.ir import lower, parse_graph, save_bundle
+from compressc.pipeline import Context, parse_passes
+from compressc.testing import check_resumes
 
 #: Two of the three classes, and one score for none of them.
 TWO = MLP.replace("mlp", "two").replace("out=3", "out=2").replace("b,3", "b,2")
@@ -92,23 +92,9 @@ def test_a_student_learns_what_the_specialist_tells_apart(
 
 
 def test_killed_and_begun_again_it_is_the_same_run(teacher, data, files, tmp_path):
-    from test_distill_pass import Start
-
-    def run(folder, dies_at=0):
-        def tell(event):
-            if event.kind == "progress" and event.facts["done"] == dies_at > 0:
-                raise Killed
-
-        named = f"{files['all']},{files['two']}@2+1"
-        pass_ = Distill(epochs=3, batch_size=64, teachers=named, combine="learned")
-        return Pipeline([Start(), pass_], data, 0, PassCache(folder), tell, 0.0).run(teacher)[-1]
-
-    want, cache = run(None), tmp_path / "cache"
-    with pytest.raises(Killed):
-        run(cache, dies_at=7)
-    got = run(cache)
-    assert graph_hash(got.graph) == graph_hash(want.graph)
-    assert got.records == want.records
+    named = f"{files['all']},{files['two']}@2+1"
+    pass_ = Distill(epochs=3, batch_size=64, teachers=named, combine="learned")
+    check_resumes([Start(), pass_], teacher, data, tmp_path / "cache", dies_at=7)
 
 
 @pytest.mark.parametrize(

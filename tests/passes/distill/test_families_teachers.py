@@ -8,16 +8,17 @@ import pytest
 import torch
 from compressc_distill import Distill
 from compressc_distill.families.teachers.combining import Stacked, confidence, learned
-from distill_nets import MLP, mlp, mlp_tensors
+from distill_nets import MLP, Start, mlp, mlp_tensors
 from rows_of import response, softmax
 from torch.nn import functional as F
 
 from compressc.data import Dataset, Split
 from compressc.distillation import Answers, Several, Teaching, mean
 from compressc.errors import CompresscError
-from compressc.ir import Graph, graph_hash, load_bundle, lower, parse_graph, save_bundle
+from compressc.ir import Graph, load_bundle, lower, parse_graph, save_bundle
 from compressc.pipeline import Context, PassCache, Pipeline, parse_passes
 from compressc.tasks import settle, task_of
+from compressc.testing import check_resumes
 from compressc.training import Drawn
 
 CPU = torch.device("cpu")
@@ -173,36 +174,20 @@ def test_the_runs_own_model_gives_inner_values_and_its_file_may_be_a_teacher(
     assert weights.sum(0).tolist() == pytest.approx([1, 1, 1])
 
 
-class Killed(BaseException):
-    """In place of kill -9: nothing of ours catches it."""
-
-
 @pytest.mark.parametrize("combine", ["mean", "learned"])
 def test_killed_and_begun_again_it_is_the_same_run(teacher, data, files, tmp_path, combine):
-    from test_distill_pass import Start
-
-    def run(folder, dies_at=0):
-        def tell(event):
-            if event.kind == "progress" and event.facts["done"] == dies_at > 0:
-                raise Killed
-
-        pass_ = Distill(epochs=3, batch_size=64, teachers=",".join(files), combine=combine)
-        pipeline = Pipeline([Start(), pass_], data, 0, PassCache(folder), tell, 0.0)
-        return pipeline.run(teacher)[-1]
-
-    want, cache = run(None), tmp_path / "cache"
-    with pytest.raises(Killed):
-        run(cache, dies_at=7)
-    got = run(cache)
-    assert graph_hash(got.graph) == graph_hash(want.graph)
-    assert got.records == want.records
-    assert got.notes[-1][1].startswith("went on behind batch ")
-    assert run(cache).cached
+    passes = [
+        Start(),
+        Distill(epochs=3, batch_size=64, teachers=",".join(files), combine=combine),
+    ]
+    cache = tmp_path / "cache"
+    check_resumes(passes, teacher, data, cache, dies_at=7)
     save_bundle(mlp(), tmp_path / "other")
     (tmp_path / "other").rename(tmp_path / "t1x")
     (tmp_path / "t1").rename(tmp_path / "gone")
     (tmp_path / "t1x").rename(tmp_path / "t1")  # of that name, and another model
-    assert not run(cache).cached
+    pipeline = Pipeline(passes, data, cache=PassCache(cache))
+    assert not pipeline.run(teacher)[-1].cached
 
 
 def test_a_teacher_of_other_classes_is_refused(teacher, student, data, tmp_path):

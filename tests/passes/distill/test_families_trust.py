@@ -7,15 +7,16 @@ import pytest
 import torch
 from compressc_distill import Distill
 from compressc_distill.families.teachers.trust import WAYS
-from distill_nets import cut, mlp
+from distill_nets import Start, cut, mlp
 from rows_of import softmax
 
 from compressc.data import Dataset, Split
 from compressc.distillation import ByLabels, Loss, Readings, Seen, parse_loss
 from compressc.errors import CompresscError
-from compressc.ir import graph_hash, lower
-from compressc.pipeline import Context, PassCache, Pipeline, parse_passes
+from compressc.ir import lower
+from compressc.pipeline import Context, parse_passes
 from compressc.tasks import NO_LABEL, settle
+from compressc.testing import check_resumes
 
 LABELS = torch.tensor([0, 3, 1, NO_LABEL, 2])
 
@@ -124,28 +125,9 @@ def test_terms_that_are_not_of_rows_are_said(teacher, data):
     ]
 
 
-class Killed(BaseException):
-    """In place of kill -9: nothing of ours catches it."""
-
-
 def test_killed_and_begun_again_it_is_the_same_run(teacher, data, tmp_path):
-    from test_distill_pass import Start
-
-    def run(folder, dies_at=0):
-        def tell(event):
-            if event.kind == "progress" and event.facts["done"] == dies_at > 0:
-                raise Killed
-
-        pass_ = Distill(epochs=3, batch_size=64, trust="entropy")
-        pipeline = Pipeline([Start(), pass_], data, 0, PassCache(folder), tell, 0.0)
-        return pipeline.run(teacher)[-1]
-
-    want = run(None)
-    with pytest.raises(Killed):
-        run(tmp_path, dies_at=8)
-    got = run(tmp_path)
-    assert graph_hash(got.graph) == graph_hash(want.graph)
-    assert got.records == want.records
+    pass_ = Distill(epochs=3, batch_size=64, trust="entropy")
+    check_resumes([Start(), pass_], teacher, data, tmp_path, dies_at=8)
 
 
 def test_what_cannot_be_trusted_is_refused(teacher, student, unlabelled):

@@ -16,6 +16,7 @@ from compressc.errors import CompresscError
 from compressc.ir import graph_hash, lower
 from compressc.pipeline import parse_passes
 from compressc.target import Target
+from compressc.testing import Killed, kill_at
 
 FACTORY = Path(__file__).with_name("views_student.py")
 STUDENT = f"student(factory='{FACTORY}:small')"
@@ -97,22 +98,13 @@ def test_inputs_without_names_go_by_their_place():
     assert scores[0] == scores[1]
 
 
-class Killed(BaseException):
-    """As if the process were gone."""
-
-
 @pytest.mark.parametrize("dies_at", [3, 12])
 def test_killed_and_begun_again_it_is_the_same_run(tmp_path, dies_at):
     options = ",epochs=3,batch_size=16,student_inputs=sums"
 
-    def tell(event):
-        facts = event.facts
-        if event.kind == "progress" and "distill" in facts["what"] and facts["done"] == dies_at:
-            raise Killed
-
     want = run(options)
     with pytest.raises(Killed):
-        run(options, cache=tmp_path, checkpoint_every=0.0, tell=tell)
+        run(options, cache=tmp_path, checkpoint_every=0.0, tell=kill_at(dies_at, "distill"))
     got = run(options, cache=tmp_path, checkpoint_every=0.0)
     assert graph_hash(got.graph) == graph_hash(want.graph)
     assert got.report.passes[-1].records == want.report.passes[-1].records

@@ -19,7 +19,7 @@ from compressc.ir import Graph, graph_hash
 from compressc.pipeline import PassCache, PassResult, Pipeline
 from compressc.spec import make
 from compressc.tasks import settle
-from compressc.testing import export_graph
+from compressc.testing import Killed, export_graph
 from tests.passes.prune.prune_nets import digit_data, digit_images, pruned
 from tests.unit.analysis.analysis_nets import symbolized
 
@@ -108,10 +108,6 @@ def test_measured_sensitivity_is_taken_anew():
     assert {row["size"] for row in rows} < set(range(40))  # of the graph between the cuts
     left = total_cost(result.graph, b=1).macs / total_cost(net(), b=1).macs
     assert left == pytest.approx(0.5, rel=0.03)
-
-
-class Killed(BaseException):
-    """As a signal ends a process: nothing catches it."""
 
 
 @pytest.mark.parametrize("stop", ["behind cut 1", "cutting in steps", "behind cut 2"])

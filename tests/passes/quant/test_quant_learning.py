@@ -13,7 +13,7 @@ from torch import nn
 
 from compressc.backend import load_backend
 from compressc.ir import graph_hash, load_bundle, lower, save_bundle, verify
-from compressc.pipeline import PassCache, Pipeline
+from compressc.testing import check_resumes
 
 FOUR = {"bits": 4, "mode": "weights"}
 
@@ -127,28 +127,10 @@ def test_ranges_at_run_time_and_tables_are_trained(run):
     assert changed == ["table", "fc", "out"]
 
 
-class Killed(BaseException):
-    """In place of kill -9: nothing of ours catches it."""
-
-
 @pytest.mark.parametrize("step", [39, pytest.param(1, marks=pytest.mark.slow)])
 def test_killed_and_begun_again_it_is_the_same_run(teacher, digits, tmp_path, step):
-    def run(folder, dies_at=0):
-        def tell(event):
-            training = event.facts.get("what") == "training rounded"
-            if training and event.facts["done"] == dies_at > 0:
-                raise Killed
-
-        pass_ = Quant(**FOUR, train=True, steps=42)
-        return Pipeline([pass_], digits, 0, PassCache(folder), tell, 0.0).run(teacher)[-1]
-
-    want = run(None)
-    with pytest.raises(Killed):
-        run(tmp_path, dies_at=step)
-    got = run(tmp_path)
-    assert not got.cached
-    assert graph_hash(got.graph) == graph_hash(want.graph)
-    assert got.records == want.records
+    pass_, what = Quant(**FOUR, train=True, steps=42), "training rounded"
+    check_resumes([pass_], teacher, digits, tmp_path, dies_at=step, what=what)
 
 
 @pytest.mark.parametrize(

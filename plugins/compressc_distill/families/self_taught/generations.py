@@ -34,6 +34,7 @@ def raise_generations(graph: Graph, ctx: Context, count: int, fresh: bool, teach
         teach: trains a student in place.
     """
     start, teacher = graph.copy(), ctx.teacher
+    task = task_of(ctx)  # of the run: what a student knows of the labels settles nothing
     found: list[tuple[float, Graph]] = []
     for number in range(1, count + 1):
         student = start.copy()
@@ -42,6 +43,7 @@ def raise_generations(graph: Graph, ctx: Context, count: int, fresh: bool, teach
         within = replace(
             ctx,
             teacher=teacher,
+            task=task,
             notes=[],
             records={},
             store=ctx.store.within(f"generation {number}"),
@@ -56,7 +58,7 @@ def raise_generations(graph: Graph, ctx: Context, count: int, fresh: bool, teach
     best = max(range(count), key=lambda i: found[i][0]) if labelled else count - 1
     scores = ", ".join(f"{abs(score):.4f}" for score, _ in found)
     why = f"held-out scores {scores}" if labelled else "no labels to compare them by"
-    ctx.note(task_of(ctx).output, f"kept generation {best + 1} of {count}: {why}")
+    ctx.note(task.output, f"kept generation {best + 1} of {count}: {why}")
     _adopt(graph, found[best][1])
 
 
