@@ -36,11 +36,16 @@ from vs_by_hand import Parts, distilled
 #: Ratios of theirs that are tried, and how near the share is near enough.
 TRIES, NEAR = 7, 0.015
 STEP = 8
+#: By what `--only` calls it: the row's name, and the pass.
 OURS = {
-    "ours, by latency": "prune(latency={share},batch={batch})",
-    "ours, by sensitivity": "prune(latency={share},batch={batch},allocation=sensitivity)",
-    "ours, one ratio": "prune(latency={share},batch={batch},allocation=uniform)",
+    "latency": ("ours, by latency", "prune(latency={share},batch={batch})"),
+    "sensitivity": (
+        "ours, by sensitivity",
+        "prune(latency={share},batch={batch},allocation=sensitivity)",
+    ),
+    "uniform": ("ours, one ratio", "prune(latency={share},batch={batch},allocation=uniform)"),
 }
+THEIRS = "hand"
 
 
 def cut(teacher: nn.Module, ratio: float) -> nn.Module:
@@ -106,7 +111,8 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.5)
     parser.add_argument("--batches", default="1,64")
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--only", default=",".join([*OURS, THEIRS]), help="these rows")
     given = parser.parse_args()
     torch.set_num_threads(1)
     parts = {path.stem: np.load(path) for path in (given.folder / "data").glob("*.npy")}
@@ -122,8 +128,10 @@ def main() -> None:
         folder = Path(scratch)
         full = written(teacher, folder / "full.onnx")
         for batch in (int(text) for text in given.batches.split(",")):
-            for seed in range(given.seeds):
+            for seed in given.seeds:
                 own(given, data, batch, seed, full, folder, parts)
+                if THEIRS not in given.only.split(","):
+                    continue
                 student = by_hand(teacher, full, given.share, batch, folder)
                 if given.epochs:
                     distilled(student, teacher, parts, given.epochs, seed)
@@ -144,7 +152,7 @@ def own(  # noqa: PLR0913
 ) -> None:
     """Ours, each way of sharing widths out."""
     target = Target(backends=("onnx",), batches=(batch,))
-    for name, text in OURS.items():
+    for name, text in (OURS[key] for key in OURS if key in given.only.split(",")):
         passes = text.format(share=given.share, batch=batch)
         passes += f",distill(epochs={given.epochs})" if given.epochs else ""
         made = compressc.compile(
