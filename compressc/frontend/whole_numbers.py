@@ -23,6 +23,7 @@ def has_whole_numbers(module: nn.Module) -> bool:
 def as_constants(module: nn.Module) -> Iterator[None]:
     """Inside, every such buffer is made anew where it is read, which a trace sees the number of."""
     changed = [(each, type(each), found) for each in module.modules() if (found := _numbers(each))]
+    buffers = [dict(each._buffers) for each, _, _ in changed]  # in the order of a state dict
     try:
         for each, kind, numbers in changed:
             for name in numbers:
@@ -30,9 +31,10 @@ def as_constants(module: nn.Module) -> Iterator[None]:
             each.__class__ = type(kind.__name__, (kind,), {n: _made(t) for n, t in numbers.items()})
         yield
     finally:
-        for each, kind, numbers in changed:
+        for (each, kind, _), found in zip(changed, buffers, strict=True):
             each.__class__ = kind
-            each._buffers.update(numbers)
+            each._buffers.clear()
+            each._buffers.update(found)
 
 
 def _numbers(module: nn.Module) -> Mapping[str, Tensor]:
