@@ -13,7 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import fx
-from torch.fx.experimental.proxy_tensor import make_fx
+
+from compressc.frontend.rewriting import arguments_of, traced
 
 #: Calls with (weight, ids, offsets, ...), which look up and reduce; result 0 is what they are for.
 CALLS = (
@@ -118,8 +119,7 @@ def body_of(call: fx.Node) -> tuple[fx.GraphModule, list[fx.Node]] | None:
     """
     if any(user.args[1] != 0 and user.users for user in call.users):
         return None
-    names = [argument.name for argument in call.target._schema.arguments]  # type: ignore[union-attr]
-    given: dict[str, Any] = {**dict(zip(names, call.args, strict=False)), **call.kwargs}
+    given = arguments_of(call)
     tensors = {key: given.get(key) for key in ("indices", "offsets", "per_sample_weights")}
     last, padding = bool(given.get("include_last_offset")), given.get("padding_idx")
     if padding is not None and padding < 0 and call.target.name().startswith("aten::_"):  # type: ignore[union-attr]
@@ -142,11 +142,7 @@ def body_of(call: fx.Node) -> tuple[fx.GraphModule, list[fx.Node]] | None:
         )
 
     operands = [given["weight"], *used.values()]
-    with torch.no_grad():
-        module = make_fx(body, tracing_mode="symbolic")(*(node.meta["val"] for node in operands))
-    for node in module.graph.nodes:
-        node.meta["nn_module_stack"] = call.meta.get("nn_module_stack")
-    return module, operands
+    return traced(body, operands, call), operands
 
 
 def _as_rows(tensors: dict[str, fx.Node | None]) -> dict[str, fx.Node | None] | None:

@@ -6,11 +6,10 @@ gradient of those into real numbers alone.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import fx
-from torch.fx.experimental.proxy_tensor import make_fx
+
+from compressc.frontend.rewriting import arguments_of, traced
 
 #: Calls with (self, src, dim, ...): a part of `self` becomes `src`.
 CALLS = ("aten.slice_scatter", "aten.select_scatter")
@@ -25,8 +24,7 @@ def body_of(call: fx.Node) -> tuple[fx.GraphModule, list[fx.Node]] | None:
         None where the numbers are real, or where the place of the write is open.
     """
     whole = call.meta["val"]
-    names = [argument.name for argument in call.target._schema.arguments]  # type: ignore[union-attr]
-    given: dict[str, Any] = {"dim": 0, **dict(zip(names, call.args, strict=False)), **call.kwargs}
+    given = {"dim": 0, **arguments_of(call)}
     operands = [given.pop("self"), given.pop("src")]
     if not whole.is_complex() or any(isinstance(value, fx.Node) for value in given.values()):
         return None
@@ -36,8 +34,4 @@ def body_of(call: fx.Node) -> tuple[fx.GraphModule, list[fx.Node]] | None:
         written = call.target(*map(torch.view_as_real, values), **given)  # type: ignore[operator]
         return torch.view_as_complex(written)
 
-    with torch.no_grad():
-        module = make_fx(body, tracing_mode="symbolic")(*(node.meta["val"] for node in operands))
-    for node in module.graph.nodes:
-        node.meta["nn_module_stack"] = call.meta.get("nn_module_stack")
-    return module, operands
+    return traced(body, operands, call), operands

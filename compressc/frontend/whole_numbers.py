@@ -31,10 +31,10 @@ def as_constants(module: nn.Module) -> Iterator[None]:
             each.__class__ = type(kind.__name__, (kind,), {n: _made(t) for n, t in numbers.items()})
         yield
     finally:
-        for (each, kind, _), found in zip(changed, buffers, strict=True):
+        for (each, kind, _), whole in zip(changed, buffers, strict=True):
             each.__class__ = kind
             each._buffers.clear()
-            each._buffers.update(found)
+            each._buffers.update(whole)
 
 
 def _numbers(module: nn.Module) -> Mapping[str, Tensor]:
