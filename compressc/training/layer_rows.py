@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -25,6 +26,23 @@ def input_rows(op: Op, x: Tensor, valid: Tensor | None, most: int) -> Tensor:
     return spread(_positions(x, valid), most)
 
 
+def input_pieces(op: Op, x: Tensor, valid: Tensor | None, most: int, size: int) -> Iterator[Tensor]:
+    """The rows of `input_rows`, some at a time.
+
+    Args:
+        op, x, valid, most: as there.
+        size: bytes of a piece at most, or one row.
+    """
+    if op.role == "convolution":
+        windows, count = _windows(op.layer, x)
+        row = windows.numel() // count * x.element_size()
+        for part in _indices(count, most).split(max(1, size // row)):
+            yield _at(windows, part)
+        return
+    rows = spread(_positions(x, valid), most)
+    yield from rows.split(max(1, size // (rows.shape[-1] * rows.element_size())))
+
+
 def output_rows(op: Op, y: Tensor, valid: Tensor | None, most: int) -> Tensor:
     """The output of a product as rows `[n, out]`, those of `input_rows` in the same order.
 
@@ -41,6 +59,12 @@ def output_rows(op: Op, y: Tensor, valid: Tensor | None, most: int) -> Tensor:
 
 def patches(layer: Any, x: Tensor, most: int) -> Tensor:
     """What a convolution multiplies at each place, `[n, in * kernel]`; at most so many places."""
+    windows, count = _windows(layer, x)
+    return _at(windows, _indices(count, most))
+
+
+def _windows(layer: Any, x: Tensor) -> tuple[Tensor, int]:
+    """What is under each window, a view `[b, places..., in, kernel...]`; and how many there are."""
     dims = len(layer.kernel_size)
     x = x if x.dim() == dims + 2 else x[None]
     windows = _padded(layer, x)
@@ -48,9 +72,13 @@ def patches(layer: Any, x: Tensor, most: int) -> Tensor:
         span = (layer.kernel_size[dim] - 1) * layer.dilation[dim] + 1
         windows = windows.unfold(dim + 2, span, layer.stride[dim])
     every: Any = (..., *(slice(None, None, step) for step in layer.dilation))
-    windows = windows[every].movedim(1, dims + 1)  # [b, places..., in, kernel...], a view
-    places = windows.shape[: dims + 1]
-    at = _indices(places.numel(), most)
+    windows = windows[every].movedim(1, dims + 1)
+    return windows, windows.shape[: dims + 1].numel()
+
+
+def _at(windows: Tensor, at: Tensor) -> Tensor:
+    """Some of the windows as rows."""
+    places = windows.shape[: windows.dim() // 2]
     return windows[torch.unravel_index(at, places)].flatten(1)
 
 
@@ -63,6 +91,8 @@ def _padded(layer: Any, x: Tensor) -> Tensor:
         pads = [part for total in reversed(both) for part in (total // 2, total - total // 2)]
     else:
         pads = [pad for pad in reversed(layer.padding) for _ in range(2)]
+    if not any(pads):
+        return x  # `pad` would copy it
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     return F.pad(x, pads, mode=mode)
 

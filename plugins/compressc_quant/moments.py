@@ -13,12 +13,14 @@ from torch import Tensor
 from compressc.ir import Graph, Op, lower
 from compressc.pipeline import Context
 from compressc.training.layer_inputs import Look, look_at_inputs
-from compressc.training.layer_rows import input_rows
+from compressc.training.layer_rows import input_pieces
 
 #: Rows of a batch that count for a layer, at most.
 _ROWS = 2048
+#: Bytes of rows that are added up at once: those of a depthwise convolution have many columns.
+_PIECE = 1 << 22
 #: Bytes of moments that are held together, or one; data go through again for the others.
-_TOGETHER = 1 << 27
+_TOGETHER = 1 << 26
 
 Inputs = tuple[Tensor, ...]
 
@@ -64,30 +66,34 @@ def _collected(
 
 @dataclass
 class _Moments:
-    """Sums of products of the columns of rows `[n, groups * count]`, within each group."""
+    """Sums of products of the columns of rows `[n, groups * count]`, within each group.
+
+    In single precision, which is far finer than the damping of whoever inverts them (1 %).
+    """
 
     groups: int
     count: int
     rows: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        self.sum = torch.zeros(self.groups, self.count, self.count, dtype=torch.float64)
+        self.sum = torch.zeros(self.groups, self.count, self.count)
 
     def add(self, rows: Tensor) -> None:
         """Take in some rows."""
         self.rows += len(rows)
-        wide = rows.double().reshape(len(rows), self.groups, self.count).transpose(0, 1)
+        wide = rows.float().reshape(len(rows), self.groups, self.count).transpose(0, 1)
         self.sum.baddbmm_(wide.transpose(1, 2), wide)
 
     def mean(self) -> Tensor:
         """The moments; without groups f64[count, count]."""
-        found = self.sum / max(1, self.rows)
+        found = self.sum.double() / max(1, self.rows)
         return found if self.groups > 1 else found[0]
 
 
 def _adding(op: Op, sum_: _Moments) -> Look:
     def add(x: Tensor, valid: Tensor | None) -> None:
-        sum_.add(input_rows(op, x, valid, _ROWS))
+        for rows in input_pieces(op, x, valid, _ROWS, _PIECE):
+            sum_.add(rows)
 
     return add
 
@@ -104,7 +110,7 @@ def _groups(op: Op) -> int:
 
 
 def _bytes(group: Sequence[Op]) -> int:
-    return 8 * _groups(group[0]) * inputs_of(group[0]) ** 2
+    return 4 * _groups(group[0]) * inputs_of(group[0]) ** 2
 
 
 def _rows_of(op: Op) -> tuple[Any, ...]:

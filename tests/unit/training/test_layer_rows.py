@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compressc.ir import Op
-from compressc.training.layer_rows import input_rows, output_rows
+from compressc.training.layer_rows import input_pieces, input_rows, output_rows
 
 LAYERS = {
     "plain": nn.Conv2d(3, 4, 3),
@@ -31,6 +31,20 @@ def test_convolution(name, most):
     wanted = output_rows(op("conv2d", layer), layer(x), None, most)
     assert len(rows) == min(most, layer(x)[:, 0].numel())
     assert torch.allclose(rows @ layer.weight.flatten(1).T + layer.bias, wanted)
+
+
+@pytest.mark.parametrize("most", [10**6, 17])
+@torch.no_grad()
+def test_pieces_are_the_rows(most):
+    layer, x = LAYERS["padded"], torch.randn(2, 3, 7, 6)
+    pieces = list(input_pieces(op("conv2d", layer), x, None, most, 5 * 18 * 4 + 1))
+    assert {len(piece) for piece in pieces[:-1]} == {5}
+    assert torch.equal(torch.cat(pieces), input_rows(op("conv2d", layer), x, None, most))
+    assert len(next(input_pieces(op("conv2d", layer), x, None, most, 1))) == 1
+    text, linear = torch.randn(2, 5, 4), op("linear", nn.Linear(4, 3))
+    pieces = list(input_pieces(linear, text, None, most, 3 * 4 * 4))
+    assert {len(piece) for piece in pieces[:-1]} == {3}
+    assert torch.equal(torch.cat(pieces), input_rows(linear, text, None, most))
 
 
 @torch.no_grad()
