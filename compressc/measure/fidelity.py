@@ -10,6 +10,9 @@ from torch import Tensor
 
 from compressc.errors import CompresscError
 
+#: Numbers that are compared at once: in float64, 8 MB for each of some five arrays.
+_PIECE = 1 << 20
+
 
 class Fidelity(BaseModel):
     """Distance between two models' outputs on the same samples.
@@ -46,21 +49,28 @@ def fidelity(got: Tensor, want: Tensor) -> Fidelity:
             "outputs to compare have the same shape and at least one sample",
             got=f"{list(got.shape)} and {list(want.shape)}",
         )
-    a, b = (x.detach().cpu().double().reshape(-1) for x in (got, want))
-    masked = torch.isinf(a) & (a == b)
-    a, b = a[~masked], b[~masked]
     samples = int(got.shape[0])
-    if not bool((torch.isfinite(a) & torch.isfinite(b)).all()):
-        return Fidelity(
-            max_abs_error=math.inf,
-            relative_rms_error=math.inf,
-            cosine=0.0,
-            samples=samples,
-        )
+    largest = 0.0
+    squares = torch.zeros(4, dtype=torch.float64)  # of the error, a and b; the product
+    for pair in zip(*(x.detach().reshape(-1).split(_PIECE) for x in (got, want)), strict=True):
+        a, b = (piece.cpu().double() for piece in pair)
+        masked = torch.isinf(a) & (a == b)
+        a, b = a[~masked], b[~masked]
+        if not bool((torch.isfinite(a) & torch.isfinite(b)).all()):
+            return Fidelity(
+                max_abs_error=math.inf,
+                relative_rms_error=math.inf,
+                cosine=0.0,
+                samples=samples,
+            )
+        error = a - b
+        largest = max(largest, float(error.abs().max()) if len(a) else 0.0)
+        squares += torch.stack([error @ error, a @ a, b @ b, a @ b])
+    off, a_squared, b_squared, product = squares.tolist()
     return Fidelity(
-        max_abs_error=float((a - b).abs().max()) if len(a) else 0.0,
-        relative_rms_error=_ratio(float((a - b).norm()), float(b.norm())),
-        cosine=_cosine(a, b),
+        max_abs_error=largest,
+        relative_rms_error=_ratio(math.sqrt(off), math.sqrt(b_squared)),
+        cosine=_cosine(a_squared, b_squared, product, equal=largest == 0.0),
         samples=samples,
     )
 
@@ -71,9 +81,10 @@ def _ratio(error: float, size: float) -> float:
     return 0.0 if error == 0.0 else math.inf
 
 
-def _cosine(a: Tensor, b: Tensor) -> float:
+def _cosine(a: float, b: float, product: float, *, equal: bool) -> float:
+    """Of the squared lengths of two vectors and their product."""
     # one root of the product, so that equal outputs give 1 and not the float before it
-    lengths = math.sqrt(float(a @ a) * float(b @ b))
+    lengths = math.sqrt(a * b)
     if lengths == 0.0:
-        return 1.0 if bool((a == b).all()) else 0.0
-    return max(-1.0, min(1.0, float(a @ b) / lengths))
+        return 1.0 if equal else 0.0
+    return max(-1.0, min(1.0, product / lengths))
