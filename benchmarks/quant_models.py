@@ -266,7 +266,7 @@ def _speed(run: Runner, before: Runner, data: Any) -> str:
     after, float_ = (one[0].numel() / min(times) for times in taken.values())
     status = Path("/proc/self/status").read_text(encoding="ascii")
     peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-    return f"{after:.0f} tokens/s, float {float_:.0f}; process at most {peak / 1e6:.1f} GB"
+    return f"; {after:.0f} tokens/s, float {float_:.0f}; process at most {peak / 1e6:.1f} GB"
 
 
 def _bytes(backend: Backend, path: Path) -> int:

@@ -39,6 +39,7 @@ from compressc.backend.onnx_recurrent import (
     whole_calls,
     write_recurrent,
 )
+from compressc.backend.onnx_shared import store_once
 from compressc.backend.onnx_weights import Beside
 from compressc.errors import CompresscError
 from compressc.ir import Graph
@@ -77,6 +78,7 @@ class Onnx(Backend):
         dequantize_at_load(exported.model.graph, only)
         if find_early_exits(graph):
             branch(exported.model)
+        store_once(exported.model.graph)
         if exported.bytes > _LARGEST_FILE:
             raise CompresscError("CC503", "an .onnx file holds at most 2 GB", got=graph.name)
         folder.mkdir(parents=True, exist_ok=True)

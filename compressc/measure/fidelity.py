@@ -52,7 +52,9 @@ def fidelity(got: Tensor, want: Tensor) -> Fidelity:
     samples = int(got.shape[0])
     largest = 0.0
     squares = torch.zeros(4, dtype=torch.float64)  # of the error, a and b; the product
-    for pair in zip(*(x.detach().reshape(-1).split(_PIECE) for x in (got, want)), strict=True):
+    for pair in zip(
+        *(torch.split(x.detach().reshape(-1), _PIECE) for x in (got, want)), strict=True
+    ):
         a, b = (piece.cpu().double() for piece in pair)
         masked = torch.isinf(a) & (a == b)
         a, b = a[~masked], b[~masked]

@@ -36,11 +36,11 @@ def input_pieces(op: Op, x: Tensor, valid: Tensor | None, most: int, size: int) 
     if op.role == "convolution":
         windows, count = _windows(op.layer, x)
         row = windows.numel() // count * x.element_size()
-        for part in _indices(count, most).split(max(1, size // row)):
+        for part in torch.split(_indices(count, most), max(1, size // row)):
             yield _at(windows, part)
         return
     rows = spread(_positions(x, valid), most)
-    yield from rows.split(max(1, size // (rows.shape[-1] * rows.element_size())))
+    yield from torch.split(rows, max(1, size // (rows.shape[-1] * rows.element_size())))
 
 
 def output_rows(op: Op, y: Tensor, valid: Tensor | None, most: int) -> Tensor:

@@ -371,6 +371,38 @@ def test_files_of_a_convolutional_model_compute_the_graph(teacher, digits, run, 
         assert float((got == want).double().mean()) > 0.95
 
 
+class Next(nn.Module):
+    """Scores of the next word, by the table that words are looked up in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.inner = nn.Embedding(96, 64), nn.Linear(64, 96)
+        self.back, self.head = nn.Linear(96, 64), nn.Linear(64, 96, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Ids [b, 6] -> [b, 6, 96]."""
+        x = self.table(ids)
+        return self.head(x + self.back(F.silu(self.inner(x))))
+
+
+@pytest.mark.parametrize(
+    "options", [{"mode": "weights"}, {"mode": "weights", "bits": 4}, {"mode": "dynamic"}]
+)
+def test_a_table_that_the_last_layer_multiplies_by_is_once_in_the_file(run, tmp_path, options):
+    import onnx
+
+    ids = torch.randint(0, 96, (64, 6))
+    part = Split((ids,))
+    found, _ = run(imported(Next().eval(), (ids[:4],)), Dataset("ids", part, part, part), **options)
+    assert found["head"].layer.weight is found["table"].layer.weight
+    path, _ = emit_proved(load_backend("onnx"), found, tmp_path, part)
+    stored = [t for t in onnx.load(path).graph.initializer if len(t.raw_data) > 1024]
+    share = options.get("bits", 8) / 8
+    assert sorted(len(t.raw_data) for t in stored) == [96 * 64 * share] * 3
+
+
 def test_four_bits_are_four_bits_in_the_files(words, run, tmp_path):
     import onnx
     import openvino

@@ -1,0 +1,65 @@
+"""A weight that several layers hold is stored once, however each of them reads it.
+
+A table and the last layer of a language model may hold one weight. The one is read row by row, the
+other takes it transposed or in blocks. ONNX Runtime computes a `Transpose` or `Reshape` of a stored
+tensor when it loads the file, so that the second layout need not be in there.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any
+
+#: Smaller tensors are left: nothing would be saved.
+_SMALL = 1024
+#: Types of integers in ONNX that weights are stored as.
+_INTEGERS = ("INT8", "UINT8", "INT4", "UINT4")
+#: Those whose numbers are bytes, which can be told apart when they are turned.
+_BYTES = ("INT8", "UINT8")
+
+
+def store_once(graph: Any) -> None:
+    """Compute stored integers from others that are the same numbers; the float ones are once."""
+    from onnx import TensorProto
+
+    alike: dict[tuple[int, int], list[Any]] = defaultdict(list)
+    integers = {getattr(TensorProto, name) for name in _INTEGERS}
+    for tensor in graph.initializer:
+        if tensor.data_type in integers and len(tensor.raw_data) > _SMALL:
+            alike[tensor.data_type, len(tensor.raw_data)].append(tensor)
+    for tensors in alike.values():
+        known: dict[bytes, Any] = {}
+        for tensor in tensors if len(tensors) > 1 else ():
+            found = _computed(graph, tensor, known)
+            if found is None:
+                known[_digest(tensor.raw_data)] = tensor
+                continue
+            graph.node.insert(0, found)
+            graph.initializer.remove(tensor)
+
+
+def _computed(graph: Any, tensor: Any, known: Mapping[bytes, Any]) -> Any:
+    """The node that makes a tensor of one that is stored, if any does."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    same = known.get(_digest(tensor.raw_data))
+    if same is not None:
+        shape = helper.make_tensor(
+            f"{tensor.name}:shape", TensorProto.INT64, [len(tensor.dims)], tensor.dims
+        )
+        graph.initializer.append(shape)
+        return helper.make_node("Reshape", [same.name, shape.name], [tensor.name])
+    turned = list(reversed(tensor.dims))
+    is_bytes = tensor.data_type in {getattr(TensorProto, name) for name in _BYTES}
+    if not is_bytes or len(turned) != 2 or all(list(t.dims) != turned for t in known.values()):
+        return None
+    same = known.get(_digest(numpy_helper.to_array(tensor).T.tobytes()))
+    if same is None or list(same.dims) != turned:
+        return None
+    return helper.make_node("Transpose", [same.name], [tensor.name], perm=[1, 0])
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=32).digest()
