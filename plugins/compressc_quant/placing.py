@@ -55,6 +55,43 @@ def round_results(
     return done
 
 
+def round_once(graph: Graph) -> list[str]:
+    """Values that are rounded, moved and rounded again in another range: at once in the last one.
+
+    NNCF gives both sides of a concatenation one range, and what is enlarged in front of it another
+    before. Two roundings lose more than one, and a runtime would go from integers to others.
+
+    Args:
+        graph: edited in place.
+
+    Returns:
+        Names of the values that have the range of what is made of them now.
+    """
+    done = []
+    for op in list(graph):
+        first = _rounded_before(graph, op) if op.kind == QUANTIZE else None
+        if first is None or first.args[1:] == op.args[1:]:
+            continue
+        for name in (first.name, *(user.name for user in graph.users(first.name))):
+            graph.set_inputs(name, (graph[name].args[0], *op.args[1:]))
+        done.append(first.inputs[0])
+    return done
+
+
+def _rounded_before(graph: Graph, last: Op) -> Op | None:
+    """What rounds a value first that is moved, read by nothing else, and rounded again."""
+    name = last.inputs[0]
+    while len(graph.users(name)) == 1 and name not in graph.output_names:
+        op = graph[name]
+        if op.kind == DEQUANTIZE:
+            rounds = graph[op.inputs[0]]
+            return rounds if len(graph.users(rounds.name)) == 1 else None
+        if not moves_integers(op):
+            return None
+        name = op.inputs[0]
+    return None
+
+
 def round_joins(graph: Graph) -> list[str]:
     """Quantize concatenations of integers that an int8 layer reads once more, in the same form.
 

@@ -21,7 +21,7 @@ from compressc_quant.carry import carry_over
 from compressc_quant.hiding import computes_floats, unobservable
 from compressc_quant.narrowing import quantize_what_can
 from compressc_quant.observing import Settings, observe
-from compressc_quant.placing import round_joins, round_results
+from compressc_quant.placing import round_joins, round_once, round_results
 from compressc_quant.restoring import held_layers
 from compressc_quant.tracing import trace
 from compressc_quant.weights import WeightOptions, round_anew
@@ -102,6 +102,7 @@ class Static:
         ranges = observe_ranges(plain, names, batches, progress)
         set_ranges(graph, ranges)
         round_results(graph, batches, settings.symmetric)
+        round_once(graph)
         round_joins(graph)
         finish = partial(correct_biases, means=means, batches=first)
         finish(graph)

@@ -4,7 +4,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from compressc_quant.placing import round_joins, round_results
+from compressc_quant.placing import round_joins, round_once, round_results
 from torch import nn
 
 from compressc.analysis.integers import is_integer
@@ -105,6 +105,34 @@ def test_a_value_that_is_quantized_for_one_reader_is_so_for_all():
     graph = convolutions(middle, "%b")
     assert round_results(graph, [(samples(),)], symmetric=False) == ["a"]
     assert graph["s"].inputs == ("a.dq",)
+
+
+MOVED = "%m = max_pool2d(%x.dq) {kernel=3, stride=1, padding=1} : f32[b,4,6,6]"
+
+
+@pytest.mark.parametrize("case", ["moved", "read elsewhere", "computed"])
+def test_what_is_moved_between_two_ranges_is_rounded_once(case):
+    wider = FORM.replace("0.02", "0.05")
+    middle = MOVED if case == "moved" else f"%r = relu(%x.dq) : f32[b,4,6,6]\n{MOVED}"
+    if case == "computed":
+        middle = middle.replace("(%x.dq) {", "(%r) {")
+    text = str(convolutions(middle, "%b" if case != "read elsewhere" else "[%b, %r]"))
+    lines = [line.replace("0.02", "0.05") if "%m.q" in line else line for line in text.split("\n")]
+    lines = [line for line in lines if "%a = " not in line]
+    tensors = convolutions(middle, "%b").tensors()
+    graph = parse_graph("\n".join(lines), {k: v for k, v in tensors.items() if k[0] == "b"})
+    before, x = graph.copy(), samples(8)
+    assert round_once(graph) == (["x"] if case == "moved" else [])
+    retype(graph)
+    verify(graph)
+    if case != "moved":
+        assert str(graph) == str(before)
+        return
+    assert str(graph).count(wider) == 4
+    steps = torch.nn.functional.max_pool2d(torch.round(x / 0.05).clamp(0, 255), 3, 1, 1)
+    layer = graph["b"].layer
+    want = torch.nn.functional.conv2d(steps * 0.05, layer.float_weight(), layer.bias, padding=1)
+    assert torch.allclose(lower(graph)(x), want, atol=1e-5)
 
 
 def joined(form, reader):
