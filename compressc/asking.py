@@ -110,9 +110,8 @@ def _rows_there(teacher: Teacher, said: Sequence[str], folder: str | Path) -> in
 
 def _values(layout: Layout, task: SettledTask) -> tuple[str, ...]:
     """`logits float32[10]` of each value."""
-    from compressc.distillation import learned
 
-    names = [response.name for response in learned(task)]
+    names = [response.name for response in task.learned]
     if layout.largest is not None:
         names[:1] = [f"{names[0]} ({part})" for part in ("largest", "classes", "others")]
     return tuple(f"{name} {form}" for name, form in zip(names, layout.forms, strict=True))

@@ -68,7 +68,6 @@ from compressc.distillation.teacher import (
     Reader,
     Teacher,
     given_basis,
-    learned,
     open_given,
     reader_of,
 )
@@ -118,7 +117,6 @@ __all__ = [
     "find_pairs",
     "given_basis",
     "hold_out",
-    "learned",
     "look",
     "loss_of_answers",
     "mapped",

@@ -13,7 +13,7 @@ from compressc.distillation.lesson import Teaching, suits, trial_of_statistics
 from compressc.distillation.loss import Loss
 from compressc.distillation.objective import Objective, parse_objective
 from compressc.distillation.points import Pair
-from compressc.distillation.teacher import Keeping, Teacher, given_basis, learned, reader_of
+from compressc.distillation.teacher import Keeping, Teacher, given_basis, reader_of
 from compressc.ir import Graph
 from compressc.pipeline import Context, Samples
 from compressc.pipeline.conditions import conditions
@@ -162,7 +162,7 @@ def teachings(  # noqa: PLR0913  (who learns what from whom)
 
 def loss_of_answers(task: SettledTask) -> Loss:
     """What says how far answers are from a teacher's: for each output the objective of its kind."""
-    first, *others = learned(task)
+    first, *others = task.learned
     return Loss((Weighted(1.0, _objective(first)),), tuple((r, _objective(r)) for r in others))
 
 

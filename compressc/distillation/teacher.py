@@ -439,7 +439,7 @@ def _about_largest(found: Mapping[str, Any]) -> dict[str, float]:
 
 def given_basis(graph: Graph, task: SettledTask, seed: int | None) -> dict[str, Any]:
     """What answers that are written ahead depend on, beside the samples."""
-    values = [response.value_in(graph) for response in learned(task)]
+    values = [response.value_in(graph) for response in task.learned]
     return {"teacher": graph_hash(graph), "values": values, "seed": seed}
 
 
@@ -462,11 +462,6 @@ def answers_key(
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def learned(task: SettledTask) -> list[Response]:
-    """The outputs that have a value to learn from, the judged one first."""
-    return [task.judged, *(r for r in task.others if r.learned != "ids")]
-
-
 def reader_of(  # noqa: PLR0913  (as the reader's)
     graph: Graph,
     task: SettledTask,
@@ -476,5 +471,5 @@ def reader_of(  # noqa: PLR0913  (as the reader's)
     vector: str = "",
 ) -> Reader:
     """Reads what is learned of a task, features, attention layers, and a vector of each sample."""
-    names = [r.value_in(graph) for r in learned(task)]
+    names = [r.value_in(graph) for r in task.learned]
     return Reader(graph, names, points, device, attention, vector, task.valid)

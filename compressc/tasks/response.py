@@ -7,9 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import networkx as nx
 from torch import Tensor
 from torch.nn import functional as F
 
+from compressc.analysis.coverage import parameters_of
 from compressc.errors import CompresscError
 from compressc.ir import Graph, TensorType
 from compressc.tasks.endings import Ending, find_ending
@@ -37,6 +39,7 @@ class Response:
         learned: what the value before the ending is, the one that is learned from; see `value_in`.
         value_dim: its dimension of classes or features.
         threshold: of single numbers, the one above which the answer is yes.
+        trained: whether anything that the model has learned has a part in it.
     """
 
     index: int
@@ -47,6 +50,7 @@ class Response:
     learned: Kind
     value_dim: int | None
     threshold: float = 0.0
+    trained: bool = True
 
     def value_in(self, graph: Graph) -> str:
         """The name of the value that is learned, in the teacher's graph or a student's.
@@ -142,7 +146,9 @@ def _response(graph: Graph, index: int, name: str, op: str) -> Response:
     if ending.name:
         learned, value_dim = _learned(ending, before)
     threshold = _THRESHOLDS.get(ending.name, 0.0)
-    return Response(index, name, kind, dim, ending.name, learned, value_dim, threshold)
+    sources = {op, *nx.ancestors(graph.dag, op)}
+    trained = any(parameters_of(graph[each]) for each in sources)
+    return Response(index, name, kind, dim, ending.name, learned, value_dim, threshold, trained)
 
 
 def _ended(ending: Ending, type_: TensorType) -> tuple[Kind, int | None] | None:

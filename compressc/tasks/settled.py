@@ -75,8 +75,11 @@ class SettledTask:
 
     @property
     def learned(self) -> tuple[Response, ...]:
-        """The outputs that can be learned: the judged one first, and the others but integers."""
-        return (self.judged, *(r for r in self.others if r.learned != "ids"))
+        """The outputs that can be learned: the judged one first, and the others.
+
+        But for integers, and what no weight has a part in: an input that is handed through.
+        """
+        return (self.judged, *(r for r in self.others if r.learned != "ids" and r.trained))
 
     @property
     def answers(self) -> bool:

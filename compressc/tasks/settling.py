@@ -146,8 +146,9 @@ def _without_labels(
             candidates.append(response)
     if not candidates:
         raise readings.misfit(_shapes(readings, probe))
-    best = min(candidates, key=lambda r: (_RANK[r.kind], r.name != "logits"))
-    equal = [r for r in candidates if r.kind == best.kind and r is not best and r.name != "logits"]
+    best = min(candidates, key=lambda r: (not r.trained, _RANK[r.kind], r.name != "logits"))
+    rivals = [r for r in candidates if r.trained == best.trained and r.kind == best.kind]
+    equal = [r for r in rivals if r is not best and r.name != "logits"]
     warnings = []
     if equal and best.name != "logits":
         names = ", ".join(f"'{r.name}'" for r in equal)

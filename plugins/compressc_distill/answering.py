@@ -15,7 +15,6 @@ from compressc.distillation import (
     Objective,
     Seen,
     Shortened,
-    learned,
     open_given,
 )
 from compressc.distillation.answers import AnswerStore
@@ -40,7 +39,7 @@ def keeping_of(options: DistillOptions, ctx: Context, matched: Matched, seed: in
     def basis() -> dict[str, Any]:
         return {
             "teacher": graph_hash(ctx.teacher),
-            "values": [r.value_in(ctx.teacher) for r in learned(task_of(ctx))],
+            "values": [r.value_in(ctx.teacher) for r in task_of(ctx).learned],
             **matched.basis(),
             "seed": seed,
             "conditions": conditions(ctx.device),

@@ -23,7 +23,6 @@ from compressc.distillation import (
     Reading,
     Teacher,
     Teaching,
-    learned,
     parse_objective,
     reader_of,
     suits,
@@ -345,7 +344,7 @@ class Distill(DistillOptions):
                         hint="leave it out; `compressc objectives` says what each reads",
                     )
                 ctx.note(task.value_in(graph), f"{name} is left out: there are no {what}")
-        others = tuple((r, options.of_output(r)) for r in learned(task)[1:])
+        others = tuple((r, options.of_output(r)) for r in task.learned[1:])
         matched_all = any("heads" in term.of.reads for term in terms)
         return Loss(tuple(terms), () if matched_all else others, together=not self.dot)
 
@@ -390,6 +389,10 @@ class Distill(DistillOptions):
         more = f"; also {', '.join(others)}" if others else ""
         text = sum_text(loss.terms) if self.loss != "auto" else self._composition.judged(task).name
         ctx.note(task.value_in(graph), f"learned by {text}{before}{more}")
+        for response in task.others:
+            if not response.trained:
+                text = "not learned: nothing that the model has learned has a part in it"
+                ctx.note(response.value_in(graph), text)
         if self.alpha and not task.labels:
             why = "; ".join(task.warnings) or "no labels"
             ctx.note(task.value_in(graph), f"{why}: distilled by the teacher's answers alone")
@@ -406,4 +409,4 @@ def _width(reader: Reader, task: SettledTask, sample: Batch) -> int:
 
 
 def _values(graph: Graph, task: SettledTask) -> list[str]:
-    return [response.value_in(graph) for response in learned(task)]
+    return [response.value_in(graph) for response in task.learned]

@@ -11,7 +11,7 @@ from compressc.data import Dataset, Split
 from compressc.distillation import Loss, hold_out
 from compressc.errors import CompresscError
 from compressc.events import KINDS
-from compressc.ir import graph_hash, lower, parse_graph, print_graph, verify
+from compressc.ir import Ref, graph_hash, lower, parse_graph, print_graph, verify
 from compressc.pipeline import Context, parse_pass
 from compressc.tasks import settle
 from compressc.testing import check_resumes
@@ -151,6 +151,15 @@ graph sides(%x: f32[b,6]) {
   return [%flat, %fc2]
 }
 """
+
+
+def test_an_input_that_is_handed_through_is_not_learned(teacher, student, data):
+    for graph in (teacher, student):
+        graph.outputs = (graph.outputs, Ref("x"))
+    ctx = Context(teacher, Dataset("bare", *[Split(data.train.inputs)] * 3))
+    Distill(epochs=1).run(student, ctx)
+    assert ("x", "not learned: nothing that the model has learned has a part in it") in ctx.notes
+    assert any("learned by kd" in text and "also" not in text for _, text in ctx.notes)
 
 
 def test_all_outputs_are_matched_each_by_what_it_is(data):

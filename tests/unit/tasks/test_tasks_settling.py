@@ -7,6 +7,7 @@ from torch import nn
 
 from compressc.data import Dataset, Split
 from compressc.errors import CompresscError
+from compressc.ir import Ref
 from compressc.tasks import NO_LABEL, find_responses, settle
 from compressc.testing import export_graph
 
@@ -149,6 +150,19 @@ def test_several_outputs_without_labels_are_named():
     with pytest.raises(CompresscError, match="loc, logits") as error:
         settle(graph, output="logit")
     assert "did you mean 'logits'" in error.value.hint
+
+
+def test_what_no_weight_has_a_part_in_is_neither_judged_nor_learned():
+    """An input that is handed through would be the first of its kind."""
+    graph = graph_of(lambda z: z)
+    graph.outputs = {"same": Ref(graph.inputs[0].name), "scores": graph.outputs}
+    assert [r.trained for r in find_responses(graph)] == [False, True]
+    for data in (None, dataset(torch.randn(40, 8))):
+        task = settle(graph, data)
+        assert (task.output, task.warnings) == ("scores", ())
+        assert [r.name for r in task.others] == ["same"]
+        assert [r.name for r in task.learned] == ["scores"]
+    assert [r.name for r in settle(graph, output="same").learned] == ["same", "scores"]
 
 
 def test_labels_per_position_say_where_the_classes_are():

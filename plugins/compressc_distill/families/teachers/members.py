@@ -17,7 +17,6 @@ from compressc.distillation import (
     Several,
     Teacher,
     Teaching,
-    learned,
     reader_of,
 )
 from compressc.errors import CompresscError
@@ -190,7 +189,7 @@ def _basis(graph: Graph, ctx: Context, keeping: Keeping) -> Callable[[], Mapping
     """What a teacher's answers depend on: as the run's own model's, but for the model."""
 
     def basis() -> dict[str, Any]:
-        values = [response.value_in(graph) for response in learned(task_of(ctx))]
+        values = [response.value_in(graph) for response in task_of(ctx).learned]
         return {**keeping.basis(), "teacher": graph_hash(graph), "values": values}
 
     return basis
