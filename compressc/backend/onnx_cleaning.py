@@ -16,6 +16,10 @@ import numpy as np
 
 from compressc.ir.types import TensorType, size_text
 
+_MATRIX = 2
+#: int8 and uint8, as `onnx.TensorProto` numbers them.
+_INTEGERS = (2, 3)
+
 
 def clean(model: Any) -> None:
     """Clean an `onnx.ModelProto` in place; it computes the same numbers."""
@@ -54,6 +58,56 @@ def transpose_stored_weights(graph: Any) -> None:
         node.input.extend(inputs)
         if axis is not None:
             _set_int(node, "axis", 1 - axis % 2)
+
+
+def store_once(graph: Any, *, turn_floats: bool = False) -> None:
+    """An integer matrix that is stored both ways, for a table and for a product, is stored one way.
+
+    A node turns it for the other reader, which runtimes do once, when they load the file.
+
+    Args:
+        graph: changed in place.
+        turn_floats: turn what `DequantizeLinear` makes of it, as OpenVINO wants it (2026.4), which
+            stores floats in place of integers that are turned; ONNX Runtime would not find its
+            int8 product then.
+    """
+    from onnx import helper
+
+    twice = _stored_both_ways(graph)
+    kept = [tensor for tensor in graph.initializer if tensor.name not in twice]
+    nodes = []
+    if not turn_floats:
+        nodes = [helper.make_node("Transpose", [twice[t]], [t], perm=[1, 0]) for t in twice]
+    for node in graph.node:
+        nodes.append(node)
+        if turn_floats and node.op_type == "DequantizeLinear" and node.input[0] in twice:
+            axis, (out,) = _attribute(node, "axis"), node.output
+            _set_int(node, "axis", 1 - (1 if axis is None else axis % 2))
+            node.input[0], node.output[0] = twice[node.input[0]], f"{out}:floats"
+            nodes.append(helper.make_node("Transpose", [f"{out}:floats"], [out], perm=[1, 0]))
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(kept)
+
+
+def _stored_both_ways(graph: Any) -> dict[str, str]:
+    """Matrices of small integers: stored tensor -> the one that is the same, turned."""
+    from onnx import numpy_helper
+
+    found: dict[tuple[int, int, int], list[Any]] = {}
+    twice: dict[str, str] = {}
+    for tensor in graph.initializer:
+        if len(tensor.dims) != _MATRIX or tensor.data_type not in _INTEGERS:
+            continue
+        rows, columns = tensor.dims
+        value = numpy_helper.to_array(tensor)
+        others = found.get((tensor.data_type, columns, rows), [])
+        same = next((o for o in others if (value == numpy_helper.to_array(o).T).all()), None)
+        if same is not None:
+            twice[tensor.name] = same.name
+        else:
+            found.setdefault((tensor.data_type, rows, columns), []).append(tensor)
+    return twice
 
 
 def split_quantized_gemms(graph: Any) -> None:
@@ -246,4 +300,6 @@ def _attribute(node: Any, name: str) -> Any:
 def _set_int(node: Any, name: str, value: int) -> None:
     from onnx import helper
 
-    node.attribute.append(helper.make_attribute(name, value))
+    others = [attribute for attribute in node.attribute if attribute.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*others, helper.make_attribute(name, value)])
