@@ -42,6 +42,21 @@ class Tied(nn.Module):
         return self.second(F.relu(self.first(x.flatten(1))))
 
 
+class Words(nn.Module):
+    """Next words: the head shares the table where it is told to."""
+
+    def __init__(self, shared: bool = True) -> None:
+        super().__init__()
+        self.table, self.body = nn.Embedding(100, 32), nn.Linear(32, 32)
+        self.head = nn.Linear(32, 100, bias=False)
+        if shared:
+            self.head.weight = self.table.weight
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        """Scores [n, length, 100] of ids [n, length]."""
+        return self.head(F.relu(self.body(self.table(ids))))
+
+
 class Levels(nn.Module):
     """One convolution at two scales, with a batch norm for each."""
 

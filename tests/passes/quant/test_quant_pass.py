@@ -12,7 +12,7 @@ from compressc_quant.distance import distance_text
 from compressc_quant.observing import Settings, observe
 from compressc_quant.tracing import trace
 from pydantic import ValidationError
-from quant_nets import Levels, Tied, imported, random_data
+from quant_nets import Levels, Tied, Words, imported, random_data
 from torch import nn
 
 from compressc.data import Dataset, Split
@@ -150,6 +150,28 @@ def test_tied_weights_stay_tied(run):
     assert first.weight is second.weight
     assert first.weight.dtype is torch.int8
     assert str(graph).count("@first.weight") == 2
+
+
+@pytest.mark.parametrize("options", [{}, {"bits": 4}])
+def test_a_table_that_the_head_shares_takes_its_integers(run, options):
+    torch.manual_seed(0)
+    ids = torch.randint(0, 100, (64, 6))
+    teacher = imported(Words().eval(), (ids[:4],))
+    graph, _ = run(teacher, random_data(ids), **options)
+    table, head = graph["table"].layer, graph["head"].layer
+    assert table.weight is head.weight
+    assert table.scale is head.scale
+    whole, rounded = (sum(t.nbytes for t in g.tensors().values()) for g in (teacher, graph))
+    assert rounded < 0.35 * whole
+    want, got = (lower(g)(ids) for g in (teacher, graph))
+    assert torch.nn.functional.cosine_similarity(want, got, dim=-1).mean() > 0.98
+
+
+def test_a_table_of_its_own_is_left_to_the_rules(run):
+    ids = torch.randint(0, 100, (64, 6))
+    graph, context = run(imported(Words(shared=False).eval(), (ids[:4],)), random_data(ids))
+    assert graph["table"].kind == "embedding"
+    assert any(name == "table" and "rules" in text for name, text in context.notes)
 
 
 def test_a_convolution_with_two_norms_stays_one(run):
