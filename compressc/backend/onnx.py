@@ -29,7 +29,6 @@ from compressc.backend.onnx_cleaning import (
     name_values,
     nodes_of,
     split_quantized_gemms,
-    store_once,
 )
 from compressc.backend.onnx_forms import has_forms, write_forms
 from compressc.backend.onnx_recurrent import (

@@ -16,10 +16,6 @@ import numpy as np
 
 from compressc.ir.types import TensorType, size_text
 
-_MATRIX = 2
-#: int8 and uint8, as `onnx.TensorProto` numbers them.
-_INTEGERS = (2, 3)
-
 
 def clean(model: Any) -> None:
     """Clean an `onnx.ModelProto` in place; it computes the same numbers."""
@@ -41,73 +37,23 @@ def transpose_stored_weights(graph: Any) -> None:
         source = made_by.get(node.input[0]) if node.op_type == "Transpose" else None
         if source is None or source.op_type != "DequantizeLinear":
             continue
-        if _attribute(source, "block_size"):  # blocks lie along the other dimension then
+        if attribute(source, "block_size"):  # blocks lie along the other dimension then
             continue
         weight = stored.get(source.input[0])
-        if weight is None or list(_attribute(node, "perm")) != [1, 0]:
+        if weight is None or list(attribute(node, "perm")) != [1, 0]:
             continue
         name = f"{weight.name}:T"
         if name not in stored:
             value = np.ascontiguousarray(numpy_helper.to_array(weight).T)
             graph.initializer.append(numpy_helper.from_array(value, name))
             stored[name] = graph.initializer[-1]
-        axis = _attribute(source, "axis")
+        axis = attribute(source, "axis")
         inputs = [name, *source.input[1:]]
         node.op_type = "DequantizeLinear"
         del node.attribute[:], node.input[:]
         node.input.extend(inputs)
         if axis is not None:
-            _set_int(node, "axis", 1 - axis % 2)
-
-
-def store_once(graph: Any, *, turn_floats: bool = False) -> None:
-    """An integer matrix that is stored both ways, for a table and for a product, is stored one way.
-
-    A node turns it for the other reader, which runtimes do once, when they load the file.
-
-    Args:
-        graph: changed in place.
-        turn_floats: turn what `DequantizeLinear` makes of it, as OpenVINO wants it (2026.4), which
-            stores floats in place of integers that are turned; ONNX Runtime would not find its
-            int8 product then.
-    """
-    from onnx import helper
-
-    twice = _stored_both_ways(graph)
-    kept = [tensor for tensor in graph.initializer if tensor.name not in twice]
-    nodes = []
-    if not turn_floats:
-        nodes = [helper.make_node("Transpose", [twice[t]], [t], perm=[1, 0]) for t in twice]
-    for node in graph.node:
-        nodes.append(node)
-        if turn_floats and node.op_type == "DequantizeLinear" and node.input[0] in twice:
-            axis, (out,) = _attribute(node, "axis"), node.output
-            _set_int(node, "axis", 1 - (1 if axis is None else axis % 2))
-            node.input[0], node.output[0] = twice[node.input[0]], f"{out}:floats"
-            nodes.append(helper.make_node("Transpose", [f"{out}:floats"], [out], perm=[1, 0]))
-    del graph.node[:], graph.initializer[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(kept)
-
-
-def _stored_both_ways(graph: Any) -> dict[str, str]:
-    """Matrices of small integers: stored tensor -> the one that is the same, turned."""
-    from onnx import numpy_helper
-
-    found: dict[tuple[int, int, int], list[Any]] = {}
-    twice: dict[str, str] = {}
-    for tensor in graph.initializer:
-        if len(tensor.dims) != _MATRIX or tensor.data_type not in _INTEGERS:
-            continue
-        rows, columns = tensor.dims
-        value = numpy_helper.to_array(tensor)
-        others = found.get((tensor.data_type, columns, rows), [])
-        same = next((o for o in others if (value == numpy_helper.to_array(o).T).all()), None)
-        if same is not None:
-            twice[tensor.name] = same.name
-        else:
-            found.setdefault((tensor.data_type, rows, columns), []).append(tensor)
-    return twice
+            set_int(node, "axis", 1 - axis % 2)
 
 
 def split_quantized_gemms(graph: Any) -> None:
@@ -161,10 +107,10 @@ def dequantize_at_load(graph: Any, only: Collection[str] | None = None) -> None:
     for node in graph.node:
         weight = stored.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
         left = only is not None and node.input[0] not in only
-        if weight is None or left or _attribute(node, "block_size"):
+        if weight is None or left or attribute(node, "block_size"):
             result.append(node)
             continue
-        (out,), axis = node.output, _attribute(node, "axis")
+        (out,), axis = node.output, attribute(node, "axis")
         shape = [-1 if dim == axis else 1 for dim in range(len(weight.dims))]
         value = f"{out}:floats"
         to = helper.make_node("Cast", [weight.name], [value], to=TensorProto.FLOAT)
@@ -186,7 +132,7 @@ def dequantize_at_load(graph: Any, only: Collection[str] | None = None) -> None:
 
 def _is_linear(gemm: Any) -> bool:
     wanted = {"transA": (0, None), "transB": (1,), "alpha": (1.0, None), "beta": (1.0, None)}
-    return all(_attribute(gemm, name) in values for name, values in wanted.items())
+    return all(attribute(gemm, name) in values for name, values in wanted.items())
 
 
 def drop_unused(graph: Any) -> None:
@@ -290,14 +236,16 @@ def _inner_graphs(node: Any) -> Iterator[Any]:
         yield from attribute.graphs
 
 
-def _attribute(node: Any, name: str) -> Any:
+def attribute(node: Any, name: str) -> Any:
+    """The value of a node's attribute; None where it has none of that name."""
     from onnx import helper
 
     found = [a for a in node.attribute if a.name == name]
     return helper.get_attribute_value(found[0]) if found else None
 
 
-def _set_int(node: Any, name: str, value: int) -> None:
+def set_int(node: Any, name: str, value: int) -> None:
+    """Give a node an attribute, in place of one of that name."""
     from onnx import helper
 
     others = [attribute for attribute in node.attribute if attribute.name != name]

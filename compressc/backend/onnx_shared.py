@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
+from compressc.backend.onnx_cleaning import attribute, drop_unused, set_int
+
 #: Smaller tensors are left: nothing would be saved.
 _SMALL = 1024
 #: Types of integers in ONNX that weights are stored as.
 _INTEGERS = ("INT8", "UINT8", "INT4", "UINT4")
+_MATRIX = 2
 #: Those whose numbers are bytes, which can be told apart when they are turned.
 _BYTES = ("INT8", "UINT8")
 
@@ -40,9 +43,39 @@ def store_once(graph: Any) -> None:
             graph.initializer.remove(tensor)
 
 
+def turn_dequantized(graph: Any) -> None:
+    """Let `DequantizeLinear` of a matrix that is stored both ways be turned, for OpenVINO.
+
+    It stores floats in place of integers that are turned (2026.4), and takes the `Transpose` of
+    floats into its product. ONNX Runtime would not find its int8 product behind one.
+    """
+    from onnx import helper
+
+    known: dict[bytes, Any] = {}
+    twice: dict[str, str] = {}
+    for tensor in graph.initializer:
+        if _is_bytes(tensor) and len(tensor.raw_data) > _SMALL:
+            same = _turned(tensor, known)
+            if same is None:
+                known[_digest(tensor.raw_data)] = tensor
+            else:
+                twice[tensor.name] = same.name
+    nodes = []
+    for node in graph.node:
+        nodes.append(node)
+        if node.op_type == "DequantizeLinear" and node.input[0] in twice:
+            axis, (out,) = attribute(node, "axis"), node.output
+            set_int(node, "axis", 1 - (1 if axis is None else axis % 2))
+            node.input[0], node.output[0] = twice[node.input[0]], f"{out}:floats"
+            nodes.append(helper.make_node("Transpose", [f"{out}:floats"], [out], perm=[1, 0]))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    drop_unused(graph)
+
+
 def _computed(graph: Any, tensor: Any, known: Mapping[bytes, Any]) -> Any:
     """The node that makes a tensor of one that is stored, if any does."""
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import TensorProto, helper
 
     same = known.get(_digest(tensor.raw_data))
     if same is not None:
@@ -51,14 +84,29 @@ def _computed(graph: Any, tensor: Any, known: Mapping[bytes, Any]) -> Any:
         )
         graph.initializer.append(shape)
         return helper.make_node("Reshape", [same.name, shape.name], [tensor.name])
-    turned = list(reversed(tensor.dims))
-    is_bytes = tensor.data_type in {getattr(TensorProto, name) for name in _BYTES}
-    if not is_bytes or len(turned) != 2 or all(list(t.dims) != turned for t in known.values()):
-        return None
-    same = known.get(_digest(numpy_helper.to_array(tensor).T.tobytes()))
-    if same is None or list(same.dims) != turned:
+    same = _turned(tensor, known)
+    if same is None:
         return None
     return helper.make_node("Transpose", [same.name], [tensor.name], perm=[1, 0])
+
+
+def _turned(tensor: Any, known: Mapping[bytes, Any]) -> Any:
+    """The stored matrix that is this one, turned; None where there is none."""
+    from onnx import numpy_helper
+
+    turned = list(reversed(tensor.dims))
+    if not _is_bytes(tensor) or len(turned) != _MATRIX:
+        return None
+    if all(list(other.dims) != turned for other in known.values()):
+        return None
+    same = known.get(_digest(numpy_helper.to_array(tensor).T.tobytes()))
+    return same if same is not None and list(same.dims) == turned else None
+
+
+def _is_bytes(tensor: Any) -> bool:
+    from onnx import TensorProto
+
+    return tensor.data_type in {getattr(TensorProto, name) for name in _BYTES}
 
 
 def _digest(data: bytes) -> bytes:

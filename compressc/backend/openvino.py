@@ -16,7 +16,7 @@ from compressc.backend.executed import int8_layers
 from compressc.backend.exporting import unwritable
 from compressc.backend.file_record import Int8Layers
 from compressc.backend.onnx import export_onnx, refused
-from compressc.backend.onnx_cleaning import store_once
+from compressc.backend.onnx_shared import turn_dequantized
 from compressc.ir import Graph
 from compressc.quiet import quiet
 
@@ -59,7 +59,7 @@ class OpenVino(Backend):
         exported = export_onnx(graph, example)
         size = exported.bytes
         _name_axes(exported.model.graph)
-        store_once(exported.model.graph, turn_floats=True)
+        turn_dequantized(exported.model.graph)
         path = folder / self.suffix
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch, quiet():

@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compressc.backend.onnx_cleaning import clean, split_quantized_gemms, store_once
+from compressc.backend.onnx_cleaning import clean, split_quantized_gemms
 
 
 def model(nodes, **stored):
@@ -56,47 +56,6 @@ def test_transposed_weights_are_stored_transposed():
         (4, 3)
     ]
     np.testing.assert_allclose(result(made), X @ (W * S[:, None]).T, rtol=1e-6)
-
-
-@pytest.mark.parametrize("turn_floats", [False, True])
-def test_a_matrix_that_is_read_both_ways_is_stored_once(turn_floats):
-    """A product with it, and one with it turned: as a head that shares the table of words."""
-    made = model(
-        [
-            helper.make_node("DequantizeLinear", ["w:T", "s"], ["wt"], axis=1),
-            helper.make_node("MatMul", ["x", "wt"], ["a"]),
-            helper.make_node("DequantizeLinear", ["w", "s"], ["wf"], axis=0),
-            helper.make_node("MatMul", ["a", "wf"], ["b"]),
-            helper.make_node("MatMul", ["b", "wt"], ["y"]),
-        ],
-        **{"w": W, "w:T": np.ascontiguousarray(W.T), "s": S},
-    )
-    want = result(made)
-    store_once(made.graph, turn_floats=turn_floats)
-    assert [t.name for t in made.graph.initializer] == ["w", "s"]
-    (turn,) = [node for node in made.graph.node if node.op_type == "Transpose"]
-    assert (turn.input[0] != "w") == turn_floats
-    np.testing.assert_array_equal(result(made), want)
-
-
-def test_matrices_that_differ_by_a_number_stay_two():
-    other = np.ascontiguousarray(W.T)
-    other[0, 0] += 1
-    made = model(
-        [
-            helper.make_node("DequantizeLinear", ["o", "s"], ["of"], axis=1),
-            helper.make_node("MatMul", ["x", "of"], ["a"]),
-            helper.make_node("DequantizeLinear", ["w", "s"], ["wf"], axis=0),
-            helper.make_node("MatMul", ["a", "wf"], ["b"]),
-            helper.make_node("MatMul", ["b", "of"], ["y"]),
-        ],
-        o=other,
-        w=W,
-        s=S,
-    )
-    before = made.SerializeToString()
-    store_once(made.graph)
-    assert made.SerializeToString() == before
 
 
 def test_a_weight_with_another_reader_stays_stored():
