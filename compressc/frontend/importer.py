@@ -16,7 +16,7 @@ from compressc.errors import CompresscError
 from compressc.frontend import bags, complex_writes
 from compressc.frontend.held import HeldTensors
 from compressc.frontend.inputs.dimensions import OpenDimensions
-from compressc.frontend.naming import call_stem, layer_stem
+from compressc.frontend.naming import call_stem, first_path, layer_stem
 from compressc.frontend.raising import attention_scale, raise_call
 from compressc.frontend.views import changes_nothing, first_operand, is_read_later, texts_of_sizes
 from compressc.ir import Graph, Op, Ref, Tensor, TensorType, TupleType
@@ -277,11 +277,17 @@ class _Importer:
 
     def _inline(self, node: fx.Node, kind: str) -> Any:
         """The body of a no_grad or disabled-autocast region, in place."""
-        if kind == "wrap_with_autocast" and node.args[2]:
-            raise CompresscError("CC202", "autocast regions cannot be compressed", where=node.name)
         body = node.args[_REGIONS[kind]]
         assert isinstance(body, fx.Node)
         module = getattr(body.graph.owning_module, str(body.target))
+        if kind == "wrap_with_autocast" and node.args[2]:
+            raise CompresscError(
+                "CC202",
+                "a model computes in the floats that its values have",
+                got=f"a region of torch.autocast in {str(node.args[1]).removeprefix('torch.')}",
+                where=first_path(module.graph.nodes),
+                hint="leave autocast to what calls the model; quant(mode=cast) makes it bfloat16",
+            )
         return self._inlined(module, node.args[_REGIONS[kind] + 1 :])
 
     def _inlined(self, module: fx.GraphModule, operands: Sequence[Any]) -> Any:

@@ -216,6 +216,10 @@ def _load_object(
             return _from_program(
                 source, request, "an exported program", "exported program", "model"
             )
+        case torch.jit.ScriptModule():
+            name = source.original_name
+            script = copy.deepcopy(source).cpu().eval()
+            return _from_script(script, request, name, "TorchScript module", name)
         case nn.Module():
             name = type(source).__name__
             return _from_module(source, request, name, "module", name)
@@ -294,26 +298,29 @@ def _load_weights(path: Path, request: _Request) -> Loaded:
 
 def _load_torchscript(path: Path, request: _Request) -> Loaded:
     """A TorchScript archive, where the user trusts it."""
-    from compressc.frontend.formats.torchscript import (
-        by_position,
-        check_same,
-        convert,
-        read_torchscript,
-    )
+    from compressc.frontend.formats.torchscript import read_torchscript
 
     script = read_torchscript(path, trust=request.trust_pickle)
-    arguments = _call_of(request, str(path))
+    return _from_script(script, request, str(path), "TorchScript archive", path.stem)
+
+
+def _from_script(
+    script: torch.jit.ScriptModule, request: _Request, source: str, format_: str, name: str
+) -> Loaded:
+    from compressc.frontend.formats.torchscript import by_position, check_same, convert
+
+    arguments = _call_of(request, source)
     tensors = by_position(script, arguments)
     shapes = [spec.type.shape for spec in request.specs if isinstance(spec, InputSpec)]
     if not shapes:
         tensors = rebatched(tensors)
         shapes = [(symbol("b"), *tensor.shape[1:]) if tensor.dim() else () for tensor in tensors]
-    program = convert(script, tensors, shapes, str(path))
-    graph = import_program(program, _graph_name(path.stem), shapes)
+    program = convert(script, tensors, shapes, source)
+    graph = import_program(program, _graph_name(name), shapes)
     notes = (*fold_weights(graph), *fixed_dimensions(graph, shapes))
-    check_same(script, graph, tensors, str(path))
+    check_same(script, graph, tensors, source)
     verify(graph)
-    return Loaded(graph, arguments.tensors, str(path), "TorchScript archive", notes)
+    return Loaded(graph, arguments.tensors, source, format_, notes)
 
 
 def _load_folder(path: Path, request: _Request) -> Loaded:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import fx
 
 from compressc.frontend.held import HeldTensors
@@ -41,6 +43,11 @@ def call_stem(node: fx.Node, kind: str) -> str:
     if path and weighs and _is_leaf(class_name):
         return path  # a layer but for its weight, which is computed or one of a list
     return f"{path}.{short}" if path else short
+
+
+def first_path(nodes: Iterable[fx.Node]) -> str:
+    """Path of the first module that one of the calls is made in; "" where there is none."""
+    return next((path for node in nodes if (path := _position(node)[0])), "")
 
 
 def _position(node: fx.Node) -> tuple[str, str]:

@@ -139,6 +139,16 @@ def refused(path: Path, code: str, *words: str, **options: object) -> None:
     assert caught.value.hint
 
 
+def test_a_scripted_module_in_memory_is_a_model_and_stays_as_it_is() -> None:
+    script, x = torch.jit.script(Cnn().train()), torch.randn(4, 3, 8, 8)
+    loaded = load_model(script, example=(x,))
+    assert (loaded.source, loaded.format) == ("Cnn", "TorchScript module")
+    assert script.training
+    want = script.eval()(x[:3])
+    with torch.no_grad():
+        assert torch.equal(lower(loaded.graph)(x[:3]), want)
+
+
 def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.pt"
     torch.jit.save(scripted(Branch), path)
