@@ -41,6 +41,7 @@ from compressc.backend.onnx_recurrent import (
 )
 from compressc.backend.onnx_shared import store_once
 from compressc.backend.onnx_weights import Beside
+from compressc.backend.signed_values import unsigned_values
 from compressc.errors import CompresscError
 from compressc.ir import Graph
 from compressc.ir.recurrent import whole_sequences
@@ -72,7 +73,7 @@ class Onnx(Backend):
         Raises:
             CompresscError: CC503 where torch's exporter fails, or above 2 GB.
         """
-        exported = export_onnx(graph, example, contrib=True)
+        exported = export_onnx(unsigned_values(graph), example, contrib=True)
         split_quantized_gemms(exported.model.graph)
         only = [*dequantized(graph), *weights_of_floats(graph)] if rounds_values(graph) else None
         dequantize_at_load(exported.model.graph, only)

@@ -1,4 +1,9 @@
-"""What the runtimes of phones ask for: s8 values, and a zero point beside every scale."""
+"""Whether rounded values have a sign: what each runtime asks for; they stand for the same numbers.
+
+Runtimes of phones take s8 values, and a zero point beside every scale. ONNX Runtime has an integer
+convolution for values of one type in front and behind alone, and on x86 its kernels of u8 values
+are the fast ones.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,9 @@ import importlib
 import operator
 
 import torch
+
+from compressc.ir import Graph, retype
+from compressc.ir.quantized import DEQUANTIZE, QUANTIZE
 
 #: What turns a u8 value into the s8 value that stands for the same number.
 _SIGN = 128
@@ -29,6 +37,22 @@ def signed_values(module: torch.fx.GraphModule) -> None:
                 zeros = module.graph.get_attr(name)
             node.args = (stored, scale, zeros, *rest)
     module.recompile()
+
+
+def unsigned_values(graph: Graph) -> Graph:
+    """A copy with s8 values as u8 of the same meaning; the graph itself where it has none."""
+    signed = [
+        op.name for op in graph if op.kind in (QUANTIZE, DEQUANTIZE) and op.args[5] is torch.int8
+    ]
+    if not signed:
+        return graph
+    made = graph.copy()
+    for name in signed:
+        x, scale, *integers = made[name].args
+        zero, least, most = (int(number) + _SIGN for number in integers[:3])
+        made.set_inputs(name, (x, scale, zero, least, most, torch.uint8))
+    retype(made)
+    return made
 
 
 def enough(example: tuple[torch.Tensor, ...], count: int) -> tuple[torch.Tensor, ...]:

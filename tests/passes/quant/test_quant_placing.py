@@ -206,8 +206,9 @@ def test_onnx_runtime_computes_a_fire_module_in_integers(run, tmp_path):
     assert (ran.ran, ran.of) == (4, 4)
 
 
+@pytest.mark.parametrize("preset", ["mixed", "performance"])
 @pytest.mark.parametrize("last", [nn.BatchNorm2d, nn.SiLU, nn.Hardswish])
-def test_onnx_runtime_takes_its_integer_convolution(last, run, tmp_path):
+def test_onnx_runtime_takes_its_integer_convolution(last, preset, run, tmp_path):
     from quant_nets import imported, random_data
 
     torch.manual_seed(0)
@@ -218,7 +219,7 @@ def test_onnx_runtime_takes_its_integer_convolution(last, run, tmp_path):
     net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(1), nn.Linear(8, 3))
     x = torch.randn(64, 8, 6, 6)
     net.train()(x)
-    graph, _ = run(imported(net.eval(), (x[:4],)), random_data(x))
+    graph, _ = run(imported(net.eval(), (x[:4],)), random_data(x), preset=preset)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
@@ -227,6 +228,11 @@ def test_onnx_runtime_takes_its_integer_convolution(last, run, tmp_path):
     kinds = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
     assert kinds.count("QLinearConv") == 2
     assert not {"Conv", "FusedConv"} & set(kinds)
+    model = onnx.load(path).graph
+    values = {node.output[0] for node in model.node if node.op_type == "QuantizeLinear"}
+    zeros = {node.input[2] for node in model.node if {*node.input, *node.output} & values}
+    kinds_of_zeros = {t.data_type for t in model.initializer if t.name in zeros}
+    assert kinds_of_zeros == {onnx.TensorProto.UINT8}  # also of symmetric ranges
     with torch.no_grad():
         want, got = net(x), lower(graph)(x)
     assert (got - want).norm() < 0.05 * want.norm()

@@ -9,9 +9,9 @@ from backend_graphs import float_graph, integer_result, quantized_graph, samples
 from compressc.backend import executorch as module_under_test
 from compressc.backend import load_backend
 from compressc.backend.exporting import export_graph
-from compressc.backend.signed_values import signed_values
+from compressc.backend.signed_values import signed_values, unsigned_values
 from compressc.errors import CompresscError
-from compressc.ir import lower
+from compressc.ir import lower, retype, verify
 
 HERE = find_spec("executorch") is not None
 
@@ -27,6 +27,22 @@ def test_values_become_signed_and_weights_have_zero_points_and_the_numbers_stay(
     weights = [node for node in calls if "per_channel" in str(node.target)]
     assert len(weights) == 2
     assert all(node.args[2].op == "get_attr" for node in weights)
+
+
+def test_symmetric_values_become_unsigned_and_the_numbers_stay():
+    plain, x = quantized_graph(), samples(16)
+    graph = plain.copy()
+    for op in list(graph):
+        if "quantize_per_tensor" in op.kind:
+            graph.set_inputs(op.name, (*op.args[:2], 0, -128, 127, torch.int8))
+    retype(graph)
+    made = unsigned_values(graph)
+    verify(made)
+    calls = [op for op in made if "quantize_per_tensor" in op.kind]
+    assert {op.args[2:] for op in calls} == {(128, 0, 255, torch.uint8)}
+    with torch.no_grad():
+        assert torch.equal(lower(made)(x), lower(graph)(x))
+    assert unsigned_values(plain) is plain
 
 
 def test_without_the_package_it_is_said_and_nothing_is_written(tmp_path, monkeypatch):
