@@ -119,7 +119,7 @@ class Quant(Pass):
     given: 32 at 4 bits, and at 8 bits all of an output. It is halved where it does not divide an
     output's weights."""
 
-    method: Method | Literal["auto"] = "rtn"
+    method: Method | Literal["auto"] = "auto"
     """How weights are rounded. `rtn`: each to nearest, in the range that loses least. `gptq`:
     errors are taken out through weights that are not rounded yet, so that what layers put out on
     calibration data is kept (arXiv 2210.17323). `awq` (`mode=weights`): columns that large
@@ -350,13 +350,22 @@ class Quant(Pass):
         ctx.progress("calibrating", len(batches), len(batches))
         tell_ranges(ranges, ctx)
 
-        def improve(graph: Graph) -> None:
-            count = len(round_by_data(graph, before, batches, ctx))
-            finish(graph)
-            found = distance_text(outputs_of(graph, few), want)
-            ctx.note("", f"weights of {count} layers rounded by what they are given: {found}")
-
         got = outputs_of(graph, few)
+
+        def improve(graph: Graph) -> None:
+            nearest = held_layers(graph)
+            names = round_by_data(graph, before, batches, ctx)
+            finish(graph)
+            now = outputs_of(graph, few)
+            worse = self.method == "auto" and distance(now, want) > distance(got, want)
+            if worse:
+                for name in names:
+                    graph.set_layer(name, nearest[name].layer, nearest[name].kind)
+                finish(graph)
+            left = ", which is further off: they stay rounded to nearest" if worse else ""
+            what = f"weights of {len(names)} layers rounded by what they are given"
+            ctx.note("", f"{what}: {distance_text(now, want)}{left}")
+
         ctx.note("", f"{_RANGES[half_range]}; {distance_text(got, want)}")
         if self.method == "gptq":
             improve(graph)

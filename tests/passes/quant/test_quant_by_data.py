@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from compressc_quant import Quant
+from compressc_quant import Quant, quant
 from quant_nets import imported, random_data
 from torch import nn
 
@@ -76,3 +76,19 @@ def test_where_nearest_is_near_data_are_looked_at_if_that_loses_too_much_or_if_t
     assert not told(quantized(1.0, method="auto")[3])
     assert told(quantized(1.0, method="auto", max_drop=0.0, train=False)[3])
     assert told(quantized(1.0, method="gptq")[3])
+
+
+def test_what_is_further_off_by_data_stays_rounded_to_nearest(monkeypatch):
+    def integers(graph):
+        return torch.cat([op.layer.weight.flatten() for op in graph if op.int8])
+
+    _, nearest, lost, _ = quantized(60.0, method="rtn")
+    distances = iter([0.2, 0.3, 0.2])  # nearest; by data, nearest
+    monkeypatch.setattr(quant, "distance", lambda got, want: next(distances))
+    _, found, kept, notes = quantized(60.0)
+    assert torch.equal(integers(found), integers(nearest))
+    assert abs(kept - lost) < 1e-3
+    (text,) = told(notes)
+    assert text.endswith("which is further off: they stay rounded to nearest")
+    monkeypatch.setattr(quant, "distance", lambda got, want: 0.2)
+    assert not torch.equal(integers(quantized(60.0, method="gptq")[1]), integers(nearest))
