@@ -13,11 +13,11 @@ from compressc.ir import PRODUCTS, Graph, lower
 from compressc.ir.lowering import module_names
 
 _PADS = ("aten.constant_pad_nd", "aten.pad")
-_PICKS = ("roll", "index", "index_select", "gather", "take", "take_along_dim")
+_PICKS = ("roll", "select", "index", "index_select", "gather", "take", "take_along_dim")
 _UPSAMPLES = tuple(
     f"{how}{n}d" for how in ("upsample_nearest", "_upsample_nearest_exact") for n in (1, 2, 3)
 )
-#: ONNX Runtime 1.32 was seen to compute in floats behind `roll` and `index_select`, though they
+#: ONNX Runtime 1.32 was seen to compute in floats behind `roll`, `select` and `index_select`, which
 #: hand integers on; the others end there as the same nodes, or were not looked at.
 _ENDING = frozenset(f"aten.{name}" for name in _PICKS + _UPSAMPLES)
 #: What computes a layer in an exported ONNX model.

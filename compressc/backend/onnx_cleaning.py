@@ -16,6 +16,9 @@ import numpy as np
 
 from compressc.ir.types import TensorType, size_text
 
+#: What the name of a stored weight ends with where it is stored turned.
+TURNED = ":T"
+
 
 def clean(model: Any) -> None:
     """Clean an `onnx.ModelProto` in place; it computes the same numbers."""
@@ -42,7 +45,7 @@ def transpose_stored_weights(graph: Any) -> None:
         weight = stored.get(source.input[0])
         if weight is None or list(attribute(node, "perm")) != [1, 0]:
             continue
-        name = f"{weight.name}:T"
+        name = f"{weight.name}{TURNED}"
         if name not in stored:
             value = np.ascontiguousarray(numpy_helper.to_array(weight).T)
             graph.initializer.append(numpy_helper.from_array(value, name))
@@ -98,7 +101,8 @@ def dequantize_at_load(graph: Any, only: Collection[str] | None = None) -> None:
 
     Args:
         graph: changed in place.
-        only: names of the weights that this is done to; all of them where none are given.
+        only: names of the weights that this is done to, turned or not; all of them where none are
+            given.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -106,7 +110,7 @@ def dequantize_at_load(graph: Any, only: Collection[str] | None = None) -> None:
     result = []
     for node in graph.node:
         weight = stored.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
-        left = only is not None and node.input[0] not in only
+        left = only is not None and node.input[0].removesuffix(TURNED) not in only
         if weight is None or left or attribute(node, "block_size"):
             result.append(node)
             continue

@@ -9,7 +9,7 @@ from compressc.analysis.integers import integer_layers
 from compressc.backend import load_backend
 from compressc.backend.executed import int8_layers, readers_of_weights, weights_of_floats
 from compressc.backend.file_record import FileRecord
-from compressc.ir import parse_graph
+from compressc.ir import lower, parse_graph
 from compressc.pipeline import Context
 from compressc.report import text
 
@@ -158,3 +158,29 @@ def test_weights_behind_padded_integers_stay_stored_for_onnx_runtime():
     assert weights_of_floats(padded("aten.roll(x, [1], [2])")) == ["conv.weight"]
     assert weights_of_floats(padded("aten.flip(x, [2])")) == []
     assert weights_of_floats(quantized_graph()) == []
+
+
+def test_onnx_runtime_multiplies_floats_behind_a_selected_position(tmp_path):
+    """Its weight is floats from load on: as a `MatMulNBits` its input would be rounded again."""
+    form = "0.05, 128, 0, 255, dtype.u8"
+    graph = parse_graph(
+        f"""
+    graph net(%x: f32[b,3,8]) {{
+      %x.q = quantized_decomposed.quantize_per_tensor(%x, {form}) : u8[b,3,8]
+      %x.dq = quantized_decomposed.dequantize_per_tensor(%x.q, {form}) : f32[b,3,8]
+      %first = aten.select.int(%x.dq, 1, 0) : f32[b,8]
+      %fc = quantized_linear(%first) {{in=8, out=4}} @fc.bias @fc.weight @fc.scale : f32[b,4]
+      return %fc
+    }}""",
+        {
+            "fc.weight": torch.randint(-64, 65, (4, 8)).to(torch.int8),
+            "fc.scale": torch.full((4,), 0.01),
+            "fc.bias": torch.randn(4),
+        },
+    )
+    assert weights_of_floats(graph) == ["fc.weight"]
+    x, backend = torch.randn(5, 3, 8), load_backend("onnx")
+    path = backend.emit(graph, tmp_path, (x,))
+    with torch.no_grad():
+        assert torch.allclose(backend.load(path)(x)[0], lower(graph)(x), atol=1e-5)
+    assert backend.int8_layers(path, graph).ran == 0
