@@ -41,6 +41,10 @@ _SAMPLES, _SECONDS = 24, 300
 AT_A_TIME = 2
 #: Where processes come from: importing the libraries takes longer than most cells.
 FORKS = multiprocessing.get_context("forkserver")
+IMPORTED = (
+    "tests.zoo.passes", "nncf", "torch_pruning", "torchmetrics", "transformers",
+    "compressc_lowrank.lowrank", "compressc_prune.prune", "compressc_quant",
+)  # fmt: skip
 _LONGEST = 160
 
 INTRODUCTION = """# The model zoo through the passes
@@ -150,7 +154,7 @@ def lines(names: Iterable[str] = ()) -> Iterable[str]:
 
 def main(arguments: list[str]) -> None:
     """Write the document; some models by their names are only printed."""
-    FORKS.set_forkserver_preload(["tests.zoo.passes", "nncf", "torch_pruning", "transformers"])
+    FORKS.set_forkserver_preload([*IMPORTED])
     if "--fresh" in arguments:
         shutil.rmtree(KEPT, ignore_errors=True)
     names = [argument for argument in arguments if argument != "--fresh"]

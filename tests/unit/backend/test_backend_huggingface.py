@@ -20,6 +20,9 @@ hf = pytest.importorskip("transformers")
 
 GPT2 = {"vocab_size": 97, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
 DISTIL = {"vocab_size": 97, "dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48}
+MIXTRAL = {**LLAMA, "num_local_experts": 8}
+QWEN_MOE = {**LLAMA, "num_experts": 8, "moe_intermediate_size": 24}
+GLM_MOE = {**LLAMA, "n_routed_experts": 8, "moe_intermediate_size": 24}
 HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
 
 
@@ -34,6 +37,9 @@ HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
         (hf.LlamaForCausalLM, hf.LlamaConfig, LLAMA, {**HEADS, "intermediate_size": 24}),
         (hf.Qwen2ForCausalLM, hf.Qwen2Config, LLAMA, HEADS),
         (hf.ViTModel, hf.ViTConfig, VIT, {"num_attention_heads": 2, "head_dim": 8}),
+        (hf.MixtralForCausalLM, hf.MixtralConfig, MIXTRAL, {"num_local_experts": 4}),
+        (hf.Qwen2MoeForCausalLM, hf.Qwen2MoeConfig, QWEN_MOE, {"num_experts": 6}),
+        (hf.Glm4MoeForCausalLM, hf.Glm4MoeConfig, GLM_MOE, {"n_routed_experts": 4}),
     ],
 )
 def test_the_configuration_of_a_cut_is_found_from_its_weights(class_, config, keys, cut):
@@ -86,6 +92,24 @@ def test_others_load_the_folder(bert, tmp_path):
     blocks, error = done.stdout.split()
     assert blocks == "2"
     assert float(error) < 1e-5
+
+
+@pytest.mark.slow
+def test_fewer_experts_are_read_back(tmp_path):
+    torch.manual_seed(0)
+    model = hf.MixtralForCausalLM(hf.MixtralConfig(**MIXTRAL, experts_implementation="batched_mm"))
+    for parameter in model.eval().parameters():
+        nn.init.normal_(parameter, std=0.3)
+    c = compiled(model, "prune(experts=0.5)", ("input_ids: i64[b,s]",))
+    c.save(tmp_path, batches=())
+    again = hf.MixtralForCausalLM.from_pretrained(tmp_path / "huggingface").eval()
+    assert (again.config.num_local_experts, again.config.num_experts_per_tok) == (4, 2)
+    assert again.model.layers[0].mlp.gate.weight.shape[0] == 4
+    ids = torch.randint(3, 97, (2, 9))
+    with torch.no_grad():
+        got, wanted, full = (m(ids) for m in (again, c.module(), model))
+    torch.testing.assert_close(got.logits, wanted["logits"], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(got.logits, full.logits, atol=1e-2)
 
 
 @pytest.mark.parametrize(
