@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import networkx as nx
 import torch
 
-from compressc.analysis.integers import moves_integers
+from compressc.analysis.integers import is_integer, moves_integers
 from compressc.ir import Graph, Op, Ref, TensorType
 from compressc.ir.ops import Arg, map_arg
 from compressc.ir.quantized import DEQUANTIZE, QUANTIZE
@@ -129,7 +129,7 @@ def _form(op: Op) -> tuple[Arg, ...] | None:
 def _float_result(graph: Graph, op: Op) -> str | None:
     """The value behind an integer convolution that some float op reads, if it may be rounded."""
     integers = op.int8 and op.role == "convolution"
-    if not integers or graph[op.inputs[0]].kind != DEQUANTIZE:
+    if not integers or not is_integer(graph, op.inputs[0]):
         return None
     users, last = graph.users(op.name), op.name
     if len(users) == 1 and users[0].kind in _FUSED and last not in graph.output_names:

@@ -96,6 +96,18 @@ def test_where_a_quantizer_is_put(case, symmetric):
     assert (got - want).norm() < 0.03 * want.norm()
 
 
+def test_where_what_is_read_was_padded_a_quantizer_is_put_too():
+    graph = convolutions("%m = aten.tanh(%a) : f32[b,4,6,6]", "%b")
+    text = str(graph).replace("padding=1}", "}", 1).replace("(%x.dq) {in=4", "(%p) {in=4", 1)
+    pad = '%p = aten.pad(%x.dq, [1, 1, 1, 1], "constant", none) : f32[b,4,8,8]'
+    lines = text.split("\n")
+    place = next(i for i, line in enumerate(lines) if "%a = " in line)
+    lines[place] = lines[place].replace(", }", "}")
+    padded = parse_graph("\n".join([*lines[:place], pad, *lines[place:]]), graph.tensors())
+    assert round_results(padded, [(samples(32),)], symmetric=False) == ["a"]
+    verify(padded)
+
+
 def test_a_value_that_is_quantized_for_one_reader_is_so_for_all():
     middle = f"""
       %a.q = {Q}(%a, {FORM}) : u8[b,4,6,6]
