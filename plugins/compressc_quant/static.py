@@ -24,7 +24,7 @@ from compressc_quant.observing import Settings, observe
 from compressc_quant.placing import round_joins, round_once, round_results
 from compressc_quant.restoring import held_layers
 from compressc_quant.tracing import trace
-from compressc_quant.tying import share_tables
+from compressc_quant.tying import share_weights
 from compressc_quant.weights import WeightOptions, round_anew
 
 #: What is done to a graph some of whose ops were put back to float.
@@ -96,7 +96,7 @@ class Static:
         }
         before, plain = held_layers(graph), graph.copy()
         carry_over(graph, traced, quantized, told.__setitem__)
-        share_tables(graph, before)
+        share_weights(graph, before)
         if self.narrow is not None:
             round_anew(graph, self.narrow, before)
         # smoothed values are others than before: theirs are nncf's

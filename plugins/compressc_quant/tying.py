@@ -1,8 +1,8 @@
-"""One stored matrix for a table of words and the head that shares it, as it was in floats."""
+"""One stored weight for layers that share one, as it was in floats."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from compressc.ir import PRODUCTS, Graph
@@ -10,11 +10,12 @@ from compressc.ir.quantized import QUANTIZED, quantized_kind, quantized_layer
 from compressc_quant.restoring import Held
 
 
-def share_tables(graph: Graph, before: Mapping[str, Held]) -> None:
-    """Let tables take the integers of a layer that shared their weight.
+def share_weights(graph: Graph, before: Mapping[str, Held]) -> None:
+    """Let layers in floats take the integers of a product that shared their weight.
 
-    nncf leaves such a table in float and rounds the layer: both would be stored, which is more than
-    the one matrix in floats was.
+    nncf rounds a head and leaves the table of words that it shares in float, or a projection of
+    values and not the same one of constants: both would be stored, which is more than the one
+    weight in floats was.
 
     Args:
         graph: with rounded weights, edited in place.
@@ -25,14 +26,11 @@ def share_tables(graph: Graph, before: Mapping[str, Held]) -> None:
         for op in graph
         if op.role in PRODUCTS and op.weight_form is not None and op.name in before
     }
-    for name in tables(graph, before):
-        held, shared = before[name], rounded.get(id(before[name].layer.weight))
+    for op in list(graph):
+        held = before.get(op.name)
+        if held is None or held.kind not in QUANTIZED or op.weight_form is not None:
+            continue
+        shared = rounded.get(id(held.layer.weight))
         if shared is not None:
             made = quantized_layer(held.kind, held.layer, shared.weight, shared.scale)
-            graph.set_layer(name, made, quantized_kind(held.kind))
-
-
-def tables(graph: Graph, before: Mapping[str, Held]) -> Collection[str]:
-    """Embeddings that were floats."""
-    names = (op.name for op in graph if op.role == "embedding")
-    return [name for name in names if name in before and before[name].kind in QUANTIZED]
+            graph.set_layer(op.name, made, quantized_kind(held.kind))

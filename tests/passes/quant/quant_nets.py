@@ -57,6 +57,19 @@ class Words(nn.Module):
         return self.head(F.relu(self.body(self.table(ids))))
 
 
+class Places(nn.Module):
+    """One projection of values and of a table of places, which no input reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key, self.out = nn.Linear(32, 32), nn.Linear(8, 4)
+        self.places = nn.Parameter(torch.randn(8, 32))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """[n, 4] of [n, 32]."""
+        return self.out(self.key(x) @ self.key(self.places).T)
+
+
 class Levels(nn.Module):
     """One convolution at two scales, with a batch norm for each."""
 

@@ -12,7 +12,7 @@ from compressc_quant.distance import distance_text
 from compressc_quant.observing import Settings, observe
 from compressc_quant.tracing import trace
 from pydantic import ValidationError
-from quant_nets import Levels, Tied, Words, imported, random_data
+from quant_nets import Levels, Places, Tied, Words, imported, random_data
 from torch import nn
 
 from compressc.data import Dataset, Split
@@ -165,6 +165,19 @@ def test_a_table_that_the_head_shares_takes_its_integers(run, options):
     assert rounded < 0.35 * whole
     want, got = (lower(g)(ids) for g in (teacher, graph))
     assert torch.nn.functional.cosine_similarity(want, got, dim=-1).mean() > 0.98
+
+
+def test_a_projection_of_constants_takes_the_integers_of_that_of_values(run):
+    torch.manual_seed(0)
+    x = torch.randn(64, 32)
+    teacher = imported(Places().eval(), (x[:4],))
+    graph, _ = run(teacher, random_data(x))
+    of_values, of_places = (graph[name] for name in ("key", "key_1"))
+    assert of_values.int8
+    assert of_places.layer.weight is of_values.layer.weight
+    assert not any(graph[name].kind.endswith("dequantize_per_tensor") for name in of_places.inputs)
+    want, got = (lower(g)(x) for g in (teacher, graph))
+    assert torch.nn.functional.cosine_similarity(want, got, dim=-1).mean() > 0.99
 
 
 def test_a_table_of_its_own_is_left_to_the_rules(run):
