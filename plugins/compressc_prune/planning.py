@@ -54,6 +54,8 @@ class Wish:
         batch: of a share of the time: the size at which it counts; None for the target's first.
         table: of a share of the time: whose times count; None for this machine's.
         comparable: whether scores of several widths are on one scale.
+        compared: of a share of the time: whether one ratio for all widths may be taken in place of
+            the allocation; see `rivals`.
     """
 
     ratio: float
@@ -65,6 +67,7 @@ class Wish:
     batch: int | None = None
     table: str | None = None
     comparable: bool = False
+    compared: bool = False
 
     def towards(self, step: int, steps: int) -> Wish:
         """What is to go by a step of several, each of which takes the same share of what is left.

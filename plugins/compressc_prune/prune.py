@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
@@ -24,6 +25,7 @@ from compressc_prune.origin import Uncut
 from compressc_prune.planning import Plan, Wish
 from compressc_prune.protected import protected
 from compressc_prune.refit import FULLY, GENTLY, Manner
+from compressc_prune.rivals import better
 from compressc_prune.scoring import Scorer
 from compressc_prune.stepwise import Steps
 from compressc_prune.verdicts import NORMALIZED, verdicts, what, with_culprit
@@ -80,10 +82,15 @@ class Prune(PruneOptions):
 
     def _cut(self, graph: Graph, ctx: Context, uncut: Uncut | None = None) -> None:
         """Widths, in one step."""
-        chosen = self._chosen(graph, ctx, self._wish, uncut)
+        wish = self._wish
+        if wish.compared and ctx.data is not None:
+            choose = partial(self._chosen, graph, uncut=uncut)
+            chosen = better(wish, graph, ctx, choose, self._make)
+        else:
+            chosen = self._chosen(graph, wish, ctx, uncut)
         found, kept = chosen.found, chosen.kept
         self._tell(graph, found, kept, self._spared(found, chosen.refused, kept), ctx)
-        chosen.cut(graph, ctx, self._manner(ctx), self.statistics)
+        self._make(chosen, graph, ctx)
         self._tell_cost(graph, uncut.whole if uncut else chosen.uncut, ctx, chosen.plan)
 
     def _in_steps(self, graph: Graph, ctx: Context, uncut: Uncut) -> None:
@@ -97,15 +104,15 @@ class Prune(PruneOptions):
         last = self._wish if step == 1 else None
         wish = self._wish.towards(step, self.steps)
         is_whole = step == 1 and uncut.graph is uncut.whole
-        chosen = self._chosen(graph, ctx, wish, None if is_whole else uncut, last)
-        chosen.cut(graph, ctx, self._manner(ctx), self.statistics)
+        chosen = self._chosen(graph, wish, ctx, None if is_whole else uncut, last)
+        self._make(chosen, graph, ctx)
         return chosen
 
     def _chosen(
         self,
         graph: Graph,
-        ctx: Context,
         wish: Wish,
+        ctx: Context,
         uncut: Uncut | None = None,
         last: Wish | None = None,
     ) -> Chosen:
@@ -113,8 +120,8 @@ class Prune(PruneOptions):
 
         Args:
             graph: not changed.
-            ctx: of the pass.
             wish: how much.
+            ctx: of the pass.
             uncut: what the graph was before the first of several cuts.
             last: how much is to go in the end; it must be possible.
         """
@@ -127,6 +134,10 @@ class Prune(PruneOptions):
             plan.require(last.target)
         kept = plan.kept(refused)
         return Chosen(graph.copy(), found, plan, refused, kept)
+
+    def _make(self, chosen: Chosen, graph: Graph, ctx: Context) -> None:
+        """A cut, with what the options mend of it."""
+        chosen.cut(graph, ctx, self._manner(ctx), self.statistics)
 
     def _manner(self, ctx: Context) -> Manner | None:
         """How hard to refit."""
@@ -162,8 +173,7 @@ class Prune(PruneOptions):
         """Prove and cut the widths that were picked."""
         plan, refused = self._open(graph, ctx)
         kept = plan.held(sizes_picked(plan, picked, ctx), refused)
-        chosen = Chosen(graph.copy(), plan.found, plan, refused, kept)
-        chosen.cut(graph, ctx, self._manner(ctx), self.statistics)
+        self._make(Chosen(graph.copy(), plan.found, plan, refused, kept), graph, ctx)
         for width, indices in kept.items():
             text = f"kept {len(indices)} of {width.size} {what(width)}"
             ctx.note(", ".join(width.producers), text)

@@ -86,9 +86,9 @@ def written(plan: Plan, folder: Path, *, batch: int = 1, time=None, **changed: o
     return path
 
 
-def pruned(graph: Graph, **options: object) -> tuple[Graph, Context]:
+def pruned(graph: Graph, data: Dataset | None = None, **options: object) -> tuple[Graph, Context]:
     after = graph.copy()
-    context = Context(graph, target=Where(backends=("onnx",), batches=(1,)))
+    context = Context(graph, data, target=Where(backends=("onnx",), batches=(1,)))
     make(Prune, options).run(after, context)
     return after, context
 
@@ -130,6 +130,49 @@ def test_a_cut_that_saves_no_time_is_not_made(tmp_path):
     assert after["4"].layer.out_channels == 64
     assert after["2"].layer.out_channels < 128
     assert any("no cut of it saves time" in text for op, text in context.notes if op == "4")
+
+
+def misled() -> Graph:
+    """One channel of the first layer outweighs all others, and nothing reads it."""
+    graph = net(64, 64, 64)
+    first, second = graph["0"].layer, graph["2"].layer
+    with torch.no_grad():
+        first.weight[0] *= 100
+        second.weight[:, 0] = 0
+    return graph
+
+
+def test_where_importance_misleads_one_ratio_is_taken(tmp_path):
+    graph = misled()
+    path = str(table(graph, tmp_path))
+    part = Split((torch.randn(64, 8, 4, 4),))
+    data = Dataset("noise", part, part, part)
+    blind, context = pruned(graph, latency=0.6, table=path)
+    assert blind["0"].layer.out_channels < 20
+    assert not any(text.startswith("sizes by") for _, text in context.notes)
+    after, context = pruned(graph, data, latency=0.6, table=path)
+    assert after["0"].layer.out_channels > 30
+    assert any(text.startswith("sizes by one ratio for all widths") for _, text in context.notes)
+    assert predicted(after) / predicted(graph) == pytest.approx(0.6, rel=0.03)
+    assert context.records["latency"]["predicted"] == pytest.approx(0.6, rel=0.03)
+    assert any(text.startswith("latency=0.6") for _, text in context.notes)
+    told, context = pruned(graph, data, latency=0.6, table=path, allocation="knapsack")
+    assert told["0"].layer.out_channels == blind["0"].layer.out_channels
+    assert not any(text.startswith("sizes by") for _, text in context.notes)
+
+
+def test_where_times_differ_importance_and_time_are_taken(tmp_path):
+    """The last width costs next to nothing: to cut it, too, is a loss for no gain."""
+    graph = net(64, 64, 64)
+
+    def time(layer, sizes) -> float:
+        return BASE + (0.05 if layer.op == "4" else 1.0) * macs(layer, sizes)
+
+    part = Split((torch.randn(64, 8, 4, 4),))
+    path = str(table(graph, tmp_path, time=time))
+    after, context = pruned(graph, Dataset("noise", part, part, part), latency=0.6, table=path)
+    assert any(text.startswith("sizes by importance and time") for _, text in context.notes)
+    assert after["4"].layer.out_channels > after["0"].layer.out_channels
 
 
 def test_a_stair_gives_the_step_and_sizes_stand_on_it(tmp_path):
