@@ -18,7 +18,6 @@ _OPTIONS = "one parameter for each option, with its help; the body is short"
 _KERNEL = "one GPU program: what it keeps in registers cannot be handed to a function"
 EXCEPTIONS: dict[str, str] = {
     "compressc/cli/compile.py:compile_command": _OPTIONS,
-    "compressc/cli/teacher.py:teacher": _OPTIONS,
     "compressc/compile.py:compile": _OPTIONS,
     "compressc/measure/layer_times.py": "one script that runs by itself on another device",
     "compressc/kernels/triton/softmax_kl.py:softmax_kl_rows": _KERNEL,

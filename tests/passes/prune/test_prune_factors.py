@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from compressc_prune import Prune
 from torch import nn
 
 from compressc.ir import lower
@@ -72,5 +73,5 @@ def test_a_norm_over_each_head_follows_the_heads_and_keeps_its_width():
     graph = export_graph(NormalizedHeads().eval(), torch.randn(5, 6, 8))
     after, context = pruned(graph, ratio=0.5)
     assert after["qkv"].layer.out_features == 24
-    (text,) = (text for op, text in context.notes if op == "norm")
+    text = Prune(ratio=0.5).coverage(graph, context)["norm"].text
     assert text.startswith("follows the cut of %qkv; its own width stays: a norm or mean runs over")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from compressc_prune import Prune
 from torch import nn
 
 from compressc.data import Dataset, Split
@@ -96,5 +97,5 @@ def test_a_parameter_that_is_added_stays():
     graph = export_graph(Positions().eval(), torch.randn(5, 8))
     after, context = pruned(graph, ratio=0.5)
     assert after["positions"].layer.value.shape == (6, 8)
-    notes = dict(context.notes)
-    assert "no layer and no product with a parameter makes it" in notes["positions"]
+    verdict = Prune(ratio=0.5).coverage(graph, context)["positions"]
+    assert "no layer and no product with a parameter makes it" in verdict.text

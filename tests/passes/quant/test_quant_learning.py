@@ -30,7 +30,7 @@ def error(graph, teacher, split):
     return float((got - want).square().mean())
 
 
-@pytest.mark.parametrize("options", [FOUR, {"bits": 4}], ids=["weights", "static"])
+@pytest.mark.parametrize("options", [FOUR, {"bits": 4, "method": "rtn"}], ids=["weights", "static"])
 def test_what_rounding_lost_is_learned_again(teacher, digits, run, options, tmp_path):
     plain, _ = run(teacher, **options)
     graph, context = run(teacher, **options, train=True, steps=90)

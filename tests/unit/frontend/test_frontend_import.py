@@ -474,27 +474,3 @@ def test_a_weight_cast_to_its_own_dtype_is_the_weight() -> None:
 def test_a_buffer_written_with_other_numbers_is_refused() -> None:
     with pytest.raises(CompresscError, match="must not change its own buffers"):
         import_program(export_module(MovesItsBuffer(0.5), (V,)))
-
-
-class Mixed(nn.Module):
-    """Computes a part in bfloat16, as a training loop would have all of it."""
-
-    def __init__(self, enabled: bool = True) -> None:
-        super().__init__()
-        self.stem, self.body, self.enabled = nn.Linear(4, 4), nn.Linear(4, 8), enabled
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.stem(x)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.enabled):
-            return self.body(x).float()
-
-
-def test_an_autocast_region_is_refused_by_its_place() -> None:
-    program = export_module(Mixed().eval(), (torch.randn(3, 4),))
-    wanted = r"CC202.*got a region of torch.autocast in bfloat16\) at body; hint: leave autocast"
-    with pytest.raises(CompresscError, match=wanted):
-        import_program(program)
-    x = torch.randn(3, 4)
-    plain = Mixed(enabled=False).eval()
-    with torch.no_grad():
-        assert torch.equal(lower(import_program(export_module(plain, (x,))))(x), plain(x))

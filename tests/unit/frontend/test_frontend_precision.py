@@ -10,7 +10,7 @@ from torch import nn
 import compressc
 from compressc.data import Dataset, Split
 from compressc.errors import CompresscError
-from compressc.frontend import export_module, load_model
+from compressc.frontend import export_module, import_program, load_model
 from compressc.ir import lower
 
 
@@ -96,3 +96,27 @@ def test_data_that_fit_are_not_copied() -> None:
     part = Split((torch.randn(24, 8),))
     data = Dataset("made", part, part, part)
     assert data.cast(lambda tensors: tensors) is data
+
+
+class Autocast(nn.Module):
+    """Computes a part in bfloat16, as a training loop would have all of it."""
+
+    def __init__(self, enabled: bool = True) -> None:
+        super().__init__()
+        self.stem, self.body, self.enabled = nn.Linear(4, 4), nn.Linear(4, 8), enabled
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.enabled):
+            return self.body(x).float()
+
+
+def test_an_autocast_region_is_refused_by_its_place() -> None:
+    program = export_module(Autocast().eval(), (torch.randn(3, 4),))
+    wanted = r"CC202.*got a region of torch.autocast in bfloat16\) at body; hint: leave autocast"
+    with pytest.raises(CompresscError, match=wanted):
+        import_program(program)
+    x = torch.randn(3, 4)
+    plain = Autocast(enabled=False).eval()
+    with torch.no_grad():
+        assert torch.equal(lower(import_program(export_module(plain, (x,))))(x), plain(x))
