@@ -8,7 +8,7 @@ tensor when it loads the file, so that the second layout need not be in there.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -25,16 +25,9 @@ _BYTES = ("INT8", "UINT8")
 
 def store_once(graph: Any) -> None:
     """Compute stored integers from others that are the same numbers; the float ones are once."""
-    from onnx import TensorProto
-
-    alike: dict[tuple[int, int], list[Any]] = defaultdict(list)
-    integers = {getattr(TensorProto, name) for name in _INTEGERS}
-    for tensor in graph.initializer:
-        if tensor.data_type in integers and len(tensor.raw_data) > _SMALL:
-            alike[tensor.data_type, len(tensor.raw_data)].append(tensor)
-    for tensors in alike.values():
+    for tensors in _alike(graph, _INTEGERS):
         known: dict[bytes, Any] = {}
-        for tensor in tensors if len(tensors) > 1 else ():
+        for tensor in tensors:
             found = _computed(graph, tensor, known)
             if found is None:
                 known[_digest(tensor.raw_data)] = tensor
@@ -51,10 +44,10 @@ def turn_dequantized(graph: Any) -> None:
     """
     from onnx import helper
 
-    known: dict[bytes, Any] = {}
     twice: dict[str, str] = {}
-    for tensor in graph.initializer:
-        if _is_bytes(tensor) and len(tensor.raw_data) > _SMALL:
+    for tensors in _alike(graph, _BYTES):
+        known: dict[bytes, Any] = {}
+        for tensor in tensors:
             same = _turned(tensor, known)
             if same is None:
                 known[_digest(tensor.raw_data)] = tensor
@@ -71,6 +64,17 @@ def turn_dequantized(graph: Any) -> None:
     del graph.node[:]
     graph.node.extend(nodes)
     drop_unused(graph)
+
+
+def _alike(graph: Any, types: Collection[str]) -> Iterator[list[Any]]:
+    """Stored tensors of one of these types and of one size, where there are several."""
+    from onnx import TensorProto
+
+    wanted, found = {getattr(TensorProto, name) for name in types}, defaultdict(list)
+    for tensor in graph.initializer:
+        if tensor.data_type in wanted and len(tensor.raw_data) > _SMALL:
+            found[tensor.data_type, len(tensor.raw_data)].append(tensor)
+    yield from (tensors for tensors in found.values() if len(tensors) > 1)
 
 
 def _computed(graph: Any, tensor: Any, known: Mapping[bytes, Any]) -> Any:

@@ -9,6 +9,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 R = TypeVar("R")
+_BY_NAME = inspect.Parameter.KEYWORD_ONLY
 
 
 def spread(command: Callable[..., R]) -> Callable[..., R]:
@@ -25,14 +26,15 @@ def spread(command: Callable[..., R]) -> Callable[..., R]:
     for name, parameter in inspect.signature(command).parameters.items():
         kind = hints[name]
         if not (isinstance(kind, type) and is_dataclass(kind)):
-            parameters.append(parameter.replace(annotation=kind))
+            # typer calls by name alone; so optional ones may stand before required ones
+            parameters.append(parameter.replace(annotation=kind, kind=_BY_NAME))
             continue
         groups[name] = kind
         of_fields = get_type_hints(kind, include_extras=True)
         parameters += [
             inspect.Parameter(
                 field.name,
-                inspect.Parameter.KEYWORD_ONLY,
+                _BY_NAME,
                 default=field.default,
                 annotation=of_fields[field.name],
             )
@@ -45,8 +47,6 @@ def spread(command: Callable[..., R]) -> Callable[..., R]:
             given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
         return command(**given)
 
-    # Keyword-only ones may have any order; a positional one (of which typer knows none) may not.
-    own = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
-    vars(spread_command)["__signature__"] = inspect.Signature(own)
-    spread_command.__annotations__ = {each.name: each.annotation for each in own}
+    vars(spread_command)["__signature__"] = inspect.Signature(parameters)
+    spread_command.__annotations__ = {each.name: each.annotation for each in parameters}
     return spread_command

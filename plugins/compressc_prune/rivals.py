@@ -18,6 +18,7 @@ from compressc_prune.cutting import Chosen
 from compressc_prune.planning import Wish
 from compressc_prune.sensitivity import loss_beside
 from compressc_prune.targets import WITHIN
+from compressc_prune.trials import scratch_copy
 
 #: Ways of sharing a cut out, by the name of the allocation.
 TITLES = {"knapsack": "importance and time", "uniform": "one ratio for all widths"}
@@ -50,13 +51,13 @@ def better(wish: Wish, graph: Graph, ctx: Context, choose: Choose, cut: MakeCut)
         own = replace(ctx, notes=[], records={})
         try:
             chosen = choose(one, own)
-        except CompresscError:
-            if not tried:
+        except CompresscError as error:
+            if not tried or error.code != "CC102":
                 raise
             continue  # sizes of one ratio are coarser
-        copy = graph.copy()
-        cut(chosen, copy, replace(ctx, notes=[], records={}))
-        tried[one.allocation] = chosen, own, (_misses(chosen), loss(copy))
+        with scratch_copy(graph) as copy:
+            cut(chosen, copy, replace(ctx, notes=[], records={}))
+            tried[one.allocation] = chosen, own, (_misses(chosen), loss(copy))
     best = min(tried, key=lambda way: tried[way][2])
     chosen, own, _ = tried[best]
     ctx.notes.extend(own.notes)

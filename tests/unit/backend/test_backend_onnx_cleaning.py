@@ -1,23 +1,15 @@
 """Rewritten ONNX models compute the same numbers; what does not fit the patterns stays as it is."""
 
 import numpy as np
-import onnx
-import onnxruntime
+import onnx_models
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from compressc.backend.onnx_cleaning import clean, split_quantized_gemms
 
 
 def model(nodes, **stored):
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["s77", 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["s77", 3])],
-        [numpy_helper.from_array(value, name) for name, value in stored.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return onnx_models.model(nodes, stored=stored)
 
 
 X = np.linspace(-1, 1, 20, dtype=np.float32).reshape(5, 4)
@@ -32,12 +24,7 @@ def kinds(made):
 
 
 def result(made):
-    onnx.checker.check_model(made)
-    options = onnxruntime.SessionOptions()
-    # or it would quantize the float x of these small models by itself
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(made.SerializeToString(), options)
-    return session.run(None, {"x": X})[0]
+    return onnx_models.result(made, X)
 
 
 def test_transposed_weights_are_stored_transposed():

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
-import onnxruntime
+import onnx_models
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from compressc.backend.onnx_shared import store_once, turn_dequantized
 
@@ -26,22 +25,11 @@ def model(turned):
         helper.make_node("MatMul", ["b", "wt"], ["y"]),
     ]
     stored = {"w": W, "w:T": np.ascontiguousarray(turned), "s": S}
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 32])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", 64])],
-        [numpy_helper.from_array(value, name) for name, value in stored.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return onnx_models.model(nodes, width=32, out=64, stored=stored)
 
 
 def result(made):
-    onnx.checker.check_model(made)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(made.SerializeToString(), options)
-    return session.run(None, {"x": X})[0]
+    return onnx_models.result(made, X)
 
 
 @pytest.mark.parametrize("share", [store_once, turn_dequantized])
@@ -62,6 +50,14 @@ def test_matrices_that_differ_by_a_number_stay_two(share):
     other = W.T.copy()
     other[0, 0] += 1
     made = model(other)
+    before = made.SerializeToString()
+    share(made.graph)
+    assert made.SerializeToString() == before
+
+
+@pytest.mark.parametrize("share", [store_once, turn_dequantized])
+def test_the_same_bytes_in_another_type_are_other_numbers(share):
+    made = model(W.T.view(np.uint8))
     before = made.SerializeToString()
     share(made.graph)
     assert made.SerializeToString() == before
