@@ -6,6 +6,7 @@ from compressc.editing.drop_blocks import drop_blocks, erase_unread
 from compressc.editing.expand import Stage, expand
 from compressc.editing.read_floats import computes_on_integers, read_floats
 from compressc.editing.replace_body import replace_body
+from compressc.editing.split_layers import split_layers
 
 __all__ = [
     "Stage",
@@ -17,4 +18,5 @@ __all__ = [
     "expand",
     "read_floats",
     "replace_body",
+    "split_layers",
 ]

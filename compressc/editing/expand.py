@@ -37,17 +37,17 @@ def expand(
 
     Args:
         graph: edited in place.
-        name: a layer op of one operand.
+        name: a layer op; the chain reads its first operand, the last layer the others, too.
         front: what comes before the last layer, at least one.
         last: gives a value of the type that the op has.
         kind: of the last layer; that of the op where none is given.
     """
     op = graph[name]
-    args = op.args
+    first, *others = op.args
     for stage in front:
         fresh = graph.fresh_name(f"{name}.{stage.suffix}")
         made = stage.kind or op.kind
-        graph.insert_before(name, Op(fresh, made, args, layer=stage.layer, type=stage.type))
-        args = (Ref(fresh),)
+        graph.insert_before(name, Op(fresh, made, (first,), layer=stage.layer, type=stage.type))
+        first = Ref(fresh)
     graph.set_layer(name, last, kind or op.kind)
-    graph.set_inputs(name, args)
+    graph.set_inputs(name, (first, *others))

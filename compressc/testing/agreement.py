@@ -18,9 +18,10 @@ def check_coverage(pass_: Pass, graph: Graph, data: TransferSet | None = None) -
 
     An op that the pass is said to change must have changed: its kind, operands, readers, type or a
     parameter. One that it is said to leave keeps kind, type and parameters. Every parameter that a
-    verdict names is another afterwards; every other one keeps shape and dtype. And nothing is
-    skipped in silence: an op with parameters that the pass cannot change has a note in the run. For
-    one that holds no matrix, a norm say, it is enough that a note on another op has its reason.
+    verdict names is another afterwards; every other one keeps shape and dtype, or has gone as it is
+    to a new op of the same lineage. And nothing is skipped in silence: an op with parameters that
+    the pass cannot change has a note in the run. For one that holds no matrix, a norm say, it is
+    enough that a note on another op has its reason.
 
     Args:
         pass_: the pass with its options.
@@ -73,10 +74,13 @@ def _faults(verdict: Verdict, op: Op, graph: Graph, after: Graph) -> Iterator[st
         return
     gone = op.name not in after
     tensors = {} if gone or after[op.name].layer is None else _tensors(after[op.name])
+    others = [other for other in after if other.name not in graph and other.lineage == op.lineage]
+    moved = [tensor for other in others for tensor in _tensors(other).values()]
     for name, before in parameters_of(op):
-        now = tensors.get(name)
+        kept = [tensor for tensor in moved if _is(tensor, before)]
+        now = kept[0] if kept else tensors.get(name)
         kept_form = now is not None and (now.shape, now.dtype) == (before.shape, before.dtype)
-        same = now is not None and kept_form and torch.equal(now, before)
+        same = now is not None and _is(now, before)
         if name in verdict.tensors and same:
             yield f"its {name} is as it was"
         if name not in verdict.tensors and not (same if verdict.outcome != "does" else kept_form):
@@ -85,6 +89,10 @@ def _faults(verdict: Verdict, op: Op, graph: Graph, after: Graph) -> Iterator[st
         yield "nothing of it has changed"
     if verdict.outcome != "does" and (gone or _form(op, graph) != _form(after[op.name], after)):
         yield "it is another"
+
+
+def _is(now: torch.Tensor, before: torch.Tensor) -> bool:
+    return now.shape == before.shape and now.dtype == before.dtype and torch.equal(now, before)
 
 
 def _tensors(op: Op) -> dict[str, torch.Tensor]:

@@ -16,13 +16,17 @@ def input_rows(op: Op, x: Tensor, valid: Tensor | None, most: int) -> Tensor:
     """The input of a product as rows `[n, columns]`; of a convolution, what is under each window.
 
     Args:
-        op: a linear layer or a convolution, not a transposed one.
-        x: what it reads, `[b, ..., in]` or `[b, in, ...]`.
+        op: a linear layer, a convolution, not a transposed one, or a recurrent layer.
+        x: what it reads, `[b, ..., in]` or `[b, in, ...]`; `[s, b, in]` of a recurrent layer that
+            takes its sequences so.
         valid: which positions of a text are no padding, bool `[b, s]`; the others are left out.
         most: rows, evenly spread where there are more.
     """
+    layer: Any = op.layer
     if op.role == "convolution":
-        return patches(op.layer, x, most)
+        return patches(layer, x, most)
+    if op.role == "recurrent" and not layer.batch_first:
+        x = x.transpose(0, 1)
     return spread(_positions(x, valid), most)
 
 

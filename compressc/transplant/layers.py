@@ -13,7 +13,7 @@ from compressc.errors import CompresscError
 from compressc.ir import LAYERS, Graph, Op, fit_attributes, layer_tensors
 from compressc.ir.recurrent import Recurrent
 from compressc.transplant.homes import Home
-from compressc.transplant.recurrent import AsInTorch
+from compressc.transplant.recurrent import AsInTorch, calls_between
 
 
 def put_layers(
@@ -37,7 +37,8 @@ def put_layers(
     """
     _check_body(graph, before)
     chains = {op.name: _chain(graph, before, op.name) for op in before if op.name in graph}
-    _check_calls(graph, before, {op.name for chain in chains.values() for op in chain})
+    placed = {op.name for chain in chains.values() for op in chain}
+    _check_calls(graph, before, placed | set(calls_between(graph, placed)))
     names = before.tensor_names()
     replaced: dict[int, torch.Tensor] = {}
     for op in before:
@@ -97,8 +98,12 @@ def _check_body(graph: Graph, before: Graph) -> None:
 def _chain(graph: Graph, before: Graph, name: str) -> list[Op]:
     """The layers that stand in the place of one: those in front of it are new."""
     chain = [graph[name]]
-    while chain[0].layer is not None and len(chain[0].inputs) == 1:
+    while chain[0].layer is not None and chain[0].inputs:
+        if len(chain[0].inputs) > 1 and chain[0].role != "recurrent":  # which is given states, too
+            break
         source = graph[chain[0].inputs[0]]
+        if source.kind == "getitem" and source.name not in before and not source.args[1]:
+            source = graph[source.inputs[0]]  # the sequence of a recurrent layer below
         if source.name in before or source.layer is None or not source.inputs:
             break
         chain.insert(0, source)
@@ -144,7 +149,9 @@ def _replace(module: nn.Module, path: str, chain: Sequence[Op], op: Op) -> None:
     old: Any = module.get_submodule(path)
     parts = [_own(link) for link in chain]
     new: Any = parts[0] if len(parts) == 1 else nn.Sequential(*parts)
-    if len(parts) > 1:
+    if isinstance(op.layer, Recurrent):
+        new = AsInTorch(parts, op.layer)
+    elif len(parts) > 1:
         ends = {"in": chain[0], "rows": chain[0], "out": chain[-1], "width": chain[-1]}
         for text, attribute in LAYERS[op.kind].attributes.items():
             if text != "bias":
@@ -165,7 +172,7 @@ def _own(op: Op) -> nn.Module:
     assert layer is not None
     for parameter in layer.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
-    return AsInTorch(layer) if isinstance(layer, Recurrent) else layer
+    return layer
 
 
 def _fill(  # noqa: PLR0913  (one layer before and after, and what is known of its place)

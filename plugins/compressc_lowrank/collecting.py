@@ -15,6 +15,7 @@ from compressc.tasks import task_of
 from compressc.training.layer_inputs import Look, look_at_inputs
 from compressc.training.layer_rows import input_rows
 from compressc.training.least_squares import NormalEquations
+from compressc_lowrank.matrices import matrix_of
 from compressc_lowrank.seen import Seen
 
 #: Samples that are run, at most, and so many at a time; samples whose tokens are counted.
@@ -150,8 +151,8 @@ def _looked_up(ids: Tensor, valid: Tensor | None) -> Tensor:
 
 def _columns(op: Op) -> int:
     """Of the matrix whose rows a layer multiplies; rows of a table."""
-    layer: Any = op.layer
-    return int(layer.weight.shape[0] if op.role == "embedding" else layer.weight[0].numel())
+    rows, columns = matrix_of(op.layer).shape
+    return int(rows if op.role == "embedding" else columns)
 
 
 def _key(op: Op) -> _Key:
@@ -160,7 +161,7 @@ def _key(op: Op) -> _Key:
     value = op.inputs[0]
     if op.role == "embedding":
         return "table", value, layer.num_embeddings
-    if op.role == "linear":
+    if op.role in ("linear", "recurrent"):
         return "rows", value
     shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
     return "patches", value, *map(str, shape)

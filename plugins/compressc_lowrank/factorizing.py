@@ -10,8 +10,8 @@ from compressc.editing import Stage, expand
 from compressc.ir import Graph, Op, TensorType
 from compressc.pipeline import Context
 from compressc_lowrank.collecting import Inputs
+from compressc_lowrank.matrices import bias_names, matrix_of, shift_bias
 from compressc_lowrank.planning import Plan
-from compressc_lowrank.schemes import matrix_of
 from compressc_lowrank.seen import Seen, weighed
 
 
@@ -22,8 +22,8 @@ def seen_by(graph: Graph, op: Op, inputs: Inputs | None) -> Seen | None:
 
 def has_own_bias(graph: Graph, op: Op) -> bool:
     """Whether a layer has a bias that no other one shares."""
-    bias = getattr(op.layer, "bias", None)
-    return bias is not None and len(graph.holders(bias)) == 1
+    names = bias_names(op.layer)
+    return bool(names) and all(len(graph.holders(getattr(op.layer, n))) == 1 for n in names)
 
 
 def factorize(graph: Graph, op: Op, plan: Plan, inputs: Inputs | None, ctx: Context) -> None:
@@ -47,17 +47,11 @@ def factorize(graph: Graph, op: Op, plan: Plan, inputs: Inputs | None, ctx: Cont
     ]
     lost = matrix_of(layer).double() - chain.matrix
     if seen is not None and seen.mean is not None:
-        last_layer: Any = last.layer
-        last_layer.bias = shifted(layer.bias, lost @ seen.mean)
+        shift_bias(last.layer, lost @ seen.mean)
     kept = 1 - _energy(op, lost, seen) / max(_energy(op, matrix_of(layer).double(), seen), 1e-30)
     expand(graph, op.name, stages, last.layer, last.kind)
     of = "energy" if seen is None else "energy of its results"
     ctx.note(op.name, f"rank {plan} keeps {kept:.1%} of the {of}")
-
-
-def shifted(bias: Any, by: Tensor) -> nn.Parameter:
-    """A bias with something added in double precision."""
-    return nn.Parameter((bias.detach().double() + by).to(bias.dtype), bias.requires_grad)
 
 
 def _energy(op: Op, matrix: Tensor, seen: Seen | None) -> float:
@@ -67,6 +61,9 @@ def _energy(op: Op, matrix: Tensor, seen: Seen | None) -> float:
 
 def _type(graph: Graph, op: Op, link: Any, moved: int) -> TensorType:
     """Of the result of a link in front of the last one."""
+    source = graph.type_of(op.inputs[0])
+    if op.role == "recurrent":  # gives a sequence, and states beside it
+        return TensorType(source.dtype, (*source.shape[:-1], link.weight.shape[0]))
     assert isinstance(op.type, TensorType)
     shape = list(op.type.shape)
     dims = len(getattr(link, "kernel_size", ()))
@@ -74,7 +71,6 @@ def _type(graph: Graph, op: Op, link: Any, moved: int) -> TensorType:
         shape[-1] = link.weight.shape[1 if isinstance(link, nn.Embedding) else 0]
         return TensorType(op.type.dtype, tuple(shape))
     shape[-dims - 1] = link.out_channels
-    before = graph.type_of(op.inputs[0]).shape
     for dim in range(moved - dims, 0):
-        shape[dim] = before[dim]
+        shape[dim] = source.shape[dim]
     return TensorType(op.type.dtype, tuple(shape))

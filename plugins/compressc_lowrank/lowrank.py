@@ -10,14 +10,16 @@ from pydantic import Field, model_validator
 from compressc.analysis import sizes_of
 from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.collecting import freed_at_once
-from compressc.ir import Graph
+from compressc.ir import Graph, Op
 from compressc.pipeline import Context, Offer, Pass
 from compressc.training import reestimate_behind
 from compressc_lowrank.collecting import Inputs
 from compressc_lowrank.factorizing import factorize
+from compressc_lowrank.matrices import matrix_names
 from compressc_lowrank.offering import offers, plans_picked
 from compressc_lowrank.planning import Plan
 from compressc_lowrank.ranking import Rule, plans
+from compressc_lowrank.stacks import Split
 from compressc_lowrank.timing import slower
 
 
@@ -25,7 +27,8 @@ class LowRank(Pass):
     """Replace wide linear layers, convolutions and tables by thin ones.
 
     W [out, in] becomes U [out, r] V [r, in]; a k x k convolution becomes two or three (see
-    `scheme`), a table one of r columns and a linear layer. On calibration data, the factors are
+    `scheme`), a table one of r columns and a linear layer; what
+    a recurrent layer reads, r numbers. On calibration data, the factors are
     those whose results are nearest to the layer's, and its bias takes up the mean of what is lost;
     without, those nearest to its weights (Eckart and Young 1936). The singular values are shared
     out, so that the factors train alike.
@@ -91,10 +94,11 @@ class LowRank(Pass):
         Raises:
             CompresscError: CC102 where no ranks are as small as `params` or `macs` asks for.
         """
-        found = plans(graph, self._rule(), ctx)
+        split = Split.of(graph)
+        found = plans(split.graph, self._rule(), ctx)
         if self.measure:
-            found |= slower(graph, found, ctx)
-        self._factorize(graph, found, ctx)
+            found |= slower(split.graph, found, ctx)
+        self._factorize(graph, split.settled(graph, found, ctx), ctx)
 
     def _factorize(self, graph: Graph, found: Mapping[str, Plan | str], ctx: Context) -> None:
         """Take layers apart by their plans; in place of one there may be why it is left."""
@@ -115,20 +119,26 @@ class LowRank(Pass):
         It is measured at one rank of each layer, and follows the lost energy at the others.
         """
         ctx.require_data("lowrank choices")
-        return offers(graph, self._rule(), sizes_of(graph, ctx.example()), ctx)
+        sizes = sizes_of(graph, ctx.example())
+        return offers(Split.of(graph).graph, self._rule(), sizes, ctx)
 
     def take(self, graph: Graph, ctx: Context, picked: Sequence[Offer]) -> None:
         """Factorize the layers that were picked."""
         sizes = sizes_of(graph, ctx.example())
-        self._factorize(graph, plans_picked(graph, self._rule(), sizes, picked, ctx), ctx)
+        split = Split.of(graph)
+        found = plans_picked(split.graph, self._rule(), sizes, picked, ctx)
+        self._factorize(graph, split.settled(graph, found, ctx), ctx)
 
     def coverage(self, graph: Graph, ctx: Context) -> Mapping[str, Verdict]:
         """By the ranks that `run` would choose: singular values are computed, vectors are not."""
         bare = any(tensor.is_meta for op in graph for _, tensor in parameters_of(op))
-        found = plans(graph, self._rule(), ctx, bare=bare)
-        return {op.name: self._verdict(found.get(op.name)) for op in graph}
+        split = Split.of(graph)
+        found = plans(split.graph, self._rule(), ctx, bare=bare)
+        each = {op.name: self._verdict(op, found.get(op.name)) for op in split.graph}
+        verdicts = split.verdicts(each)
+        return {op.name: verdicts[op.name] for op in graph}
 
-    def _verdict(self, plan: Plan | str | None) -> Verdict:
+    def _verdict(self, op: Op, plan: Plan | str | None) -> Verdict:
         if plan is None:
             return Verdict.idle("no matrix of weights")
         if isinstance(plan, str):
@@ -137,14 +147,14 @@ class LowRank(Pass):
             return Verdict.unknown("does not say: the rank depends on weights that are not loaded")
         if self.measure:
             return Verdict.unknown(f"factorizes to rank {plan} where that measures faster")
-        return Verdict.does(f"factorizes to rank {plan}", "weight")
+        return Verdict.does(f"factorizes to rank {plan}", *matrix_names(op.layer))
 
     def _sees(self, ctx: Context) -> bool:
         return self.aware and ctx.data is not None
 
     def _rule(self) -> Rule:
         names = {"svd", "channel", "spatial", "tucker"} if self.scheme == "auto" else {"svd"}
-        names |= {self.scheme} | ({"embedding"} if self.embeddings else set())
+        names |= {self.scheme, "recurrent"} | ({"embedding"} if self.embeddings else set())
         return Rule(
             energy=self.energy,
             rank=self.rank,

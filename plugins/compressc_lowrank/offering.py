@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from compressc.ir import Graph
 from compressc.pipeline import Context, Offer, lower_hull
+from compressc_lowrank.matrices import matrix_of
 from compressc_lowrank.planning import Plan, too_wide
 from compressc_lowrank.ranking import Priced, Rule, legal_schemes, weigh
 
@@ -31,7 +32,7 @@ def offers(graph: Graph, rule: Rule, sizes: Mapping[str, int], ctx: Context) -> 
         for place in dict.fromkeys(round(i * last / max(1, count - 1)) for i in range(count)):
             row = rows[place]
             fewer = menu.weights - row.weights
-            wide = graph[name].layer.weight.element_size()  # type: ignore[union-attr, operator]
+            wide = matrix_of(graph[name].layer).element_size()
             saved = {
                 "parameters": float(fewer),
                 "macs": float(menu.macs - row.macs),

@@ -9,7 +9,11 @@ from typing import Any
 
 from compressc.analysis.matrices import is_recurrent_weight
 from compressc.ir import Graph, Op, TensorType, evaluate
+from compressc_lowrank.matrices import matrix_names
 from compressc_lowrank.schemes import SCHEMES, Cost, Ranks, Scheme
+
+#: Schemes that a plan does not name: no other one is legal for such a layer.
+_PLAIN = ("svd", "embedding", "recurrent")
 
 
 @dataclass(frozen=True)
@@ -23,14 +27,12 @@ class Plan:
     def __str__(self) -> str:
         pairs = zip(self.ranks, self.full, strict=True)
         text = " and ".join(f"{rank} of {most}" for rank, most in pairs)
-        return text if self.scheme.name in ("svd", "embedding") else f"{text} ({self.scheme.name})"
+        return text if self.scheme.name in _PLAIN else f"{text} ({self.scheme.name})"
 
 
 def candidates(graph: Graph, op: Op, names: Collection[str]) -> list[Scheme] | str:
     """The schemes of these names that can take a layer apart, or why none can."""
     layer: Any = op.layer
-    if op.role == "recurrent":
-        return "a recurrent layer, which takes whole matrices alone"
     if is_recurrent_weight(graph, op):
         return "a weight of a recurrent layer, which takes whole matrices alone"
     kinds = [scheme for scheme in SCHEMES if op.kind in scheme.kinds]
@@ -43,7 +45,8 @@ def candidates(graph: Graph, op: Op, names: Collection[str]) -> list[Scheme] | s
     if not chosen:
         return f"left to {' or '.join(scheme.name for scheme in fitting)}, which is not asked for"
     reason = next(filter(None, (scheme.obstacle(layer) for scheme in chosen)), "")
-    if not reason and len(graph.holders(layer.weight)) > 1:
+    held = (getattr(layer, name) for name in matrix_names(layer))
+    if not reason and any(len(graph.holders(tensor)) > 1 for tensor in held):
         reason = "its weight is tied to another layer"
     return reason or chosen
 
@@ -63,6 +66,8 @@ def places(graph: Graph, op: Op, scheme: Scheme, sizes: Mapping[str, int]) -> li
         assert isinstance(type_, TensorType)
         return [int(evaluate(size, env)) for size in type_.shape]
 
+    if op.role == "recurrent":
+        return [prod(shape(graph.type_of(op.inputs[0]))[:-1])] * 3
     out, moved = shape(op.type), scheme.moved(op.layer)
     dims = len(getattr(op.layer, "kernel_size", ()))
     if not dims:

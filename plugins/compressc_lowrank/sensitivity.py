@@ -6,15 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from compressc.ir import Graph, Op, lower
 from compressc.pipeline import Context
 from compressc.tasks import task_of
 from compressc.training import answers, scaled_error
-from compressc_lowrank.factorizing import shifted
+from compressc_lowrank.matrices import bias_names, matrix_names, matrix_of, put_matrix, shift_bias
 from compressc_lowrank.planning import Plan
-from compressc_lowrank.schemes import matrix_of
 from compressc_lowrank.seen import Seen
 
 #: Samples that answers are asked for.
@@ -61,14 +60,13 @@ class Answers:
 @contextmanager
 def _changed(layer: Any, matrix: Tensor, seen: Seen | None) -> Iterator[None]:
     """The layer computes as its chain would, inside."""
-    weight, bias = layer.weight, getattr(layer, "bias", None)
+    held = {name: getattr(layer, name) for name in (*matrix_names(layer), *bias_names(layer))}
     lost = matrix_of(layer).double() - matrix
     try:
-        layer.weight = nn.Parameter(matrix.reshape(weight.shape).to(weight.dtype))
-        if bias is not None and seen is not None and seen.mean is not None:
-            layer.bias = shifted(bias, lost @ seen.mean)
+        put_matrix(layer, matrix)
+        if seen is not None and seen.mean is not None:
+            shift_bias(layer, lost @ seen.mean)
         yield
     finally:
-        layer.weight = weight
-        if bias is not None:
-            layer.bias = bias
+        for name, tensor in held.items():
+            setattr(layer, name, tensor)

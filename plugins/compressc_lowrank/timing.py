@@ -122,5 +122,8 @@ def _alone(op: Op, example: Tensor) -> Graph:
     graph.append(Op("x", "input", type=TensorType(example.dtype, shape)))
     graph.append(Op("layer", op.kind, (Ref("x"),), layer=op.layer, lineage=("layer",)))
     graph.outputs = Ref("layer")
+    if op.role == "recurrent":
+        graph.append(Op("sequence", "getitem", (Ref("layer"), 0), lineage=("layer",)))
+        graph.outputs = Ref("sequence")
     retype(graph)
     return graph

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from compressc_lowrank.leading import balanced, leading
+from compressc_lowrank.matrices import matrix_of
 from compressc_lowrank.schemes.scheme import (
     Chain,
     Cost,
@@ -17,7 +18,6 @@ from compressc_lowrank.schemes.scheme import (
     Scheme,
     Spectrum,
     linear,
-    matrix_of,
     with_weight,
 )
 from compressc_lowrank.schemes.svd import of_matrix
@@ -59,7 +59,7 @@ class Embedding(Scheme):
         with torch.device("meta"):
             table = nn.Embedding(layer.num_embeddings, ranks[0], layer.padding_idx)
         links = (
-            Link("rows", "embedding", with_weight(table, rows.T, layer)),
-            Link("", "linear", linear(across, layer)),
+            Link("rows", "embedding", with_weight(table, rows.T, layer.weight.dtype)),
+            Link("", "linear", linear(across, layer.weight.dtype)),
         )
         return Chain(links, (across @ rows).T)

@@ -22,7 +22,7 @@ class Link:
 
     Attributes:
         suffix: of its name: `v` for `%fc.v`; nothing for the last one, which keeps the name.
-        kind: of the layer, as the IR spells it.
+        kind: of the layer, as the IR spells it; nothing where it is of the kind of the whole one.
         layer: with its weights, in eval mode.
     """
 
@@ -36,7 +36,7 @@ class Chain(NamedTuple):
 
     Attributes:
         links: in order, at least two; the last has the bias of the layer, if there is one.
-        matrix: what they compute together, f64 in the form of `matrix_of`.
+        matrix: what they compute together, f64 in the form of `matrices.matrix_of`.
     """
 
     links: Sequence[Link]
@@ -155,20 +155,20 @@ class Scheme(ABC):
         return (max(1, int(share * self.weights(layer).break_even)),)
 
 
-def with_weight(layer: Any, weight: Tensor, like: Any, bias: Any = None) -> nn.Module:
-    """A layer on the meta device gets its weight, in the dtype of another layer, and a bias."""
-    layer.weight = nn.Parameter(weight.to(like.weight.dtype).contiguous())
+def with_weight(layer: Any, weight: Tensor, dtype: torch.dtype, bias: Any = None) -> nn.Module:
+    """A layer on the meta device gets its weight, in a dtype, and a bias."""
+    layer.weight = nn.Parameter(weight.to(dtype).contiguous())
     if bias is not None:
         layer.bias = bias
     out: nn.Module = layer.eval()
     return out
 
 
-def linear(weight: Tensor, like: Any, bias: Any = None) -> nn.Module:
+def linear(weight: Tensor, dtype: torch.dtype, bias: Any = None) -> nn.Module:
     """A linear layer of a matrix [out, in]."""
     with torch.device("meta"):
         made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    return with_weight(made, weight, like, bias)
+    return with_weight(made, weight, dtype, bias)
 
 
 def convolution(weight: Tensor, like: Any, bias: Any = None, **geometry: Any) -> nn.Module:
@@ -181,15 +181,9 @@ def convolution(weight: Tensor, like: Any, bias: Any = None, **geometry: Any) ->
             bias=bias is not None,
             **geometry,
         )
-    return with_weight(made, weight, like, bias)
+    return with_weight(made, weight, like.weight.dtype, bias)
 
 
 def geometry_of(layer: Any) -> dict[str, Any]:
     """Stride, padding and dilation of a convolution."""
     return {name: getattr(layer, name) for name in ("stride", "padding", "dilation")}
-
-
-def matrix_of(layer: Any) -> Tensor:
-    """The weight of a layer as a matrix: [out, in * kernel], or [rows, width] of a table."""
-    matrix: Tensor = layer.weight.detach().flatten(1)
-    return matrix

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from compressc_lowrank.leading import balanced, energies, leading
+from compressc_lowrank.matrices import matrix_of
 from compressc_lowrank.schemes.scheme import (
     Chain,
     Cost,
@@ -18,7 +19,6 @@ from compressc_lowrank.schemes.scheme import (
     convolution,
     geometry_of,
     linear,
-    matrix_of,
 )
 from compressc_lowrank.seen import Seen, weighed
 
@@ -59,8 +59,8 @@ class Svd(Scheme):
         basis = leading(weighed(wide, seen), *ranks)
         left, right = balanced(basis, basis.T @ wide)
         if isinstance(layer, nn.Linear):
-            kind, v = "linear", linear(right, layer)
-            u = linear(left, layer, layer.bias)
+            kind, v = "linear", linear(right, layer.weight.dtype)
+            u = linear(left, layer.weight.dtype, layer.bias)
         else:
             kind, shape = f"conv{len(layer.kernel_size)}d", layer.weight.shape
             v = convolution(right.reshape(-1, *shape[1:]), layer, **geometry_of(layer))

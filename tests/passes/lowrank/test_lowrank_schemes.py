@@ -6,8 +6,9 @@ import pytest
 import torch
 from compressc_lowrank.factorizing import factorize
 from compressc_lowrank.leading import energies, leading
+from compressc_lowrank.matrices import matrix_of
 from compressc_lowrank.planning import Plan, places
-from compressc_lowrank.schemes import SCHEMES, matrix_of
+from compressc_lowrank.schemes import SCHEMES
 from compressc_lowrank.schemes.spatial import Spatial
 from compressc_lowrank.schemes.svd import Channel, Svd
 from compressc_lowrank.schemes.tucker import Tucker

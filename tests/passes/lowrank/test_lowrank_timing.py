@@ -8,6 +8,7 @@ from compressc_lowrank import LowRank, timing
 from torch import nn
 
 from compressc.errors import CompresscError
+from compressc.frontend import load_model
 from compressc.ir import Graph, graph_hash, run_graph
 from compressc.measure import Spread
 from compressc.pipeline import Context, cover
@@ -36,6 +37,17 @@ def net() -> Graph:
         nn.Linear(32, 32), nn.Linear(32, 32), nn.Unflatten(1, (2, 4, 4)), nn.Conv2d(2, 16, 3)
     )
     return export_graph(layers.eval(), torch.randn(4, 32))
+
+
+class Rows(nn.Module):
+    """The sequence of a recurrent layer, f32[b,6,16]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRU(24, 16, batch_first=True)
+
+    def forward(self, x):
+        return self.cell(x)[0]
 
 
 @pytest.fixture
@@ -133,3 +145,14 @@ def test_by_the_clock_in_onnx_runtime():
     (row, *_) = context.records["layer speed-ups"]
     assert row["ratio"] > 2
     assert ("0.v" in graph) == (row["verdict"] == "faster")  # `busy` on a machine without time
+
+
+def test_recurrent_layers_are_timed_by_themselves(ratios):
+    told, calls = ratios
+    told |= {1: 2.0, 16: 1.2}
+    graph = load_model(Rows().eval(), example=(torch.randn(4, 6, 24),)).graph
+    context = Context(graph, target=TARGET)
+    LowRank(rank=2, measure=True).run(graph, context)
+    assert graph["cell"].layer.input_size == 2
+    assert calls == [1, 16]
+    assert context.records["layer speed-ups"][0]["layer"] == "cell"

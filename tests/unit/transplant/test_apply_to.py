@@ -370,6 +370,17 @@ class Recurrent(nn.Module):
         return self.out(y) + self.end(torch.cat([last[-2], last[-1]], 1))[:, None]
 
 
+class Sequences(nn.Module):
+    """The sequence of a recurrent layer, [n, length, hidden]."""
+
+    def __init__(self, rnn):
+        super().__init__()
+        self.rnn = rnn
+
+    def forward(self, x):
+        return self.rnn(x)[0]
+
+
 @pytest.mark.parametrize(
     "rnn",
     [
@@ -393,3 +404,42 @@ def test_recurrent_layers_are_narrower_or_hold_integers(rnn):
     made = stored.apply_to(net)
     assert made.rnn.hidden_size == 16
     assert torch.equal(made(ids), stored.module()(ids))
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_recurrent_layers_read_thin_inputs(kind, layers):
+    """The module is called as before, with states or without, and trains on."""
+    torch.manual_seed(0)
+    dropout = 0.25 if layers > 1 else 0.0
+    net = Recurrent(kind(16, 24, layers, batch_first=True, bidirectional=True, dropout=dropout))
+    ids = torch.randint(0, 30, (3, 7))
+    thin = compiled(net.eval(), ("i64[b,s]",), "lowrank(rank=3)")
+    made = thin.apply_to(net)
+    torch.testing.assert_close(made(ids), thin.module()(ids), rtol=0, atol=0)
+    assert (made.rnn.input_size, made.rnn.hidden_size, made.rnn.num_layers) == (16, 24, layers)
+    assert sum(type(part) is nn.Linear for part in made.rnn.parts) == layers
+    assert sum(type(part) is nn.Dropout for part in made.rnn.parts) == layers - 1
+    x, states = torch.randn(3, 7, 16), torch.randn(2 * layers, 3, 24)
+    given = (states, states) if kind is nn.LSTM else states
+    out, last = made.rnn(x, given)
+    assert not torch.equal(out, made.rnn(x)[0])
+    assert (last[0] if kind is nn.LSTM else last).shape == states.shape
+    made.train()(ids).sum().backward()
+    assert all(parameter.grad is not None for parameter in made.parameters())
+
+
+def test_recurrent_layers_with_thin_inputs_are_given_the_states_of_each():
+    """Without loss they give what torch's own class gives, from states of the user's."""
+    torch.manual_seed(0)
+    rnn = nn.LSTM(16, 24, 2, batch_first=True)
+    for weight in (rnn.weight_ih_l0, rnn.weight_ih_l1):
+        u, s, v = torch.linalg.svd(weight.detach(), full_matrices=False)
+        weight.data.copy_((u[:, :3] * s[:3]) @ v[:3])
+    net = Sequences(rnn).eval()
+    x, states = torch.randn(3, 7, 16), (torch.randn(2, 3, 24), torch.randn(2, 3, 24))
+    made = compiled(net, ("f32[b,s,16]",), "lowrank(rank=3)").apply_to(net)
+    assert len(made.rnn.parts) == 4
+    (ours, our_states), (wanted, last) = made.rnn(x, states), rnn(x, states)
+    for one, other in zip((ours, *our_states), (wanted, *last), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
