@@ -54,9 +54,8 @@ def _figures() -> str:
     """What the demo prints, without its notes."""
     import io
 
-    from rich.console import Console
-
     from compressc.report import Record, render
+    from compressc.report.console import Console
 
     out = io.StringIO()
     render(Record.read(DEMO), Console(file=out, width=100))

@@ -62,10 +62,10 @@ def _facts(row: Raced, first: FirstAnswer) -> dict[str, Any]:
 
 
 def _render(rows: Sequence[Raced], first: Mapping[str, FirstAnswer], threads: int) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from compressc.report import text
+    from compressc.report.console import Console
 
     console = Console()
     reference = rows[0].format
@@ -89,7 +89,7 @@ def _render(rows: Sequence[Raced], first: Mapping[str, FirstAnswer], threads: in
     for batch in dict.fromkeys(row.batch for row in rows):
         best = next((row for row in rows if row.batch == batch and row.fastest), None)
         said = f"{best.format} is the fastest" if best else "no file is measurably the fastest"
-        console.print(f"batch {batch}: {said}", markup=False)
+        console.print(f"batch {batch}: {said}")
 
 
 def _gain(speedup: Speedup | None) -> str:

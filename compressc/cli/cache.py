@@ -32,9 +32,8 @@ def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove every result.")] = False,
 ) -> None:
     """Show the results of passes that are kept for the next run, limit or remove them."""
-    from rich.console import Console
-
     from compressc.pipeline import PassCache, default_cache_folder
+    from compressc.report.console import Console
 
     kept = PassCache(folder or default_cache_folder())
     dropped: list[Entry] = []
@@ -49,9 +48,9 @@ def cache(
     if entries:
         console.print(_table(entries))
     if dropped:
-        console.print(_sum("removed", dropped), highlight=False)
-    console.print(f"{_sum('kept', entries)} of {bytes_text(kept.limit)}", highlight=False)
-    console.print(str(kept.folder), highlight=False, markup=False, soft_wrap=True)
+        console.print(_sum("removed", dropped))
+    console.print(f"{_sum('kept', entries)} of {bytes_text(kept.limit)}")
+    console.print(str(kept.folder), soft_wrap=True)
 
 
 def _remember(kept: PassCache, limit: int) -> None:
@@ -64,7 +63,6 @@ def _remember(kept: PassCache, limit: int) -> None:
 
 
 def _table(entries: list[Entry]) -> Table:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table("pass", "size", "last used", "made with", "key")
@@ -73,10 +71,10 @@ def _table(entries: list[Entry]) -> Table:
         made = facts.made if facts else {}
         versions = [f"{name} {made[name]}" for name in ("torch", "threads") if name in made]
         table.add_row(
-            escape(_what(entry)),
+            _what(entry),
             bytes_text(entry.bytes),
             age_text(time.time() - entry.used),
-            escape(", ".join(versions)),
+            ", ".join(versions),
             entry.path.name[:12],
         )
     return table

@@ -44,10 +44,9 @@ def choices(  # noqa: PLR0913  (each is an option of the command line)
     Lost is the mean squared error of the answers over their variance on calibration data, were it
     done alone and nothing trained: 0 for none, 1 for a model that always answers the same.
     """
-    from rich.console import Console
-
     from compressc.offering import Offering
     from compressc.pipeline import parse_passes
+    from compressc.report.console import Console
     from compressc.session import open_session
 
     wanted = _leave(leave)

@@ -161,13 +161,12 @@ def _listeners(events: Path | None, observe: str, quiet: bool, main: bool) -> It
 
 
 def _show(report: Record, output: Path) -> None:
-    from rich.console import Console
-
     from compressc.report import render
+    from compressc.report.console import Console
 
     console = Console()
     render(report, console)
-    console.print(f"wrote {output}/: manifest.json, report.html, graph/, passes/", markup=False)
+    console.print(f"wrote {output}/: manifest.json, report.html, graph/, passes/")
 
 
 def _remove_empty(made: Path | None) -> None:

@@ -59,10 +59,9 @@ def show_coverage(
         CompresscError: CC505 where `--strict` is given and a pass reaches less; the tables are
             printed before.
     """
-    from rich.console import Console
-
     from compressc.cli.coverage_view import as_json, render
     from compressc.pipeline import cover
+    from compressc.report.console import Console
 
     found = cover(passes, graph, data)
     if request.as_json:

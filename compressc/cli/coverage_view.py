@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from compressc.analysis.coverage import Coverage, Verdict
     from compressc.ir import Graph
+    from compressc.report.console import Console
 
 #: How each outcome is marked, in words below the tables.
 MARKS = {"does": "+", "cannot": "-", "unknown": "?", "idle": "."}
@@ -39,7 +39,7 @@ def render(coverages: Sequence[Coverage], graph: Graph, console: Console, everyt
     for coverage in coverages:
         _print_ops(coverage, list(_rows(coverage, graph, everything)), console)
     console.print(_summary(coverages, graph), "")
-    console.print(LEGEND, highlight=False)
+    console.print(LEGEND)
 
 
 def as_json(coverages: Sequence[Coverage], graph: Graph) -> str:

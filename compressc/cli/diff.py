@@ -103,31 +103,30 @@ def _record(found: Difference, before: str, after: str, sizes: dict[str, int]) -
 
 
 def _print(found: Difference, names: tuple[str, str], sizes: dict[str, int], every: bool) -> None:
-    from rich.console import Console
+    from compressc.report.console import Console
 
     console = Console()
     first, second = found.ops
-    console.print(f"before: {names[0]} ({first} ops)", markup=False, highlight=False)
-    console.print(f"after:  {names[1]} ({second} ops)", markup=False, highlight=False)
+    console.print(f"before: {names[0]} ({first} ops)")
+    console.print(f"after:  {names[1]} ({second} ops)")
     if found.equal:
-        console.print("no difference", highlight=False)
+        console.print("no difference")
         return
-    console.print(f"{found.same} of {first} ops are as they were", highlight=False)
+    console.print(f"{found.same} of {first} ops are as they were")
     if found.outputs_differ:
-        console.print("the outputs are other values than before", highlight=False)
+        console.print("the outputs are other values than before")
     rows = found.rows(every=every)
     heavy = [row for row in rows if row.weighs]
     if heavy:
         console.print(_table(heavy, sizes))
     for row in rows:
         if not row.weighs:
-            console.print(_line(row), markup=False, highlight=False)
+            console.print(_line(row))
     console.print(_totals(found, sizes))
 
 
 def _table(rows: list[Row], sizes: dict[str, int]) -> Table:
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(title=f"changed ops; costs {sizes_text(sizes)}".strip(), title_justify="left")
     table.add_column("change")
@@ -142,7 +141,7 @@ def _table(rows: list[Row], sizes: dict[str, int]) -> Table:
             _step(row.cost_before.parameters, row.cost_after.parameters),
             _step(row.cost_before.macs, row.cost_after.macs),
         ]
-        table.add_row(row.status, Text(row.name + times), Text(what), *numbers)
+        table.add_row(row.status, row.name + times, what, *numbers)
     return table
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from compressc.plugins import Group
+    from compressc.report.console import Console
     from compressc.spec import Configured
 
 NAME = typer.Argument(help="Name of a plugin of any kind; none lists them all.")
@@ -19,10 +19,9 @@ NAME = typer.Argument(help="Name of a plugin of any kind; none lists them all.")
 
 def explain(name: Annotated[str, NAME] = "") -> None:
     """Say what a plugin does, which options it has and what must come before and after it."""
-    from rich.console import Console
-
     from compressc.errors import CompresscError
     from compressc.plugins import GROUPS, find, nearest
+    from compressc.report.console import Console
 
     if not name:
         Console().print(plugins_table())
@@ -40,19 +39,18 @@ def _explain_one(group: Group, name: str, console: Console) -> None:
     from compressc.spec import Configured
 
     plugin = load(group, name)
-    console.print(f"{name}: {group.noun}, from {distribution(group, name)}\n", highlight=False)
+    console.print(f"{name}: {group.noun}, from {distribution(group, name)}\n")
     for paragraph in (inspect.getdoc(plugin) or "").split("\n\n"):
-        console.print(" ".join(paragraph.split()) + "\n", highlight=False, markup=False)
+        console.print(" ".join(paragraph.split()) + "\n")
     if isinstance(plugin, type) and issubclass(plugin, Configured):
         if plugin.model_fields:
             console.print(options_table(plugin))
         for line in plugin.remarks():
-            console.print(line, highlight=False, markup=False)
+            console.print(line)
 
 
 def plugins_table() -> Table:
     """Every plugin: kind, name, what it does in one line, and where it comes from."""
-    from rich.markup import escape
     from rich.table import Table
 
     from compressc.plugins import GROUPS, distribution, find
@@ -60,7 +58,7 @@ def plugins_table() -> Table:
     table = Table("kind", "name", "what it does", "from")
     for group in GROUPS:
         for name in find(group):
-            table.add_row(group.noun, name, escape(summary(group, name)), distribution(group, name))
+            table.add_row(group.noun, name, summary(group, name), distribution(group, name))
     return table
 
 
@@ -77,12 +75,11 @@ def summary(group: Group, name: str) -> str:
 
 def options_table(cls: type[Configured]) -> Table:
     """Options with type, bounds, default and documentation."""
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table("option", "type", "default", "what it does")
     for name, type_, default, text in option_rows(cls):
-        table.add_row(name, type_, default, escape(text))
+        table.add_row(name, type_, default, text)
     return table
 
 

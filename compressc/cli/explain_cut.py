@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from compressc.analysis import CutTogether
     from compressc.analysis.together import Place
+    from compressc.report.console import Console
 
 ChannelOption = Annotated[
     str, typer.Option("--channel", help="An op that makes channels, and which one: conv1:3.")
@@ -41,9 +42,8 @@ def explain_cut(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print what must be cut together with one channel: ops, tensors, dimensions and indices."""
-    from rich.console import Console
-
     from compressc.analysis import cut_together, symbolize_widths
+    from compressc.report.console import Console
 
     name, index = _channel(channel)
     loaded = load_from_options(model, given, open_optional(data))
@@ -54,7 +54,7 @@ def explain_cut(
         return
     console = Console()
     for reading in found:
-        _print(console.print, reading)
+        _print(console, reading)
 
 
 def _channel(text: str) -> tuple[str, int]:
@@ -71,18 +71,17 @@ def _channel(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
-def _print(write, reading: CutTogether) -> None:  # type: ignore[no-untyped-def]
+def _print(console: Console, reading: CutTogether) -> None:
     state = f"cannot be cut: {reading.reason}" if reading.reason else "goes with all of this"
-    write(f"{reading.what}: {state}", markup=False, highlight=False)
+    console.print(f"{reading.what}: {state}")
     if reading.normalized:
         text = f"%{reading.normalized} takes a norm or mean over it: prune(normalized=True) cuts it"
-        write(text, markup=False, highlight=False)
-    write(_table(reading.places))
+        console.print(text)
+    console.print(_table(reading.places))
 
 
 def _table(places: Sequence[Place]) -> Table:
     from rich.table import Table
-    from rich.text import Text
 
     table = Table()
     table.add_column("op", overflow="fold", ratio=3)
@@ -91,7 +90,7 @@ def _table(places: Sequence[Place]) -> Table:
     for place in places:
         what = place.tensor or "its value"
         size = f"{place.dim} (of {place.size})"
-        table.add_row(Text(place.op), Text(place.kind), what, size, _indices(place.indices))
+        table.add_row(place.op, place.kind, what, size, _indices(place.indices))
     return table
 
 

@@ -23,12 +23,11 @@ def print_installed(
         columns: title -> what a class has there. The first column is its name, the last where it
             is from.
     """
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from compressc.errors import CompresscError
     from compressc.plugins import distribution, find
+    from compressc.report.console import Console
     from compressc.spec import load_class
 
     what = family.__name__.lower()
@@ -39,8 +38,8 @@ def print_installed(
         try:
             cls = load_class(family, name)
         except CompresscError as error:  # one broken plugin must not hide the others
-            facts = [escape(str(error)), *["-"] * (len(columns) - 1)]
+            facts = [str(error), *["-"] * (len(columns) - 1)]
         else:
-            facts = [escape(fact(cls)) for fact in columns.values()]
+            facts = [fact(cls) for fact in columns.values()]
         table.add_row(name, *facts, distribution(group, name))
     Console().print(table)

@@ -37,9 +37,8 @@ def show_overview(
         every: give each op a row of its own.
         as_json: print JSON instead.
     """
-    from rich.console import Console
-
     from compressc.analysis import overview
+    from compressc.report.console import Console
 
     graph = loaded.graph
     found = overview(graph, every=every, **sizes)
@@ -55,7 +54,7 @@ def show_overview(
         console.print(_block_table(found.blocks))
     console.print(_cost_table(found, sizes))
     if text is None and len(graph) > SHORT:
-        console.print(f"--text prints the graph, {len(graph)} lines", highlight=False)
+        console.print(f"--text prints the graph, {len(graph)} lines")
 
 
 def _wrapped(title: str, line: str, width: int) -> str:
@@ -119,7 +118,6 @@ def _kinds(what: str, kinds: Mapping[str, int]) -> str:
 
 def _block_table(blocks: list[Block]) -> Table:
     from rich.table import Table
-    from rich.text import Text
 
     from compressc.analysis import formula_text
 
@@ -133,13 +131,12 @@ def _block_table(blocks: list[Block]) -> Table:
         name = "  " * depth[block.name] + block.name.removeprefix(f"{block.parent}.")
         numbers = (block.count, len(block.members[0]), block.parameters)
         texts = [*(f"{number:,}" for number in numbers), formula_text(block.macs)]
-        table.add_row(Text(name), *map(Text, texts))
+        table.add_row(name, *texts)
     return table
 
 
 def _cost_table(found: Overview, sizes: Mapping[str, int]) -> Table:
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(title=f"cost {sizes_text(sizes)}".strip(), title_justify="left")
     table.add_column("op", overflow="fold")
@@ -148,7 +145,7 @@ def _cost_table(found: Overview, sizes: Mapping[str, int]) -> Table:
         table.add_column(name, justify="right")
     for row in found.rows:
         times = f" (x{row.count})" if row.count > 1 else ""
-        table.add_row(Text(row.name + times), row.kind, *_numbers(row.cost))
+        table.add_row(row.name + times, row.kind, *_numbers(row.cost))
     table.add_section()
     table.add_row(f"all {found.ops:,} ops", "", *_numbers(found.cost))
     return table

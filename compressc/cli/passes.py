@@ -5,13 +5,12 @@ from __future__ import annotations
 
 def passes() -> None:
     """List the installed passes: ours and those of other distributions."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     from compressc.errors import CompresscError
     from compressc.pipeline import load_pass
     from compressc.plugins import PASSES, distribution, find
+    from compressc.report.console import Console
 
     table = Table(title="passes", title_justify="left")
     for column in ("pass", "effect", "needs", "what it does", "from"):
@@ -20,7 +19,7 @@ def passes() -> None:
         try:
             cls = load_pass(name)
         except CompresscError as error:  # one broken plugin must not hide the others
-            table.add_row(name, "-", "-", escape(str(error)), distribution(PASSES, name))
+            table.add_row(name, "-", "-", str(error), distribution(PASSES, name))
             continue
         summary = (cls.__doc__ or "").strip().splitlines()[0]
         needs = ", ".join(sorted(cls.needs)) or "-"

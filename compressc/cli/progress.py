@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 @contextmanager
 def progress_bar(quiet: bool = False) -> Iterator[Listener]:
     """A listener that draws; silent where standard error is no terminal."""
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from compressc.report.console import Console
+
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     hidden = quiet or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("loading", total=None)
@@ -30,9 +31,7 @@ def progress_bar(quiet: bool = False) -> Iterator[Listener]:
                 bar.update(task, description=text, completed=facts["done"], total=facts["total"])
             elif event.kind == "chosen" and not quiet:
                 for choice in event.facts["choices"]:
-                    console.print(
-                        _choice(event.facts["pass"], choice), markup=False, soft_wrap=True
-                    )
+                    console.print(_choice(event.facts["pass"], choice), soft_wrap=True)
 
         yield tell
 

@@ -18,8 +18,9 @@ from compressc.report.warnings import warnings
 from compressc.tasks import Metric
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
+
+    from compressc.report.console import Console
 
 #: Below this many columns, what is least needed is left out.
 WIDE = 110
@@ -83,8 +84,7 @@ def _row(table: Table, *cells: str, style: str = "", last: str = "") -> None:
     """A row in `style` whose last cell has the style `last`."""
     from rich.text import Text
 
-    # Text, because rich would read `[for quant]` in a plain string as markup
-    table.add_row(*map(Text, cells[:-1]), Text(cells[-1], style=last), style=style)
+    table.add_row(*cells[:-1], Text(cells[-1], style=last), style=style)
 
 
 def _passes(record: Record, wide: bool) -> Table:

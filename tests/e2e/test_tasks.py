@@ -15,7 +15,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from rich.console import Console
 from sklearn import metrics as sk
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,6 +22,7 @@ from torch.nn import functional as F
 import compressc
 from compressc.data import Dataset, Split
 from compressc.report import Record, render
+from compressc.report.console import Console
 from compressc.report.html import html
 
 ROOT = Path(__file__).parents[2]

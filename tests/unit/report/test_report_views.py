@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 
 import pytest
 from report_records import digits_record, pass_record
-from rich.console import Console
 
 from compressc.backend.file_record import FloatLayer, Int8Layers
 from compressc.report import Failure, Note, html, render, write_html
+from compressc.report.console import Console
 from compressc.tasks.metric import ACCURACY, AGREEMENT, BALANCED
 
 NASTY = "<script>alert('x')</script>[bold]&\"layer\""
