@@ -17,6 +17,7 @@ from compressc.distillation.seen import Seen, look
 from compressc.distillation.teacher import Answering, Answers, Reader
 from compressc.pipeline import Batch, Samples
 from compressc.tasks import Metric, Scoring, SettledTask
+from compressc.tasks.metric import LIKELIHOODS
 from compressc.training import (
     Drawn,
     Lesson,
@@ -139,7 +140,11 @@ class Teaching:
 
     @torch.no_grad()
     def teacher_by_parts(self, count: int, teacher: Answering | None = None) -> list[float]:
-        """The same of the teacher, or of another one that answers to these samples."""
+        """The same of the teacher, or of another one that answers to these samples.
+
+        NaN for a score of likelihoods where the answers were kept short: what the right one has
+        among all others is not known then.
+        """
         return self._by_parts(count, (teacher or self.teacher).answers)
 
     def _by_parts(self, count: int, answers: Callable[[Drawn], Answers]) -> list[float]:
@@ -147,10 +152,12 @@ class Teaching:
         for part in torch.arange(len(self.samples)).chunk(count):
             scoring = Scoring(self._plain)
             requests = ((part[i : i + VALIDATE], None) for i in range(0, len(part), VALIDATE))
+            told = True
             for batch in drawn(self.samples, requests, self.device):
-                ours, theirs = answers(batch).dense(), self.teacher.answers(batch).dense()
-                self._score(scoring, ours, batch.samples, theirs)
-            found.append(scoring.values().get(self.metric.name, math.nan))
+                ours, theirs = answers(batch), self.teacher.answers(batch).dense()
+                told = ours.largest is None or self.metric.name not in LIKELIHOODS
+                self._score(scoring, ours.dense(), batch.samples, theirs)
+            found.append(scoring.values().get(self.metric.name, math.nan) if told else math.nan)
         return found
 
     @cached_property

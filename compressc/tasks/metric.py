@@ -110,3 +110,6 @@ AGREEMENT: dict[str, Metric] = {
     "values": _agreement("share of numbers with the teacher's sign"),
     "ids": _agreement("share of the teacher's integers met"),
 }
+
+#: Scores that count how likely the right answer is found, and not whether it is the best alone.
+LIKELIHOODS = frozenset({PERPLEXITY.name})

@@ -69,10 +69,9 @@ class Comparison:
         student's are surely the better ones; else nothing."""
         if self.verdict != "helps":
             return ""
-        scores = (
-            f"{mean(self.taught):.4f} is above its {mean(self.alone):.4f} on the held-out samples"
-        )
-        text = f"a weak teacher: the student's {self.metric.title} {scores}, ± {self.spread:.4f}"
+        scores = f"{mean(self.taught):.4f} is better than its {mean(self.alone):.4f}"
+        on = f"on the held-out samples, ± {self.spread:.4f}"
+        text = f"a weak teacher: the student's {self.metric.title} {scores} {on}"
         return f"{text}; give the labels more weight (alpha), or distill(trust=labels)"
 
     def __str__(self) -> str:

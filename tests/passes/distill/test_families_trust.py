@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import language_nets
 import pytest
 import torch
 from compressc_distill import Distill
@@ -16,6 +17,7 @@ from compressc.errors import CompresscError
 from compressc.ir import lower
 from compressc.pipeline import Context, parse_passes
 from compressc.tasks import NO_LABEL, settle
+from compressc.tasks.language_model import LanguageModel
 from compressc.testing import check_resumes
 
 LABELS = torch.tensor([0, 3, 1, NO_LABEL, 2])
@@ -116,6 +118,17 @@ def test_a_teacher_that_is_as_good_is_not_called_weak(teacher, data):
     _, said, ctx = learn(teacher, data)
     assert not any(text.startswith("a weak teacher") for text in said)
     assert ctx.records["beside the teacher"]["teacher"] == 1.0
+
+
+@pytest.mark.parametrize("top", [0, 2])
+def test_likelihoods_of_answers_kept_short_are_not_held_against_the_teacher(top):
+    """What two of 17 words leave to the others is no likelihood of each of them."""
+    net = language_nets.trained(language_nets.Bigrams(), 20)
+    graph, data = language_nets.graph_of(net), language_nets.dataset()
+    ctx = Context(graph, data, task=settle(graph, data, task=LanguageModel()))
+    Distill(epochs=1, loss="kd", answers_top=top).run(graph.copy(), ctx)
+    assert ("beside the teacher" in ctx.records) == (top == 0)
+    assert not any(text.startswith("a weak teacher") for _, text in ctx.notes)
 
 
 def test_terms_that_are_not_of_rows_are_said(teacher, data):
