@@ -116,6 +116,11 @@ def test_a_line_that_is_no_example_is_named(tmp_path, signs, line, wanted):
         step_by_step(path, signs, 40)
 
 
+def test_most_lines_may_be_held_out(file, signs):
+    data = step_by_step(file, signs, 40, weight=0, held_out=0.45)
+    assert [len(part) for part in (data.train, data.validation, data.test)] == [4, 18, 18]
+
+
 def test_files_and_numbers_that_make_no_data_are_refused(tmp_path, file, signs):
     with pytest.raises(CompresscError, match=r"CC300.*none.jsonl"):
         step_by_step(tmp_path / "none.jsonl", signs, 40)

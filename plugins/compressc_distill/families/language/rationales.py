@@ -82,7 +82,7 @@ def step_by_step(  # noqa: PLR0913  (each is the user's to say)
     writer = _Writer(Alphabet(str(tokenizer)), length, end, cut)
     places = order(len(examples), seed, 0).tolist()
     few = max(1, round(held_out * len(examples)))
-    if len(examples) < 3 * few:
+    if len(examples) <= 2 * few:
         wanted = "there are lines to learn from, to validate and to test"
         raise CompresscError("CC300", wanted, got=f"{len(examples)} lines", where=str(file))
     parts = places[:few], places[few : 2 * few], sorted(places[2 * few :])
