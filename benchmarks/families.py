@@ -18,8 +18,11 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
+import glosses
 import language
 import numpy as np
+import prompts
+import reasons
 import torch
 from family_runs import Bench, Row, Setting
 from page import between, put
@@ -201,6 +204,7 @@ TEACHERS = {f"few{i}.pt": (LABELLED, 24, 60, i) for i in (1, 2, 3)}
 
 #: Models that are made into `--out`.
 MADE_HERE = frozenset((*TEACHERS, "gcn.pt2", "lower.pt", "hog.pt", "signs.pt2"))
+MADE_HERE |= {"nouns.pt2", "minilm.pt2", "minilm-classes.pt2", "bag.pt2", "spoken.pt", "mfcc.pt"}
 
 SMALL = "student(factory='benchmarks/families.py:Small')"
 FEW = "benchmarks/families.py:few"
@@ -221,6 +225,14 @@ TEXT = Setting(
     10,
     "perplexity",
     more=",lr=0.005",
+)
+NOUNS = Setting(
+    "nouns.pt2",
+    "benchmarks/reasons.py:labels",
+    "1,000 nouns of WordNet, class by gloss",
+    "student(factory='benchmarks/reasons.py:Small')",
+    10,
+    more=",batch_size=32,lr=0.003",
 )
 FEW_LABELS = Setting("few1.pt", FEW, "digits, 100 labels, 1,157 without", SMALL, 20)
 MLP = "student(factory='examples/teachers/digits_graph.py:Mlp')"
@@ -313,12 +325,18 @@ def rows() -> Iterator[Row]:
     pairs = "loss='0.5*ce + 0.5*alm',teachers='{out}/pairs.pt2'"
     pairs += ",tokenizers='{out}/signs.json,{out}/pairs.json'"
     yield Row("language: another tokenizer", TEXT, TEXT.taught(pairs))
+    for name, reasoned in (("half of the", "half"), ("", "whole")):
+        passes, data = NOUNS.alone, f"benchmarks/reasons.py:{reasoned}"
+        yield Row(f"language: labels and {name} reasons".replace("  ", " "), NOUNS, passes, data)
+    longer = replace(NOUNS, epochs=2 * NOUNS.epochs)
+    yield Row("language: labels, twice as long", NOUNS, longer.alone)
     for method in CONDENSED:
         for passes, taught in ((TEN.alone, "labels"), (TEN.kd, "kd")):
             file = f"{{out}}/{method}-{{seed}}.npz"
             yield Row(f"condensed: {method}, {taught}", TEN, passes, file)
     for setting in _views():
         yield Row("cross-modal", setting, setting.taught(kd))
+    yield from (*glosses.rows(), *prompts.rows())
     yield Row("graph network to MLP", GRAPH, GRAPH.kd)
     yield Row("self: exits", HEAD, HEAD.taught("alpha=0.5"))
     for name in ("0.1*adversarial", "graph", "0.1*adversarial_vectors"):
@@ -362,12 +380,20 @@ def prepare(out: Path, wanted: Sequence[Row], seeds: int) -> None:
         language.prepare(out, TEXT.model, others, writes=f"{LANGUAGE}:written" in said)
 
 
+def fetch(wanted: Sequence[Row], cache: Path) -> None:
+    """Make what needs packages, where rows need it."""
+    for module in (reasons, glosses, prompts):
+        if any(f"/{module.__name__}.py" in row.setting.data for row in wanted):
+            module.prepare(cache)
+
+
 def main() -> None:
     """See the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("families", nargs="*", help="these alone: how their names begin")
     parser.add_argument("--out", type=Path, default=Path("build/families"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--cache", type=Path, default=Path(".recovery"), help="for packages")
     parser.add_argument("--table", action="store_true", help="print what is there, no more")
     parser.add_argument("--page", type=Path, help="write the table into this page")
     given = parser.parse_args()
@@ -375,6 +401,7 @@ def main() -> None:
     wanted = [row for row in rows() if any(map(row.family.startswith, given.families or [""]))]
     if not given.table:
         prepare(given.out, wanted, given.seeds)
+        fetch(wanted, given.cache)
         for seed in range(given.seeds):
             for row in wanted:
                 for one in (*bench.baselines(row), row):

@@ -14,6 +14,9 @@ import compressc
 from compressc.report import Record
 from compressc.target import Target
 
+#: Scores that are told in percent.
+SHARES = ("accuracy", "retrieval")
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -29,6 +32,7 @@ class Setting:
         plain: the objective of the second baseline.
         more: options of each training.
         rival: that plain kd is of, where it has another teacher.
+        task: as `--task` has it, where data and model do not tell.
     """
 
     model: str
@@ -40,6 +44,7 @@ class Setting:
     plain: str = "kd"
     more: str = ""
     rival: Setting | None = None
+    task: str = ""
 
     def taught(self, options: str, what: str = "distill") -> str:
         """A training of the student."""
@@ -113,6 +118,7 @@ class Bench:
             row.passes.replace("{out}", str(self.out)),
             data=None if data == "-" else self.named(data, seed),
             seed=seed,
+            task=row.setting.task or None,
             cache=None,
             target=Target(backends=(), batches=()),
         )
@@ -129,7 +135,8 @@ class Bench:
         """As a user gives it."""
         data = row.data or row.setting.data
         given = "" if data == "-" else f" --data {data}"
-        text = f'compressc {self.model(row.setting)} --passes "{row.passes}"{given}'
+        task = f" --task {row.setting.task}" if row.setting.task else ""
+        text = f'compressc {self.model(row.setting)} --passes "{row.passes}"{given}{task}'
         return self.named(text, 0)
 
     def baselines(self, row: Row) -> tuple[Row, Row]:
@@ -154,11 +161,11 @@ class Bench:
     def score(self, row: Row, scores: Mapping[str, float]) -> float:
         """Of a run, in percent where it is a share."""
         name = row.setting.score
-        return (100 if name == "accuracy" else 1) * scores.get(name, 0.0)
+        return (100 if name in SHARES else 1) * scores.get(name, 0.0)
 
     def places(self, row: Row) -> int:
         """Behind the point."""
-        return 1 if row.setting.score == "accuracy" else 2
+        return 1 if row.setting.score in SHARES else 2
 
     def table(self, rows: Iterable[Row], older: str = "") -> str:
         """Of all that is there; rows without runs are taken from an older table."""
