@@ -43,6 +43,8 @@ _WORDS = {
     "code": "code",
     "libraries": "library versions",
 }
+#: What a run has in common with one that it goes on from, or would have.
+_SAME = ("graph", "data")
 
 
 class Store:
@@ -160,13 +162,17 @@ class _Within(Store):
 
 
 def _difference(folder: Path, about: Mapping[str, Any]) -> str:
-    """How the last unfinished run of this pass differs: `other data, options`; empty for none."""
+    """How the last unfinished run of this pass differs: `other data, options`; empty for none.
+
+    One of other weights on other data is no earlier try of this one.
+    """
     ours = _flat(about)
     with suppress(OSError):
         near = [path for path in folder.parent.glob(f"*{UNFINISHED}") if path != folder]
         for path in sorted(near, key=lambda p: p.stat().st_mtime, reverse=True):
             theirs = _flat(read_about(path))
-            if theirs and theirs.get("class") == ours.get("class"):
+            akin = any(ours.get(name) and theirs.get(name) == ours[name] for name in _SAME)
+            if akin and theirs.get("class") == ours.get("class"):
                 words = [w for name, w in _WORDS.items() if theirs.get(name) != ours.get(name)]
                 return f"other {', '.join(words)}" if words else "another model"
     return ""

@@ -1,7 +1,7 @@
 """What a model is for: the one place that knows which output counts, and what labels mean."""
 
 from compressc.data.checks import NO_LABEL
-from compressc.tasks.answers import agreement
+from compressc.tasks.answers import agreement, turned_by
 from compressc.tasks.known import load_task
 from compressc.tasks.metric import Metric
 from compressc.tasks.response import Kind, Response, find_responses
@@ -29,4 +29,5 @@ __all__ = [
     "score",
     "settle",
     "task_of",
+    "turned_by",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -27,3 +29,27 @@ def agreement(response: Response, output: Tensor, teacher: Tensor) -> float:
     """
     ours, theirs = chosen(response, output), chosen(response, teacher)
     return float(((ours == theirs) & (ours >= 0)).double().mean())
+
+
+def turned_by(response: Response, output: Tensor, error: float) -> float:
+    """Share of positions whose choice changes, on average, where the output is off by chance.
+
+    Of two numbers that are off by normal errors of root mean square e each, the larger one changes
+    with the probability of a normal deviate beyond their distance / (sqrt(2) e).
+
+    Args:
+        response: what the output is.
+        output: `[b, ...]`.
+        error: root mean square of the errors, in the output's own unit.
+    """
+    if not output.is_floating_point() or not 0 < error < math.inf:
+        return 0.0
+    if response.kind == "class_scores":
+        rows = as_rows(output, response.dim)
+        if rows.shape[-1] < 2:
+            return 0.0
+        best = rows.topk(2).values.double()
+        distance = (best[..., 0] - best[..., 1]) / 2
+    else:
+        distance = (output.double() - response.threshold).abs() / math.sqrt(2)
+    return float(torch.erfc(distance / error).nan_to_num().mean() / 2)

@@ -93,6 +93,18 @@ def test_another_command_begins_anew_and_says_why(tmp_path, pass_, options, word
     assert not texts(again)  # that was of the other run
 
 
+def test_another_model_on_other_data_is_nothing_to_speak_of(tmp_path):
+    with pytest.raises(Killed):
+        run(tmp_path, Long(), dies_at=6, data=data(0))
+    other = small_graph()
+    for tensor in other.tensors().values():
+        tensor.data.add_(1)
+    Long.dies_at = 0
+    for number, told in ((0, ["other weights or passes before it"]), (1, [])):
+        result = Pipeline([Long()], cache=PassCache(tmp_path), data=data(number)).run(other)[0]
+        assert texts(result) == [f"begun anew: what was left unfinished is of {x}" for x in told]
+
+
 def test_killed_behind_its_result_leaves_nothing_once_that_is_read(tmp_path, monkeypatch):
     def clear(self):
         raise Killed
