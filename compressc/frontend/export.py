@@ -24,7 +24,8 @@ from compressc.frontend.inputs.arguments import (
     check_names,
 )
 from compressc.frontend.inputs.specs import ConstantSpec, InputSpec, place_inputs
-from compressc.frontend.whole_numbers import as_constants, has_whole_numbers
+from compressc.frontend.known_numbers import as_constants, has_known_numbers
+from compressc.frontend.users_line import users_line
 from compressc.ir.recurrent import whole_sequences
 from compressc.quiet import quiet
 
@@ -116,6 +117,7 @@ def try_out(module: nn.Module, arguments: Arguments) -> None:
             "CC204",
             "the model must accept its inputs",
             got=f"{first_line(error)} for {', '.join(map(_shape_text, arguments.leaves))}",
+            where=users_line(error),
             hint=_hint(arguments),
         ) from error
 
@@ -148,7 +150,7 @@ def _trace(
     except (Exception, SystemExit) as error:  # what the user's own forward raises, and more
         if again and _UNKNOWN_TYPE in str(error) and register_dataclasses(module, arguments):
             return _trace(module, arguments, dims, again=False)
-        if again and has_whole_numbers(module):
+        if again and has_known_numbers(module):
             with as_constants(module):
                 return _trace(module, arguments, dims, again=False)
         hints = (hint for words, hint in _HINTS.items() if words in str(error))
@@ -156,6 +158,7 @@ def _trace(
             "CC202",
             "the model cannot be traced by torch.export",
             got=first_line(error),
+            where=users_line(error),
             hint=next(hints, "make forward() free of Python branches on tensor values"),
         ) from error
 

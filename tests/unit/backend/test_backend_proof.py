@@ -96,6 +96,31 @@ def test_quantized_graphs_may_differ_by_steps(tmp_path):
     assert found.max_abs_error > 0.01
 
 
+@pytest.mark.parametrize(("share", "fine"), [(0.4, True), (0.6, False)])
+def test_coarsely_rounded_graphs_may_differ_by_half_of_what_that_does(share, fine, tmp_path):
+    """Values in steps of one and more are off by 0.2: a file that is 0.08 off is no wrong file."""
+    fine_steps, coarse = quantized_graph(), quantized_graph()
+    for op in coarse:
+        if "quantize_per_tensor" in op.kind:
+            start = (1.0, 4) if op.name.startswith("x.") else (1.2, 0)
+            op.args = (op.args[0], *start, *op.args[3:])
+    (x,) = SPLIT.take(150).inputs
+    with torch.no_grad():
+        want = lower(coarse)(x)
+        off = (want - lower(fine_steps)(x)).square().mean().sqrt()
+    assert 0.08 / 0.4 < off / want.square().mean().sqrt() < 0.5
+    generator = torch.Generator().manual_seed(0)
+
+    def change(y):
+        return y + share * off * torch.randn(y.shape, generator=generator)
+
+    if fine:
+        assert run(tmp_path, coarse, change)[1].relative_rms_error > 0.03
+        return
+    with pytest.raises(CompresscError, match=r"CC504.*relative error"):
+        run(tmp_path, coarse, change)
+
+
 def test_a_wrong_scale_in_one_layer_is_caught(tmp_path):
     graph, wrong = quantized_graph(), quantized_graph()
     wrong["conv"].layer.scale[:] *= 1.2

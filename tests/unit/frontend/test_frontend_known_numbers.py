@@ -1,4 +1,4 @@
-"""Whole numbers in buffers may say how long things are."""
+"""Numbers in buffers may say how long things are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from compressc.errors import CompresscError
 from compressc.frontend import export_module, import_program
-from compressc.frontend.whole_numbers import as_constants, has_whole_numbers
+from compressc.frontend.known_numbers import as_constants, has_known_numbers
 from compressc.ir import lower
 
 
@@ -56,16 +56,56 @@ def test_a_length_that_follows_from_them_is_traced():
 
 def test_a_branch_on_inputs_is_refused_and_leaves_the_module():
     module = Branch()
-    with pytest.raises(CompresscError, match=r"CC202.*cannot be traced"):
+    with pytest.raises(CompresscError, match=r"CC202.*cannot be traced") as caught:
         export_module(module, (torch.randn(3, 4),))
+    place = caught.value.where.removeprefix("tests/unit/frontend/")
+    assert place.startswith("test_frontend_known_numbers.py:")
+    assert place.endswith(", in forward: return x if x.sum() > self.steps else -x")
     assert type(module) is Branch
     assert module.steps is module._buffers["steps"]
 
 
+class Converted(nn.Module):
+    """As converters write it: shapes, a table and scales of a file beside code that reads them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held, self.fc = nn.Module(), nn.Linear(12, 12)
+        self.held.register_buffer("shape", torch.tensor([0, 3, 2, -1]))
+        self.held.register_buffer("scales", torch.tensor([1.0, 1.0, 2.0, 2.0]))
+        self.held.register_buffer("ends", torch.tensor([1, 3]))
+        self.held.register_buffer("shift", torch.arange(12.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.fc(x) + self.held.shift
+        shape = self.held.shape
+        if torch.any(shape == 0):
+            kept = [x.shape[i] if size == 0 else size for i, size in enumerate(shape.tolist())]
+            x = x.reshape(kept)
+        if (self.held.scales[:2] != 1).any():
+            raise NotImplementedError
+        x = F.interpolate(x, scale_factor=self.held.scales[2:].numpy().tolist())
+        start, end = (int(n) for n in self.held.ends * 2 - 1)
+        return x[..., start:end] * self.held.ends[1]
+
+
+def test_shapes_that_a_converter_keeps_are_traced():
+    torch.manual_seed(0)
+    module, x = Converted().eval(), torch.randn(4, 12)
+    graph = import_program(export_module(module, (x,)))
+    for rows in (4, 2):
+        want = module(x[:rows])
+        assert want.shape == (rows, 3, 4, 3)  # from 2 x 2 by 2, columns 1 to 5 of 4
+        torch.testing.assert_close(lower(graph)(x[:rows]), want)
+    assert "shift" in " ".join(graph.tensors())  # more floats than a scale has: no constant
+    assert type(module.held) is nn.Module
+    assert list(module.held.state_dict()) == ["shape", "scales", "ends", "shift"]
+
+
 def test_only_whole_numbers_become_constants():
     module = nn.Sequential(Padded(), nn.BatchNorm1d(4))
-    assert has_whole_numbers(module)
-    assert not has_whole_numbers(nn.Linear(2, 2))
+    assert has_known_numbers(module)
+    assert not has_known_numbers(nn.Linear(2, 2))
     with as_constants(module):
         assert [name for name, _ in module.named_buffers()] == [
             "0.gain", "1.running_mean", "1.running_var",
