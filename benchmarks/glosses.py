@@ -77,7 +77,7 @@ def rows() -> Iterator[Row]:
     """Of both."""
     for loss in ("'cosine + infonce',weights=auto", "infonce", "'cosine + crd',weights=auto"):
         name = "crd" if "crd" in loss else "infonce"
-        yield Row(f"contrastive: {name}", EMBEDDING, EMBEDDING.taught(f"loss={loss}"))
+        yield Row(f"contrastive: {name}, embeddings", EMBEDDING, EMBEDDING.taught(f"loss={loss}"))
     yield Row("cross-modal: text", BAG, BAG.taught("loss='0.1*ce + 0.9*kd'"))
 
 

@@ -100,6 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("losses", nargs="*", default=list(LOSSES), help=f"of {list(LOSSES)}")
     parser.add_argument("--steps", type=int, default=48)
+    parser.add_argument("--lr", default="auto", help="peak learning rate")
     parser.add_argument("--pick", default="similar", help="which blocks stay")
     parser.add_argument("--cache", type=Path, default=Path(".recovery"))
     parser.add_argument("--out", type=Path, default=Path("build/smollm2"))
@@ -111,8 +112,9 @@ def main() -> None:
     data = texts(given.cache, model, given.steps, given.out / f"texts-{given.steps}.npz")
     cut = CUT.format(pick=given.pick)
     for name in given.losses:
-        taught = f"distill({LOSSES[name]},steps={given.steps},batch_size={BATCH})"
-        place = f"{name.replace(' + ', '-')}-{given.pick}-{given.steps}"
+        rate = "" if given.lr == "auto" else f",lr={given.lr}"
+        taught = f"distill({LOSSES[name]},steps={given.steps},batch_size={BATCH}{rate})"
+        place = f"{name.replace(' + ', '-')}-{given.pick}-{given.steps}-{given.lr}"
         run(model, data, f"{cut},{taught}", given.out / place)
 
 
