@@ -1,4 +1,4 @@
-"""The studies of docs/howto-study.md: python benchmarks/studies.py [digits] [fashion]
+"""The studies of docs/howto-study.md: python benchmarks/studies.py [digits] [fashion] [--only ...]
 
 For each data set `compressc study` of fidelity, temperature, bias and order, in three seeds; what
 follows is printed, and the records and pages are kept in `--out`. `digits` needs `model.pt` of
@@ -94,22 +94,26 @@ def slices(images: Tensor, path: Path) -> str:
     return str(path)
 
 
-def studies(model: str, data: str, student: str, folder: Path, images: Tensor) -> None:
-    """All four."""
+def asked(student: str, folder: Path, images: Tensor) -> dict[str, list[str]]:
+    """All four by name, with their options; that of bias once more without a training."""
     small = f"student(factory='benchmarks/studies.py:{student}')"
     taught = f"{small},distill(loss='0.1*ce + 0.9*kd',epochs=10)"
     alone = f"{small},distill(loss=ce,epochs=10)"
     at = f"{small},distill(loss='0.1*ce + 0.9*kd(T={{T}})',epochs=10)"
     cut = "prune(ratio=0.7,refit=false)"
     groups = slices(images, folder / "slices.npz")
-    asked = {
+    return {
         "fidelity": ["-p", taught, "-p", alone],
         "temperature": ["-p", at, "--at", "1,2,4,8,16"],
         "bias": ["-p", f"{cut},distill(epochs=3)", "--slices", groups],
         "bias-untaught": ["-p", cut, "--slices", groups],
         "order": ["-p", f"{cut},lowrank(energy=0.8),distill(epochs=3)"],
     }
-    for name, options in asked.items():
+
+
+def study(model: str, data: str, wanted: dict[str, list[str]], folder: Path) -> None:
+    """Run those that were not run before."""
+    for name, options in wanted.items():
         out = folder / name
         if (out / "study.json").exists():
             continue
@@ -123,6 +127,7 @@ def main() -> None:
     """See the head of this file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=["digits", "fashion"])
+    parser.add_argument("--only", nargs="+", help="of fidelity, temperature, bias, order")
     parser.add_argument("--out", type=Path, default=Path("build/studies"))
     given = parser.parse_args()
     for name in given.names:
@@ -131,11 +136,13 @@ def main() -> None:
         if name == "digits":
             test = digits().test
             images = test.take(len(test)).inputs[0]
-            studies("model.pt", "digits", "small_digits", folder, images)
+            model, data = "model.pt", "digits"
         else:
-            model = fashion(folder)
+            model, data = str(fashion(folder)), str(folder / "data")
             images = torch.from_numpy(np.load(folder / "data/x_test.npy"))
-            studies(str(model), str(folder / "data"), "small_fashion", folder, images)
+        found = asked(f"small_{name}", folder, images)
+        only = given.only or list(found)
+        study(model, data, {k: v for k, v in found.items() if k.partition("-")[0] in only}, folder)
 
 
 if __name__ == "__main__":
