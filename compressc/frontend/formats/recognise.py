@@ -84,8 +84,8 @@ def _recognise_file(path: Path, head: bytes) -> Format:
         raise _no_model("a GGUF file", path, hint)
     if head[0] == 0x08 and (described := describe_onnx(path)) is not None:
         hint = (
-            f"compress the PyTorch model it came from: {_EXPORT}; or rebuild it as an nn.Module "
-            "and give that to compressc.compile"
+            f"compress the PyTorch model it came from: {_EXPORT}; or make an nn.Module of it "
+            "(onnx2torch does of many) and give that to compressc.compile"
         )
         raise _no_model(f"an ONNX file ({described})", path, hint)
     if head.startswith(b"graph "):
