@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 from compressc_lowrank.leading import balanced, leading
 from compressc_lowrank.matrices import matrix_of, put_matrix
-from compressc_lowrank.schemes.scheme import Chain, Cost, Link, Ranks, Scheme, Spectrum, linear
-from compressc_lowrank.schemes.svd import of_matrix
+from compressc_lowrank.schemes.scheme import Chain, Link, Ranks, linear
+from compressc_lowrank.schemes.svd import Svd
 from compressc_lowrank.seen import Seen, weighed
 
 
-class RecurrentInput(Scheme):
+class RecurrentInput(Svd):
     """The matrix of the input [directions * gates * hidden, in] becomes U V.
 
     V is a linear layer in front, U the matrix of the input of the same layer with r inputs, so that
@@ -24,18 +24,9 @@ class RecurrentInput(Scheme):
     name: ClassVar[str] = "recurrent"
     kinds: ClassVar[frozenset[str]] = frozenset({"lstm", "gru", "rnn"})
 
-    def full(self, layer: Any) -> Ranks:
-        """The smaller side of the matrix."""
-        return (min(matrix_of(layer).shape),)
-
-    def weights(self, layer: Any) -> Cost:
-        """`in * r + r * out`, with the gates of all directions in `out`."""
-        out, in_ = matrix_of(layer).shape
-        return Cost(out * in_, in_, out)
-
-    def spectrum(self, layer: Any, seen: Seen | None = None) -> Spectrum:
-        """By the squared singular values."""
-        return of_matrix(weighed(matrix_of(layer).double(), seen))
+    def fits(self, layer: Any) -> bool:
+        """All of them; of several layers, which `split_layers` makes ops of, the first."""
+        return True
 
     def chain(self, layer: Any, ranks: Ranks, seen: Seen | None) -> Chain:
         """V, and the layer behind it."""
