@@ -75,6 +75,7 @@ def _choices(
     """The homes that name, shape and, where they are the same, numbers leave."""
     op, _, local = text.rpartition(".")
     names = [op] if local == "value" else [text, f"{op}_{local}"]
+    names += [op] * (local == "weight")  # a product with a tensor of the module: `x @ self.mix`
     for name in names:
         if name not in slots:
             continue

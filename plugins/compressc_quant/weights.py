@@ -48,16 +48,17 @@ class WeightOptions:
 
 
 def plan(graph: Graph, options: WeightOptions) -> dict[str, NumberForm]:
-    """Op -> the form that its weight will have; the others stay as they are."""
+    """Op -> the form that its weight will have; the others stay as they are.
+
+    A recurrent layer has 8 bits and a scale per row, whatever is asked for: it has no other form.
+    """
     found = {
         op.name: _form(op.layer.weight, options)  # type: ignore[union-attr,arg-type]
         for op in graph
         if op.kind in QUANTIZED and (op.role in PRODUCTS or op.role == "embedding")
     }
-    if options.bits == INT8_PER_CHANNEL.bits:  # groups or not: it has a scale per row
-        recurrent = (op.name for op in graph if op.kind in QUANTIZED_RECURRENT)
-        found |= dict.fromkeys(recurrent, INT8_PER_CHANNEL)
-    return found
+    recurrent = (op.name for op in graph if op.kind in QUANTIZED_RECURRENT)
+    return found | dict.fromkeys(recurrent, INT8_PER_CHANNEL)
 
 
 def quantize_weights(

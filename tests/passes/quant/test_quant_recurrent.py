@@ -146,15 +146,27 @@ def test_observed_ranges_are_for_what_is_not_recurrent_and_the_mode_that_is_is_n
     assert "mode=dynamic" in text
 
 
-def test_four_bits_and_observed_ranges_leave_them_with_a_reason(run):
+def test_observed_ranges_leave_them_with_a_reason(run):
     graph, data = case("gru")
-    for options in ({"mode": "weights", "bits": 4}, {}):
-        found, context = run(graph, data, **options)
-        assert found["rnn"].kind == "gru"
-        assert [name for name, _ in context.notes].count("rnn") == 1
+    found, context = run(graph, data)
+    assert found["rnn"].kind == "gru"
+    assert [name for name, _ in context.notes].count("rnn") == 1
 
 
-@pytest.mark.parametrize("options", [{"mode": "dynamic"}, {"mode": "weights"}])
+@pytest.mark.parametrize("options", [{}, {"method": "gptq"}, {"max_drop": 0.9}], ids=str)
+def test_beside_four_bits_they_have_eight(options, run):
+    graph, data = case("gru")
+    found, context = run(graph, data, mode="weights", bits=4, **options)
+    assert found["rnn"].kind == "quantized_gru"
+    assert found["rnn"].layer.weight_hh_l0.dtype == torch.int8
+    assert str(found["out"].weight_form).startswith("u4")
+    (note,) = [text for name, text in context.notes if name == "rnn"]
+    assert note.startswith("int8 weights")
+
+
+@pytest.mark.parametrize(
+    "options", [{"mode": "dynamic"}, {"mode": "weights"}, {"mode": "weights", "bits": 4}]
+)
 def test_coverage_says_what_run_does(options):
     graph, data = case("lstm")
     told = Quant(**options).coverage(graph, Context(teacher=graph, data=data))["rnn"]

@@ -443,3 +443,25 @@ def test_recurrent_layers_with_thin_inputs_are_given_the_states_of_each():
     (ours, our_states), (wanted, last) = made.rnn(x, states), rnn(x, states)
     for one, other in zip((ours, *our_states), (wanted, *last), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+class Mixed(nn.Module):
+    """Multiplies by tensors of its own. f32[n,12] -> f32[n,4]."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.mix = nn.Linear(12, 16), nn.Parameter(torch.randn(16, 16) / 4)
+        self.out = nn.Parameter(torch.randn(16, 4))
+
+    def forward(self, x):
+        return torch.relu(torch.relu(self.first(x)) @ self.mix) @ self.out
+
+
+def test_tensors_that_the_modules_code_multiplies_by_are_cut_in_place():
+    torch.manual_seed(0)
+    net, x = Mixed().eval(), torch.randn(5, 12)
+    pruned = compiled(net, ("f32[b,12]",), "prune(ratio=0.5)")
+    made = pruned.apply_to(net)
+    assert (made.mix.shape, made.out.shape) == ((8, 8), (8, 4))
+    assert isinstance(made.mix, nn.Parameter)
+    torch.testing.assert_close(made(x), pruned.module()(x))
