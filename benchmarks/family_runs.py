@@ -178,6 +178,7 @@ class Bench:
                 lines += [known[command]] if (command := self.command(row)) in known else []
                 continue
             alone, kd = (self.figure(other)[0] for other in self.baselines(row))
+            has_score = row.setting.score in record.teacher.scores
             theirs = self.score(row, record.teacher.scores)
             cells = [
                 row.family,
@@ -185,7 +186,7 @@ class Bench:
                 alone,
                 kd,
                 mine,
-                f"{theirs:.{self.places(row)}f}",
+                f"{theirs:.{self.places(row)}f}" if has_score else "",
             ]
             lines.append(f"| {' | '.join(cells)} | `{record.command}` |")
         return "\n".join(lines)
