@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from pathlib import Path
 
@@ -25,5 +26,7 @@ def users_line(error: BaseException) -> str:
 
 
 def _short(path: Path) -> Path:
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+    """Below the working folder, or as it is imported: `transformers/models/t5/modeling_t5.py`."""
+    folders = [Path.cwd(), *(Path(folder) for folder in sys.path if folder)]
+    fitting = [folder for folder in folders if path.is_relative_to(folder)]
+    return path.relative_to(max(fitting, key=lambda f: len(f.parts))) if fitting else path
