@@ -26,7 +26,14 @@ from compressc.errors import CompresscError, first_line
 from compressc.events import Event, Listener, ignore
 from compressc.frontend import fit_data
 from compressc.ir import Graph, load_bundle, random_inputs
-from compressc.measure import Speedup, Spread, measure_latency, speedup
+from compressc.measure import (
+    Energy,
+    Speedup,
+    Spread,
+    measure_energy,
+    measure_latency,
+    speedup,
+)
 from compressc.report import Record
 from compressc.tasks.response import named_outputs
 
@@ -195,6 +202,8 @@ class Raced:
     runtime: str
     batch: int
     latency: Spread
+    #: Of one batch.
+    energy: Energy
     #: Against the first file; None for itself.
     speedup: Speedup | None
     #: Whether it is faster than every other file, beyond what the machine's noise allows to say.
@@ -225,13 +234,23 @@ def race(
         runs = {name: partial(run, *example) for name, run in runners.items()}
         with torch_threads(threads):
             spreads = measure_latency(runs, rounds=_ROUNDS, threads=threads)
+            energies = measure_energy(runs)
         first = spreads[files[0].format]
         best = fastest(spreads)
         for file in files:
             own = spreads[file.format]
             gain = None if own is first else speedup(first, own)
-            row = Raced(file.format, file.backend.runtime, batch, own, gain, file.format == best)
-            found.append(row)
+            found.append(
+                Raced(
+                    format=file.format,
+                    runtime=file.backend.runtime,
+                    batch=batch,
+                    latency=own,
+                    energy=energies[file.format],
+                    speedup=gain,
+                    fastest=file.format == best,
+                )
+            )
     return found
 
 

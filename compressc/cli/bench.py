@@ -54,6 +54,7 @@ def _facts(row: Raced, first: FirstAnswer) -> dict[str, Any]:
         "runtime": row.runtime,
         "batch": row.batch,
         "latency": row.latency.model_dump(exclude={"samples"}),
+        "energy": row.energy.model_dump(),
         "speedup": None if row.speedup is None else row.speedup.model_dump(),
         "fastest": row.fastest,
         "first_answer_s": first.seconds,
@@ -72,8 +73,9 @@ def _render(rows: Sequence[Raced], first: Mapping[str, FirstAnswer], threads: in
     plural = "s" if threads > 1 else ""
     table = Table(title=f"Files side by side, {threads} thread{plural}", title_justify="left")
     table.add_column("file")
-    for name in ("batch", "ms (10-90 %)", f"times {reference}", "first answer", "memory"):
-        table.add_column(name, justify="right")
+    columns = ("batch", "ms (10-90 %)", f"times {reference}", "mJ", "first answer", "memory")
+    for name in columns:
+        table.add_column(name, justify="right", overflow="fold")
     for row in rows:
         spread, begun = row.latency, first[row.format]
         table.add_row(
@@ -82,14 +84,24 @@ def _render(rows: Sequence[Raced], first: Mapping[str, FirstAnswer], threads: in
             f"{text.milliseconds(spread.median_ms)} "
             f"({text.milliseconds(spread.low_ms)}-{text.milliseconds(spread.high_ms)})",
             _gain(row.speedup),
+            text.milliseconds(1e3 * row.energy.joules),
             text.seconds(begun.seconds),
             text.NONE if begun.bytes is None else text.size(begun.bytes),
         )
+    table.caption = f"mJ: energy of one batch, {_HOW[rows[0].energy.how]}"
+    table.caption_justify = "left"
     console.print(table)
     for batch in dict.fromkeys(row.batch for row in rows):
         best = next((row for row in rows if row.batch == batch and row.fastest), None)
         said = f"{best.format} is the fastest" if best else "no file is measurably the fastest"
         console.print(f"batch {batch}: {said}")
+
+
+#: How energy was told.
+_HOW = {
+    "measured": "measured by the processor's meter (RAPL), with all that it did meanwhile",
+    "estimated": "an estimate: processor time at 5 W for a busy core; no meter can be read here",
+}
 
 
 def _gain(speedup: Speedup | None) -> str:

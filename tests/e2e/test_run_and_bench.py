@@ -69,6 +69,7 @@ def test_no_batch_sizes_mean_one_sample_and_the_table_names_each_file(folder, ca
     assert "pt2" in shown
     assert "onnx" in shown
     assert "batch 1: " in shown
+    assert "mJ: energy of one batch, " in shown
 
 
 def test_files_are_timed_side_by_side(folder, inputs, tmp_path, capsys):
@@ -81,3 +82,5 @@ def test_files_are_timed_side_by_side(folder, inputs, tmp_path, capsys):
     assert [row["speedup"] is None for row in rows] == [True, False, True, False]
     assert all(row["latency"]["median_ms"] > 0 and row["first_answer_s"] > 0 for row in rows)
     assert all(row["memory_bytes"] > 0 for row in rows)
+    assert all(row["energy"]["joules"] > 0 for row in rows)
+    assert {row["energy"]["how"] for row in rows} <= {"measured", "estimated"}
