@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
-from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from compressc.analysis.integers import integer_layers, is_integer, moves_integers
 from compressc.backend.file_record import FloatLayer, Int8Layers
 from compressc.ir import PRODUCTS, Graph, lower
 from compressc.ir.lowering import module_names
+from compressc.ir.quantized import QUANTIZE
 
 _PADS = ("aten.constant_pad_nd", "aten.pad")
 _PICKS = ("roll", "select", "index", "index_select", "gather", "take", "take_along_dim")
@@ -20,17 +23,22 @@ _UPSAMPLES = tuple(
 #: ONNX Runtime 1.32 was seen to compute in floats behind `roll`, `select` and `index_select`, which
 #: hand integers on; the others end there as the same nodes, or were not looked at.
 _ENDING = frozenset(f"aten.{name}" for name in _PICKS + _UPSAMPLES)
+#: Activations that integer kernels of phones' runtimes end with.
+_FUSED = ("relu", "relu6")
 #: What computes a layer in an exported ONNX model.
 COMPUTING = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
-def int8_layers(graph: Graph, ran: Collection[str], runtime: str) -> Int8Layers:
+def int8_layers(
+    graph: Graph, ran: Collection[str], runtime: str, *, rounds_results: bool = False
+) -> Int8Layers:
     """The count, and why each other layer runs in float.
 
     Args:
         graph: what the file was written from.
         ran: names of the ops that the runtime computes in integers.
         runtime: what it is called.
+        rounds_results: whether its integer kernels put out integers alone.
     """
     able = {op.name for op in integer_layers(graph)}
     # all that could be computed in integers
@@ -44,8 +52,18 @@ def int8_layers(graph: Graph, ran: Collection[str], runtime: str) -> Int8Layers:
             reason = "its weight is float"
         elif op.name not in able:
             reason = "its input is float"
+        elif rounds_results and op.input_form is None and not _is_rounded(graph, op.name):
+            reason = f"its result is float, and integer kernels of {runtime} round theirs"
         left.append(FloatLayer(op=op.name, reason=reason))
     return Int8Layers(ran=len(layers) - len(left), of=len(layers), left=left)
+
+
+def _is_rounded(graph: Graph, name: str) -> bool:
+    """Whether what a layer puts out becomes integers, behind an activation at most."""
+    users = graph.users(name)
+    if len(users) == 1 and users[0].kind in _FUSED:
+        users = graph.users(users[0].name)
+    return bool(users) and all(user.kind == QUANTIZE for user in users)
 
 
 def name_nodes(model: Any, graph: Graph) -> None:
@@ -120,3 +138,24 @@ def readers_of_weights(graph: Graph, reads: Mapping[str, int]) -> set[str]:
         count[id(weight)] += reads.get(f"{target}.weight", 0)
         count[id(weight)] += reads.get(f"{name}.weight:stored", 0)
     return {name for key, names in holders.items() for name in names[: count[key]]}
+
+
+def holders_of_weights(graph: Graph, read: Iterable[np.ndarray[Any, Any]]) -> set[str]:
+    """The ops whose stored integers these are, in whatever order a runtime lays them out.
+
+    Args:
+        graph: what the file was written from.
+        read: int8 arrays that integer kernels read, one for each kernel.
+    """
+    count = Counter(_occurrences(array) for array in read)
+    holders: dict[bytes, list[str]] = defaultdict(list)
+    for op in graph:
+        if op.int8 and op.role in PRODUCTS:
+            weight: Any = op.layer
+            holders[_occurrences(weight.weight.detach().cpu().numpy())].append(op.name)
+    return {name for key, names in holders.items() for name in names[: count[key]]}
+
+
+def _occurrences(array: np.ndarray[Any, Any]) -> bytes:
+    """How often each of the 256 values occurs, which no order changes."""
+    return np.bincount(array.ravel().view(np.uint8), minlength=256).tobytes()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import operator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -15,13 +14,25 @@ from pydantic import Field
 
 from compressc.analysis.integers import rounds_values
 from compressc.backend.backend import Backend, Runner
+from compressc.backend.executed import holders_of_weights, int8_layers
 from compressc.backend.exporting import export_graph, unwritable
+from compressc.backend.file_record import Int8Layers
 from compressc.backend.onnx import refused
-from compressc.backend.signed_values import enough, signed_values
+from compressc.backend.signed_values import (
+    dequantized_weights,
+    drop_unused,
+    enough,
+    signed_values,
+    stored_floats,
+)
 from compressc.ir import Graph
 from compressc.quiet import quiet
 
 _PACKAGES = ("litert_torch", "ai_edge_litert")
+#: What computes a layer. Kernels of LiteRT and of XNNPACK are those of the types they are given.
+_COMPUTING = frozenset(
+    ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
+)
 #: Samples of the example that torch traces with: from 16 on, for it takes other convolutions below.
 _EXAMPLE = 16
 
@@ -86,19 +97,13 @@ class LiteRt(Backend):
         Raises:
             CompresscError: CC504 where the package is missing, or refuses the file.
         """
-        try:
-            with quiet():
-                reader = importlib.import_module("ai_edge_litert.interpreter")
-                interpreter = reader.Interpreter(model_path=str(path), num_threads=threads)
-                interpreter.allocate_tensors()
-                (name,) = interpreter.get_signature_list()
-                call = interpreter.get_signature_runner(name)
-                inputs, outputs = (
-                    sorted(details.items(), key=_place)
-                    for details in (call.get_input_details(), call.get_output_details())
-                )
-        except Exception as error:  # as in emit
-            raise refused(self.runtime, path, error) from error
+        interpreter = self._interpreter(path, threads)
+        (name,) = interpreter.get_signature_list()
+        call = interpreter.get_signature_runner(name)
+        inputs, outputs = (
+            sorted(details.items(), key=_place)
+            for details in (call.get_input_details(), call.get_output_details())
+        )
         most = int(inputs[0][1]["shape"][0])
 
         def part(given: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
@@ -112,6 +117,37 @@ class LiteRt(Backend):
             return tuple(torch.cat(pieces) for pieces in zip(*parts, strict=True))
 
         return run
+
+    def int8_layers(self, path: Path, graph: Graph) -> Int8Layers:
+        """From the nodes that the interpreter is left with: which are given integers alone."""
+        ran = holders_of_weights(graph, _integer_weights(self._interpreter(path, 1)))
+        return int8_layers(graph, ran, self.runtime, rounds_results=True)
+
+    def _interpreter(self, path: Path, threads: int) -> Any:
+        """Ready to run: kernels are chosen."""
+        try:
+            with quiet():
+                reader = importlib.import_module("ai_edge_litert.interpreter")
+                interpreter = reader.Interpreter(model_path=str(path), num_threads=threads)
+                interpreter.allocate_tensors()
+        except Exception as error:  # as in emit
+            raise refused(self.runtime, path, error) from error
+        return interpreter
+
+
+def _integer_weights(interpreter: Any) -> Iterator[Any]:
+    """The s8 tensors of the file that a layer computes with, where it takes and gives s8 values."""
+    types = {tensor["index"]: tensor["dtype"] for tensor in interpreter.get_tensor_details()}
+    nodes = interpreter._get_ops_details()
+    computed = {int(place) for node in nodes for place in node["outputs"]}
+    given = {tensor["index"] for tensor in interpreter.get_input_details()}
+    for node in nodes:
+        around = [int(place) for place in (*node["inputs"], *node["outputs"]) if place >= 0]
+        if node["op_name"] not in _COMPUTING or any(types[p] is np.float32 for p in around):
+            continue
+        for place in around:
+            if types[place] is np.int8 and place not in computed | given:
+                yield interpreter.get_tensor(place)
 
 
 def _place(item: tuple[str, Any]) -> int:
@@ -138,24 +174,17 @@ def _float_weights(module: torch.fx.GraphModule, *, rounded: bool) -> None:
     It takes no stored integers. Where values are rounded it folds the two into integers again.
     """
     ops = torch.ops.quantized_decomposed
-    for node in list(module.graph.nodes):
-        if node.target is not ops.dequantize_per_channel.default:
-            continue
-        stored, scale, zero, *form = node.args
-        tensors = (operator.attrgetter(part.target)(module) for part in (stored, scale, zero))
-        name = f"{node.name}_floats"
-        module.register_buffer(name, ops.dequantize_per_channel(*tensors, *form))
-        with module.graph.inserting_before(node):
-            floats = module.graph.get_attr(name)
-            if rounded:
-                again = (floats, scale, zero, *form)
-                quantized = module.graph.call_function(ops.quantize_per_channel.default, again)
-        if rounded:
-            node.args = (quantized, scale, zero, *form)
-        else:
+    for node in dequantized_weights(module):
+        floats = stored_floats(module, node)
+        if not rounded:
             node.replace_all_uses_with(floats)
-            module.graph.erase_node(node)
-    module.recompile()
+            continue
+        _, scale, zero, *form = node.args
+        with module.graph.inserting_before(node):
+            again = (floats, scale, zero, *form)
+            quantized = module.graph.call_function(ops.quantize_per_channel.default, again)
+        node.args = (quantized, scale, zero, *form)
+    drop_unused(module)
 
 
 def _stored(value: torch.Tensor, details: Mapping[str, Any]) -> Any:

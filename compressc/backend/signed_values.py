@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import operator
+from typing import Any
 
 import torch
 
@@ -53,6 +54,34 @@ def unsigned_values(graph: Graph) -> Graph:
         made.set_inputs(name, (x, scale, zero, least, most, torch.uint8))
     retype(made)
     return made
+
+
+def dequantized_weights(module: torch.fx.GraphModule) -> list[torch.fx.Node]:
+    """Where stored integers with a scale for each channel become floats."""
+    dequantize = torch.ops.quantized_decomposed.dequantize_per_channel.default
+    return [node for node in module.graph.nodes if node.target is dequantize]
+
+
+def stored_floats(module: torch.fx.GraphModule, node: torch.fx.Node) -> torch.fx.Node:
+    """What one of them comes to, as a buffer of its own in front of it."""
+    parts: Any = node.args[:3]
+    tensors = (operator.attrgetter(part.target)(module) for part in parts)
+    name, form = f"{node.name}_floats", node.args[3:]
+    floats = torch.ops.quantized_decomposed.dequantize_per_channel(*tensors, *form)
+    module.register_buffer(name, floats)
+    with module.graph.inserting_before(node):
+        return module.graph.get_attr(name)
+
+
+def drop_unused(module: torch.fx.GraphModule) -> None:
+    """Take out nodes that nothing reads, and tensors that no node does."""
+    module.graph.eliminate_dead_code()
+    read = {node.target for node in module.graph.nodes if node.op == "get_attr"}
+    for name, _ in [*module.named_parameters(), *module.named_buffers()]:
+        if name not in read:
+            place, _, last = name.rpartition(".")
+            delattr(module.get_submodule(place), last)
+    module.recompile()
 
 
 def enough(example: tuple[torch.Tensor, ...], count: int) -> tuple[torch.Tensor, ...]:

@@ -1,5 +1,6 @@
 """What runs in integers is counted in the graph that the runtime executes, layer by layer."""
 
+import numpy as np
 import pytest
 import torch
 from backend_graphs import float_graph, quantized_graph, samples
@@ -7,7 +8,12 @@ from compressc_quant import Quant
 
 from compressc.analysis.integers import integer_layers
 from compressc.backend import load_backend
-from compressc.backend.executed import int8_layers, readers_of_weights, weights_of_floats
+from compressc.backend.executed import (
+    holders_of_weights,
+    int8_layers,
+    readers_of_weights,
+    weights_of_floats,
+)
 from compressc.backend.file_record import FileRecord
 from compressc.ir import lower, parse_graph
 from compressc.pipeline import Context
@@ -88,6 +94,27 @@ def test_a_shared_weight_counts_once_for_each_reader(reads, ran):
       return %b
     }""")
     assert readers_of_weights(graph, {"a.weight": reads}) == ran
+
+
+def test_weights_are_known_by_what_they_hold_in_any_order():
+    graph = quantized_graph()
+    conv, fc = (graph[name].layer.weight.numpy() for name in ("conv", "fc"))
+    assert holders_of_weights(graph, []) == set()
+    assert holders_of_weights(graph, [conv.transpose(0, 2, 3, 1)]) == {"conv"}
+    assert holders_of_weights(graph, [fc.T, np.ones(7, np.int8), conv]) == {"conv", "fc"}
+    assert holders_of_weights(graph, [-fc]) == set()
+    assert holders_of_weights(float_graph(), [conv]) == set()
+
+
+def test_kernels_that_round_their_results_are_the_reason():
+    found = int8_layers(mixed(), [], "a runtime", rounds_results=True)
+    assert {layer.op: layer.reason for layer in found.left} == {
+        "free": "its result is float, and integer kernels of a runtime round theirs",
+        "plain": "its weight is float",
+        "late": "its input is float",
+    }
+    rounded = int8_layers(quantized_graph(), [], "a runtime", rounds_results=True)
+    assert rounded.left[0].reason == "a runtime has no integer kernel for it here"
 
 
 def test_the_report_says_it_in_a_line():

@@ -52,6 +52,39 @@ def test_without_the_package_it_is_said_and_nothing_is_written(tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+def test_weights_of_layers_without_a_rounded_result_are_floats_and_the_numbers_stay():
+    graph, x = quantized_graph(), samples(16)
+    module = export_graph(graph, (x,)).module()
+    want = module(x)
+    signed_values(module)
+    module_under_test._float_weights(module)
+    assert torch.equal(module(x), want)
+    stored = {name: t.dtype for name, t in module.named_buffers() if t.dim() > 1}
+    assert sorted(t.shape for n, t in module.named_buffers() if stored.get(n) == torch.int8) == [
+        (8, 2, 3, 3)
+    ]
+    assert [name for name, dtype in stored.items() if dtype == torch.float32] == [
+        name for name, t in module.named_buffers() if t.shape == (64, 288)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "integers"),
+    [
+        ("Convolution (NHWC, QC8) IGEMM #1", True),
+        ("Deconvolution (NHWC, QS8) #2", True),
+        ("Fully Connected (NC, QS8, QC8W) GEMM #1", True),
+        ("Fully Connected (NC, QD8, F32, QC8W) GEMM #1", True),
+        ("Fully Connected (NC, F32, QC8W) GEMM #1", False),
+        ("Convolution (NHWC, F32) DWConv #1", False),
+        ("Transpose (ND, X8) #1", False),
+        ("Batch Matrix Multiply (NC, QS8) #1", False),
+    ],
+)
+def test_kernels_are_told_by_their_names(kernel, integers):
+    assert bool(module_under_test._INTEGER_KERNEL.match(kernel)) == integers
+
+
 @pytest.mark.parametrize("text", ["executorch(most=0)", "executorch(least=1)"])
 def test_wrong_options_are_errors(text):
     with pytest.raises(CompresscError, match=r"CC10[23]"):
@@ -73,6 +106,19 @@ def test_a_program_computes_the_graph_at_any_batch(kind, tmp_path):
             assert (got - lower(graph)(samples(count))).abs().max() < 1e-5
         else:
             assert (got.double() - integer_result(graph, samples(count))).abs().max() < 0.03
+    found = backend.int8_layers(path, graph)
+    assert [layer.op for layer in found.left] == (["conv", "fc"] if kind == "float" else ["fc"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HERE, reason="executorch is not installed")
+@pytest.mark.parametrize("most", [1, 15, 16, 17])
+def test_any_largest_batch_takes_smaller_ones(most, tmp_path):
+    """Of as many as the example has, it took that many alone."""
+    backend, graph = load_backend(f"executorch(most={most})"), float_graph()
+    run = backend.load(backend.emit(graph, tmp_path, (samples(2),)))
+    for count in (1, 2, 16):
+        assert (run(samples(count))[0] - lower(graph)(samples(count))).abs().max() < 1e-5
 
 
 @pytest.mark.slow

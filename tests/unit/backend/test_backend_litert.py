@@ -41,6 +41,33 @@ def test_inputs_and_outputs_that_are_integers_in_the_file():
     assert torch.equal(module_under_test._value(module_under_test._stored(x, plain), plain), x)
 
 
+class Interpreter:
+    """Of `y = fc(conv(x))`, the second in floats, as LiteRT's would tell of it."""
+
+    def get_tensor_details(self):
+        types = [np.int8, np.int8, np.int32, np.int8, np.float32, np.float32, np.float32]
+        return [{"index": i, "dtype": dtype} for i, dtype in enumerate(types)]
+
+    def get_input_details(self):
+        return [{"index": 0}]
+
+    def get_tensor(self, index):
+        return np.full(3, index, np.int8)
+
+    def _get_ops_details(self):
+        return [
+            {"op_name": "CONV_2D", "inputs": [0, 1, 2], "outputs": [3]},
+            {"op_name": "DEQUANTIZE", "inputs": [3], "outputs": [4]},
+            {"op_name": "FULLY_CONNECTED", "inputs": [4, 5, -1], "outputs": [6]},
+            {"op_name": "DELEGATE", "inputs": [0, 1, 2], "outputs": [6]},
+        ]
+
+
+def test_weights_of_integer_nodes_are_found_by_the_types_around_them():
+    (found,) = module_under_test._integer_weights(Interpreter())
+    assert found.tolist() == [1, 1, 1]
+
+
 def test_without_the_packages_it_is_said_and_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(module_under_test, "find_spec", lambda name: None)
     with pytest.raises(CompresscError, match=r"CC503.*torch and ai-edge-litert: pip install"):
@@ -76,6 +103,8 @@ def test_a_model_computes_the_graph_at_any_batch(kind, tmp_path):
             assert (got - lower(graph)(samples(count))).abs().max() < 1e-5
         else:
             assert (got.double() - integer_result(graph, samples(count))).abs().max() < 0.06
+    found = backend.int8_layers(path, graph)
+    assert [layer.op for layer in found.left] == (["conv", "fc"] if kind == "float" else ["fc"])
 
 
 @pytest.mark.slow
