@@ -89,6 +89,7 @@ class ExecuTorch(Backend):
                 signed_values(module)
                 if rounds_values(graph):
                     _float_weights(module)
+                _read_apart(module)
                 program = torch.export.export(module, inputs, dynamic_shapes=bounds, strict=False)
                 content = _compiled(program)
         except Exception as error:  # each of its passes raises types of its own
@@ -165,6 +166,22 @@ def _float_weights(module: torch.fx.GraphModule) -> None:
         if not all(_is_rounded(user) for user in node.users):
             node.replace_all_uses_with(stored_floats(module, node))
     drop_unused(module)
+
+
+def _read_apart(module: torch.fx.GraphModule) -> None:
+    """Give each reader of a dequantized value a dequantization of its own.
+
+    XNNPACK's partitioner takes all readers of one into one part, also where others stand between
+    them, and then finds that its parts go in a circle.
+    """
+    for node in list(module.graph.nodes):
+        if node.target is not torch.ops.quantized_decomposed.dequantize_per_tensor.default:
+            continue
+        for user in list(node.users)[1:]:
+            with module.graph.inserting_after(node):
+                own = module.graph.node_copy(node)
+            user.replace_input_with(node, own)
+    module.recompile()
 
 
 def _is_rounded(layer: torch.fx.Node) -> bool:
