@@ -21,6 +21,7 @@ from compressc.ir.number_forms import INT8_PER_CHANNEL
 from compressc.pipeline import Context
 from compressc_quant.losing import Losses
 from compressc_quant.restoring import Held, restore, rounded_ops
+from compressc_quant.tying import sharing
 
 #: Samples that the error of one part is measured on.
 SAMPLES = 64
@@ -147,13 +148,18 @@ class Search:
         return self._drops[key]
 
     def _errors(self, graph: Graph, names: Sequence[str]) -> list[tuple[Part, float]]:
-        """What each part costs when it alone is rounded, the worst first."""
-        size = -(-len(names) // PARTS)
-        parts: list[Part] = [tuple(names[i : i + size]) for i in range(0, len(names), size)]
+        """What each part costs when it alone is rounded, the worst first.
+
+        Ops that share a weight are in one part: apart, its integers and its floats would be stored.
+        """
+        units = sharing(names, self.before)
+        size = -(-len(units) // PARTS)
+        parts = [tuple(_names(units[i : i + size])) for i in range(0, len(units), size)]
         found = self._measured(graph, parts, names)
         if size > 1:  # of the worst, each op by itself
             worst = [part for part, _ in found[: max(1, PARTS // size)]]
-            alone: list[Part] = [(name,) for part in worst for name in part]
+            inside = set(_names(worst))
+            alone = [unit for unit in units if inside.issuperset(unit)]
             found = [*self._measured(graph, alone, names), *(p for p in found if p[0] not in worst)]
         return sorted(found, key=lambda pair: -pair[1])
 

@@ -51,17 +51,18 @@ def moments(
         while waiting and held + _bytes(waiting[0]) <= _TOGETHER:
             held += _bytes(waiting[0])
             now.append(waiting.pop(0))
-        found = _collected(graph, [group[0] for group in now], batches, ctx)
-        yield from zip(now, found, strict=True)
+        sums = _collected(graph, [group[0] for group in now], batches, ctx)
+        while sums:  # each is let go of before the next is taken in double precision
+            yield now.pop(0), sums.pop(0).mean()
 
 
 def _collected(
     graph: Graph, ops: Sequence[Op], batches: Sequence[Inputs], ctx: Context
-) -> list[Tensor]:
+) -> list[_Moments]:
     sums = [_Moments(_groups(op), inputs_of(op)) for op in ops]
     looks = {op.name: _adding(op, sum_) for op, sum_ in zip(ops, sums, strict=True)}
     look_at_inputs(lower(graph), looks, batches, len(batches), ctx)
-    return [sum_.mean() for sum_ in sums]
+    return sums
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from compressc.ir import PRODUCTS, Graph
@@ -34,3 +34,18 @@ def share_weights(graph: Graph, before: Mapping[str, Held]) -> None:
         if shared is not None:
             made = quantized_layer(held.kind, held.layer, shared.weight, shared.scale)
             graph.set_layer(op.name, made, quantized_kind(held.kind))
+
+
+def sharing(names: Sequence[str], before: Mapping[str, Held]) -> list[tuple[str, ...]]:
+    """The ops in order, those that held one weight together, where the first of them is.
+
+    Args:
+        names: of ops and values.
+        before: layers as they were.
+    """
+    found: dict[Hashable, list[str]] = {}
+    for name in names:
+        layer = before[name].layer if name in before else None
+        weight = getattr(layer, "weight", None)
+        found.setdefault(name if weight is None else id(weight), []).append(name)
+    return [tuple(together) for together in found.values()]

@@ -6,9 +6,10 @@ import re
 
 import pytest
 import torch
-from compressc_quant import Quant
+from compressc_quant import Quant, mixed
 from compressc_quant.losing import Losses, held_out, lost_share
 from compressc_quant.restoring import held_layers, restore, rounded_ops
+from models import ZOO
 from pydantic import ValidationError
 from quant_nets import imported, random_data
 from torch import nn
@@ -283,3 +284,32 @@ def test_coverage_says_what_would_stay(ladder, run):
     assert {blind[name].outcome for name in ("any", "eight", "none")} == {"does"}
     may = Quant(max_drop=1e-3, **options | {"train": "auto"}).coverage(graph, context)
     assert may["none"].text.endswith("training may spare it")
+
+
+@pytest.mark.parametrize("mode", ["static", "weights"])
+@pytest.mark.parametrize("parts", [48, 1])
+def test_what_shares_a_weight_goes_back_together(mode, parts, run, monkeypatch):
+    """A head that must be in float takes its table along: one matrix is stored, not two."""
+    monkeypatch.setattr(mixed, "PARTS", parts)
+    module, inputs = ZOO["tied_weights"]()
+    ids = torch.randint(0, 23, (128, 7), generator=torch.Generator().manual_seed(2))
+    teacher = imported(module.eval(), inputs)
+    (name,) = [op.name for op in teacher if op.role == "linear" and op.name in tied(teacher)]
+    monkeypatch.setattr(Losses, "drop", lambda _, graph: float(graph[name].weight_form is not None))
+    monkeypatch.setattr(Losses, "error", lambda _, graph, n: float(graph[name].int8))
+    graph, context = run(teacher, random_data(ids), mode=mode, max_drop=0.5, train=False)
+    verify(graph, like=teacher)
+    shared = tied(teacher)
+    assert [graph[op].weight_form for op in shared] == [None] * len(shared)
+    assert len({id(graph[op].layer.weight) for op in shared}) == 1
+    others = {op.name for op in graph if op.int8 and op.role == "linear"}
+    assert others  # all else is as it was
+    told = dict(context.notes)
+    assert all("for max_drop" in told[op] for op in shared)
+
+
+def tied(graph):
+    """Ops that hold a weight that others hold."""
+    holders = [op for op in graph if getattr(op.layer, "weight", None) is not None]
+    weights = [id(op.layer.weight) for op in holders]
+    return [op.name for op in holders if weights.count(id(op.layer.weight)) > 1]
