@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import fx, nn
 
 from compressc.distillation import (
     BY_OUTPUT,
+    Loss,
     Objective,
+    Pair,
     Teaching,
+    choose_points,
+    find_pairs,
     loss_of_answers,
     parse_objective,
     teachings,
@@ -27,7 +31,8 @@ from compressc.ir.layer_building import copy_layer
 from compressc.ir.quantized import DEQUANTIZE, QUANTIZE, QUANTIZED, quantized_kind
 from compressc.ir.trainable import TWIN, TrainableValue, TrainableWeight
 from compressc.pipeline import Context, Samples
-from compressc.tasks import task_of
+from compressc.spec import Weighted
+from compressc.tasks import SettledTask, task_of
 from compressc.training import Checkpoints, Hooks, Moment, Recipe, TrainingResult, train
 from compressc.training.rate import relative_rate
 from compressc_quant.restoring import Held
@@ -37,6 +42,8 @@ from compressc_quant.weights import most_used
 BATCH = 32
 #: Share of a step that trains from further away (`relative_rate`): rounded weights are near.
 RATE = 0.3
+#: At how many ends of blocks inner values are compared, and by what.
+POINTS, INNER = 4, "hint"
 #: Epochs of a run whose length is given in steps.
 _MANY = 1000
 #: Kinds of quantized layers that have a twin.
@@ -44,23 +51,25 @@ _TRAINED = frozenset(map(quantized_kind, QUANTIZED))
 
 
 @dataclass(frozen=True)
-class Length:
+class Course:
     """How to train.
 
     Attributes:
         steps: of the optimizer.
         rate: peak of the learning rate; None for 0.003 of a typical weight.
+        features: weight of inner values beside the answers.
     """
 
     steps: int
     rate: float | None
+    features: float
 
 
 def learn(
     graph: Graph,
     before: dict[str, Held],
     parts: tuple[Samples, Samples],
-    length: Length,
+    course: Course,
     ctx: Context,
 ) -> None:
     """Train a quantized graph in place; it stays as it is where nothing better is found.
@@ -69,7 +78,7 @@ def learn(
         graph: quantized.
         before: its layers as they were; becomes what they are as floats behind the training.
         parts: samples that are learned from, and others that tell which state is best.
-        length: how long, and how fast.
+        course: how long, how fast, and by what.
         ctx: has the teacher.
     """
     task = task_of(ctx)
@@ -82,11 +91,13 @@ def learn(
         return
     try:
         with ExitStack() as opened:
-            taught, exam = teachings(graph, ctx, parts, loss_of_answers(task), opened=opened)
+            matched = _inner_values(graph, ctx) if course.features else ()
+            loss = _loss(task, course.features if matched else 0.0)
+            taught, exam = teachings(graph, ctx, parts, loss, matched=matched, opened=opened)
             student = taught.student
             values = _trainable_values(student.module)
             student.module.to(ctx.device)
-            result = _train(taught, exam, length, ctx)
+            result = _train(taught, exam, course, ctx)
         student.module.to("cpu")
         if result.best_epoch:
             _store(graph, layers, values, before)
@@ -96,22 +107,39 @@ def learn(
     _tell(result, exam, len(layers), ctx)
 
 
-def objectives() -> tuple[type[Objective], ...]:
+def _inner_values(graph: Graph, ctx: Context) -> list[Pair]:
+    """Ends of blocks that the teacher has, too: what is rounded is held against them."""
+    pairs = find_pairs(graph, ctx.teacher)
+    ends = choose_points(graph, task_of(ctx).value_in(graph), pairs, POINTS)
+    return [pairs[name] for name in ends]
+
+
+def _loss(task: SettledTask, features: float) -> Loss:
+    """The distance of the answers, and of inner values with a weight of their own."""
+    answers = loss_of_answers(task)
+    if not features:
+        return answers
+    inner = Weighted(features, parse_objective(INNER))
+    return replace(answers, terms=(*answers.terms, inner))
+
+
+def objectives(features: float) -> tuple[type[Objective], ...]:
     """All that may be used, whatever the outputs turn out to be."""
-    return tuple(dict.fromkeys(type(parse_objective(name)) for name in BY_OUTPUT.values()))
+    names = [*BY_OUTPUT.values(), *([INNER] if features else [])]
+    return tuple(dict.fromkeys(type(parse_objective(name)) for name in names))
 
 
-def _train(taught: Teaching, exam: Teaching, length: Length, ctx: Context) -> TrainingResult:
+def _train(taught: Teaching, exam: Teaching, course: Course, ctx: Context) -> TrainingResult:
     module = taught.student.module
     batches = taught.batches(min(BATCH, len(taught.samples)))
-    rate = RATE * relative_rate(module.parameters()) if length.rate is None else length.rate
+    rate = RATE * relative_rate(module.parameters()) if course.rate is None else course.rate
     recipe = Recipe(
         epochs=_MANY,
         learning_rate=rate,
         seed=ctx.seed,
         dropout=False,
         batch_statistics=False,
-        steps=length.steps,
+        steps=course.steps,
         keep_zeros=False,
     )
     return train(

@@ -25,7 +25,7 @@ from compressc_quant.dynamic import (
     recurrent_notes,
     why_left,
 )
-from compressc_quant.learning import Length, learn, objectives
+from compressc_quant.learning import Course, learn, objectives
 from compressc_quant.losing import Losses, held_out
 from compressc_quant.mixed import Search, kept, tell, why
 from compressc_quant.observing import Settings
@@ -73,6 +73,7 @@ _MODES: dict[str, tuple[str, ...]] = {
     "train": ("static", "weights", "dynamic"),
     "steps": ("static", "weights", "dynamic"),
     "lr": ("static", "weights", "dynamic"),
+    "features": ("static", "weights", "dynamic"),
 }
 
 
@@ -175,6 +176,10 @@ class Quant(Pass):
     lr: float | Literal["auto"] = Field("auto", gt=0, le=1)
     """Peak learning rate of that training. `auto`: 0.003 of a typical weight."""
 
+    features: float = Field(0.0, ge=0)
+    """Weight, in that training, of inner values at four ends of blocks beside the answers. Measured
+    on three models it makes no difference (docs/howto-quant.md)."""
+
     held_out: int = Field(512, ge=16, le=100_000)
     """Samples that `max_drop` is measured on: of the validation part, else of a tenth to a fifth of
     the training part."""
@@ -207,7 +212,7 @@ class Quant(Pass):
     def uses(self) -> tuple[Any, ...]:
         """The objectives, where it may train: another one of the same name gives another result."""
         trains = self.train is True or (self.train == "auto" and self.max_drop is not None)
-        return objectives() if trains else ()
+        return objectives(self.features) if trains else ()
 
     @property
     def requirements(self) -> frozenset[str]:
@@ -245,8 +250,9 @@ class Quant(Pass):
             made.improve(graph)
         begins = self.train == "auto" and losses is not None and self._misses(graph, losses)
         if self.train is True or begins:
-            length = Length(self.steps, None if self.lr == "auto" else self.lr)
-            learn(graph, before, held_out(ctx, self.name, self.held_out), length, ctx)
+            rate = None if self.lr == "auto" else self.lr
+            course = Course(self.steps, rate, self.features)
+            learn(graph, before, held_out(ctx, self.name, self.held_out), course, ctx)
             finish = Made().finish
         if losses is not None:
             told |= self._keep_score(graph, before, losses, finish, ctx)

@@ -158,3 +158,14 @@ def test_the_cache_key_knows_the_objectives():
     assert {"kd", "cosine", "scaled_mse"} <= names
     assert Quant(max_drop=0.1).uses() == Quant(train=True).uses()
     assert Quant(train=False, max_drop=0.1).uses() == Quant().uses() == ()
+
+
+def test_inner_values_are_held_against_the_teachers_where_that_is_asked_for(teacher, run):
+    """They train the graph otherwise, and beside them the answers still come back."""
+    plain, _ = run(teacher, **FOUR, train=True, steps=20)
+    graph, context = run(teacher, **FOUR, train=True, steps=20, features=1.0)
+    assert graph_hash(graph) != graph_hash(plain)
+    assert context.records["training"]["best"][0] > context.records["training"]["start"][0]
+    names = [objective.name for objective in Quant(train=True, features=1.0).uses()]
+    assert "hint" in names
+    assert "hint" not in [objective.name for objective in Quant(train=True).uses()]
