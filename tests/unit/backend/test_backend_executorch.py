@@ -5,13 +5,19 @@ from importlib.util import find_spec
 import pytest
 import torch
 from backend_graphs import float_graph, integer_result, quantized_graph, samples
+from compressc_quant import Quant
+from compressc_simplify import Simplify
+from models import ZOO
 
 from compressc.backend import executorch as module_under_test
 from compressc.backend import load_backend
 from compressc.backend.exporting import export_graph
 from compressc.backend.signed_values import signed_values, unsigned_values
+from compressc.data import Dataset, Split
 from compressc.errors import CompresscError
-from compressc.ir import lower, retype, verify
+from compressc.frontend import export_module, import_program
+from compressc.ir import lower, parse_graph, retype, verify
+from compressc.pipeline import Context
 
 HERE = find_spec("executorch") is not None
 
@@ -66,6 +72,47 @@ def test_weights_of_layers_without_a_rounded_result_are_floats_and_the_numbers_s
     assert [name for name, dtype in stored.items() if dtype == torch.float32] == [
         name for name, t in module.named_buffers() if t.shape == (64, 288)
     ]
+
+
+def branching():
+    """Two convolutions of one rounded value, the second of what the first makes of it, too."""
+    form = "0.02, 128, 0, 255, dtype.u8"
+    pair = "quantized_decomposed.{}quantize_per_tensor"
+    conv = "{in=4, out=4, kernel=3, padding=1}"
+    shape = "[b,4,6,6]"
+    graph = f"""
+    graph net(%x: f32{shape}) {{
+      %x.q = {pair.format("")}(%x, {form}) : u8{shape}
+      %x.dq = {pair.format("de")}(%x.q, {form}) : f32{shape}
+      %first = quantized_conv2d(%x.dq) {conv} @first.bias @first.weight @first.scale : f32{shape}
+      %sigmoid = sigmoid(%first) : f32{shape}
+      %both = aten.add.Tensor(%x.dq, %sigmoid) : f32{shape}
+      %both.q = {pair.format("")}(%both, {form}) : u8{shape}
+      %both.dq = {pair.format("de")}(%both.q, {form}) : f32{shape}
+      %next = quantized_conv2d(%both.dq) {conv} @next.bias @next.weight @next.scale : f32{shape}
+      %sum = aten.add.Tensor(%next, %x.dq) : f32{shape}
+      %sum.q = {pair.format("")}(%sum, {form}) : u8{shape}
+      %sum.dq = {pair.format("de")}(%sum.q, {form}) : f32{shape}
+      return %sum.dq
+    }}"""
+    draw = torch.Generator().manual_seed(5)
+    tensors = {}
+    for name in ("first", "next"):
+        weight = torch.randint(-64, 65, (4, 4, 3, 3), generator=draw).to(torch.int8)
+        tensors |= {f"{name}.weight": weight, f"{name}.scale": torch.full((4,), 0.001)}
+        tensors[f"{name}.bias"] = torch.zeros(4)
+    return parse_graph(graph, tensors), torch.randn(16, 4, 6, 6, generator=draw)
+
+
+def test_each_reader_of_a_dequantized_value_has_its_own_and_the_numbers_stay():
+    graph, x = branching()
+    module = export_graph(graph, (x,)).module()
+    want = module(x)
+    module_under_test._read_apart(module)
+    assert torch.equal(module(x), want)
+    calls = [n for n in module.graph.nodes if "dequantize_per_tensor" in str(n.target)]
+    assert len(calls) == 5  # three for %x.dq
+    assert all(len(node.users) == 1 for node in calls)
 
 
 @pytest.mark.parametrize(
@@ -128,3 +175,21 @@ def test_a_damaged_program_is_an_error(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(CompresscError, match="CC504"):
         load_backend("executorch").load(path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HERE, reason="executorch is not installed")
+def test_a_dense_net_is_written_and_counted(tmp_path):
+    """Values that several layers read: its partitioner found that its parts go in a circle."""
+    module, inputs = ZOO["dense_net"]()
+    graph = import_program(export_module(module.eval(), inputs))
+    Simplify().run(graph, Context(teacher=graph))
+    x = torch.randn(64, *inputs[0].shape[1:], generator=torch.Generator().manual_seed(1))
+    part = Split((x,))
+    Quant().run(graph, Context(teacher=graph, data=Dataset("random", part, part, part)))
+    backend = load_backend("executorch")
+    path = backend.emit(graph, tmp_path, (x,))
+    got, want = backend.load(path)(x[:5])[0], lower(graph)(x[:5])
+    assert torch.cosine_similarity(got.flatten(), want.flatten(), 0) > 0.999
+    found = backend.int8_layers(path, graph)
+    assert [layer.op for layer in found.left] == ["head"]
