@@ -12,7 +12,7 @@ from compressc.cli.run import FolderArgument, ThreadsOption
 from compressc.cli.sizes import batch_sizes
 
 if TYPE_CHECKING:
-    from compressc.measure import Speedup
+    from compressc.measure import Energy, Speedup
     from compressc.written import FirstAnswer, Raced
 
 
@@ -88,7 +88,7 @@ def _render(rows: Sequence[Raced], first: Mapping[str, FirstAnswer], threads: in
             text.seconds(begun.seconds),
             text.NONE if begun.bytes is None else text.size(begun.bytes),
         )
-    table.caption = f"mJ: energy of one batch, {_HOW[rows[0].energy.how]}"
+    table.caption = f"mJ: energy of one batch, {_how(rows[0].energy)}"
     table.caption_justify = "left"
     console.print(table)
     for batch in dict.fromkeys(row.batch for row in rows):
@@ -97,11 +97,13 @@ def _render(rows: Sequence[Raced], first: Mapping[str, FirstAnswer], threads: in
         console.print(f"batch {batch}: {said}")
 
 
-#: How energy was told.
-_HOW = {
-    "measured": "measured by the processor's meter (RAPL), with all that it did meanwhile",
-    "estimated": "an estimate: processor time at 5 W for a busy core; no meter can be read here",
-}
+def _how(energy: Energy) -> str:
+    from compressc.measure import WATTS_PER_CORE
+
+    if energy.how == "measured":
+        return "measured by the processor's meter (RAPL), with all that it did meanwhile"
+    watts = f"{WATTS_PER_CORE:g} W for a busy core"
+    return f"an estimate: processor time at {watts}; no meter can be read here"
 
 
 def _gain(speedup: Speedup | None) -> str:

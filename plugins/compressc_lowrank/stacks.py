@@ -61,9 +61,10 @@ class Split:
             if any(isinstance(out.get(layer), Plan) for layer in layers[1:]):
                 split_layers(graph, name)
                 continue
-            first, *others = [out.pop(layer) for layer in layers if layer in out]
-            out[name] = first
-            for number, reason in enumerate(others, 1):
-                if reason != first:
+            each = [out.pop(layer) for layer in layers if layer in out]
+            if each:
+                out[name] = each[0]
+            for number, reason in enumerate(each[1:], 1):
+                if reason != each[0]:
                     ctx.note(name, f"skipped: its layer {number}: {reason}")
         return out

@@ -171,6 +171,13 @@ def test_choices_of_each_layer():
     verify(thin)
     assert "cell.v" in thin
     assert "cell.l0.v" not in thin
+    thin = graph.copy()  # of the other layer alone: the op stays one
+    pass_.take(thin, context, [offer for offer in offers if offer.part == "cell.l0"][:1])
+    assert thin["cell"].layer.num_layers == 2
+    assert thin["cell"].inputs == ("cell.v",)
+    thin = graph.copy()
+    pass_.take(thin, context, [])
+    assert str(thin) == str(graph)
 
 
 def test_a_budget_counts_the_other_weights_of_the_layer():
