@@ -37,8 +37,6 @@ _EXAMPLE = 16
 #: Layers of XNNPACK that read integers: `Convolution (NHWC, QC8) IGEMM #1`, `Fully Connected (NC,
 #: QD8, F32, QC8W) GEMM #1`; not `(NC, F32, QC8W)`.
 _INTEGER_KERNEL = re.compile(r"(Convolution|Deconvolution|Fully Connected) \(N\w*C, Q\w*8[,)]")
-
-
 #: Activations that a layer of XNNPACK ends with.
 _FUSED = (torch.ops.aten.relu.default, torch.ops.aten.hardtanh.default)
 
@@ -47,11 +45,10 @@ class ExecuTorch(Backend):
     """`model.pte`, run by ExecuTorch with XNNPACK: the way to phones.
 
     Memory is planned when the file is written, for `most` samples in a batch; `load` runs more of
-    them in parts. u8 values are written
-    as s8 of the same meaning, which is what XNNPACK computes on. It computes a layer in integers
-    where its result is rounded, too; where values are rounded, weights of the others are floats in
-    the file. Python loads it with
-    `executorch.runtime.Runtime`; Android, iOS and C++ have loaders of their own.
+    them in parts. u8 values are written as s8 of the same meaning, which is what XNNPACK computes
+    on. It computes a layer in integers where its result is rounded, too; where values are rounded,
+    weights of the others are floats in the file. Python loads it with `executorch.runtime.Runtime`;
+    Android, iOS and C++ have loaders of their own.
     """
 
     name: ClassVar[str] = "executorch"
