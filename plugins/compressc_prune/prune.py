@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import torch
 
 from compressc.analysis import Axis, Coupling, Width, beside, couple
-from compressc.analysis.coverage import Verdict
+from compressc.analysis.coverage import Verdict, parameters_of
 from compressc.analysis.matrices import holds_matrix
 from compressc.depth import Depth, dropped, merged
 from compressc.errors import CompresscError
@@ -255,7 +255,7 @@ class Prune(PruneOptions):
         spared: Mapping[Axis, str],
         ctx: Context,
     ) -> None:
-        """A note for each width, and one for each matrix that no width spoke for."""
+        """A note for each width, each matrix that no width spoke for, and each reason not told."""
         told: set[str] = set()
         pairs = cofactors(found)
         cut = {width.axis for width in kept}
@@ -270,8 +270,12 @@ class Prune(PruneOptions):
                     text = f"kept {len(kept[width])} of {width.size} {what(width)}"
                 ctx.note(", ".join(width.producers), text)
                 told.update(width.producers)
+        said = "\n".join(text for _, text in ctx.notes)
         for name, verdict in verdicts(graph, found, kept, spared).items():
-            if name not in told and holds_matrix(graph, graph[name]) and not verdict.tensors:
+            op = graph[name]
+            untold = any(reason not in said for reason in verdict.text.split("; "))
+            alone = untold and verdict.outcome == "cannot" and bool(parameters_of(op))
+            if name not in told and not verdict.tensors and (alone or holds_matrix(graph, op)):
                 acts = verdict.outcome == "does"
                 ctx.note(name, verdict.text if acts else f"skipped: {verdict.text}")
 

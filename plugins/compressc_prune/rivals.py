@@ -63,6 +63,9 @@ def better(wish: Wish, graph: Graph, ctx: Context, choose: Choose, cut: MakeCut)
     ctx.notes.extend(own.notes)
     ctx.records.update(own.records)
     chosen.plan.ctx = ctx  # what it tells of the cut that is made
+    tables = [found[0].plan.latency for found in tried.values()]
+    if chosen.plan.latency is not None:  # the second reads what was measured for the first
+        chosen.plan.latency.measured_rows = sum(one.measured_rows for one in tables if one)
     if len(tried) > 1:
         ctx.note(graph.name, _told(best, {way: found[2][1] for way, found in tried.items()}))
     return chosen
