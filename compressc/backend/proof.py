@@ -122,17 +122,17 @@ def prove(
     others = _at_another_length(run, module, shorter(graph, split), backend, path)
     worst = max((fidelity(*pair) for pair in (*outputs, *others)), key=_badness)
     worst = worst.model_copy(update={"samples": len(outputs[0][0])})
-    turned = None
+    rounds, turned = rounds_values(graph), None
     if task is not None and task.answers:
         judged = outputs[task.index]
         worst = worst.model_copy(update={"agreement": agreement(task.judged, *judged)})
-        turned = _turned(task, judged[1], fidelity(*judged)) if task.labels else None
+        if rounds and task.labels:
+            turned = _turned(task, judged[1], fidelity(*judged))
     most = _largest_error(graph)
-    rounds = rounds_values(graph)
     if rounds and worst.relative_rms_error > most and not _overflowing(backend, graph):
         unsteady = UNSTEADY_FACTOR * _distance(_shaken(graph), graph, split)
         most = max(most, unsteady, ROUNDING_SHARE * _distance(graph, _unrounded(graph), split))
-    fault = _fault(worst, most, turned if rounds else None)
+    fault = _fault(worst, most, turned)
     if fault:
         raise _wrong(backend, graph, path, *fault)
     return worst
